@@ -1,0 +1,46 @@
+# make demo: train on real digits, export, serve, classify.   make test: the tests.   make check: lint and types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := keras_prelu training serving tests examples
+
+.PHONY: demo test test-lowest lint types check clean
+
+demo: $(VENV)/demo-installed
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/dev-installed
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
+
+# The tests with the oldest libraries that setup.cfg allows, in an environment of their own.
+test-lowest: $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/lowest
+	sed -nE '/^dev =/q; s/^ +([A-Za-z_-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg | sort -u > $(VENV)/lowest/constraints.txt
+	$(VENV)/lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(VENV)/lowest/constraints.txt
+	$(VENV)/lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup
+
+check: lint types
+
+lint: $(VENV)/dev-installed
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(VENV)/dev-installed
+	$(BIN)/mypy
+
+# A stamp is written only when pip has finished, so an interrupted install is taken up again.
+$(VENV)/demo-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[training,serving]'
+	@touch $@
+
+$(VENV)/dev-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/demo-installed
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), but Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

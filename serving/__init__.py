@@ -1,0 +1,1 @@
+"""A model server that speaks TensorFlow Serving's REST and gRPC protocols."""

@@ -1,0 +1,118 @@
+"""`python -m serving`: flags, wiring, signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from serving import flags
+from serving.errors import ServingError
+from serving.quiet import quiet_import
+from serving.startup import check
+
+if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must already work
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from serving.server import Server
+
+START_UP_FAILURE = 2
+# What the shell expects of a program that Ctrl-C ended; being told to end is no failure.
+_EXIT_STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 0}
+
+
+class Interruptions:
+    """SIGINT and SIGTERM: the first one while serving ends `wait`, any other ends the process at once."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        self._waiting = False
+        for number in _EXIT_STATUSES:
+            signal.signal(number, self._handle)
+
+    def wait(self) -> int:
+        """Waits for a signal and returns the exit status that it asks for."""
+        self._waiting = True
+        number = os.read(self._read_end, 1)[0]
+        self._waiting = False
+        return _EXIT_STATUSES[signal.Signals(number)]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Imports and loads cannot be unwound quietly, and have nothing to clean up.
+        if not self._waiting:
+            os._exit(_EXIT_STATUSES[signal.Signals(number)])
+        self._waiting = False
+        os.write(self._write_end, bytes([number]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until it is told to end. Returns the exit status."""
+    interruptions = Interruptions()
+    try:
+        command_line = flags.parse(sys.argv[1:] if arguments is None else arguments)
+    except flags.FlagError as error:
+        print(f"Failed to start server. Error: INVALID_ARGUMENT: {error}", file=sys.stderr)
+        return START_UP_FAILURE
+    flags.warn_unknown(command_line.unknown)
+    if command_line.wants_help:
+        print(flags.usage())
+        return 0
+    if command_line.wants_version:
+        print(_versions())
+        return 0
+    return _serve(command_line.options, interruptions)
+
+
+def _serve(options: flags.Options, interruptions: Interruptions) -> int:
+    # Until the server runs, whatever goes wrong is told in one line, which is the exception's.
+    logging.getLogger("serving").addHandler(logging.NullHandler())
+    try:
+        check(options)
+        server = _start(options)
+    except ServingError as error:
+        reason = " ".join(str(error).split())
+        print(f"Failed to start server. Error: {reason}", file=sys.stderr)
+        return START_UP_FAILURE
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("serving").setLevel(logging.INFO)
+    if server.grpc_port:
+        print(f"Running gRPC ModelServer at {options.host}:{server.grpc_port} ...", flush=True)
+    if server.rest_port:
+        print(f"Exporting HTTP/REST API at:{options.host}:{server.rest_port} ...", flush=True)
+    status = interruptions.wait()
+    if not server.stop():
+        os._exit(status)  # a run that does not end would keep its thread, and that the process
+    return status
+
+
+def _start(options: flags.Options) -> Server:
+    with quiet_import():
+        import tensorflow as tf
+
+        from serving.server import Server
+
+        tf.config.list_physical_devices()  # looks for accelerators, and complains, here rather than later
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    server = Server(options)
+    server.start()
+    return server
+
+
+def _versions() -> str:
+    own, runtime = (_version(name) for name in ("keras_prelu", "tensorflow"))
+    return f"TensorFlow ModelServer: {own} (keras_prelu)\nTensorFlow Library: {runtime}"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

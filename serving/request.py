@@ -1,0 +1,50 @@
+"""What a call asks for and what it answers, in no wire format."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model a call means. A version or a label, never both; neither means the latest version."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+    signature_name: str = ""
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """Named arrays for one signature. No output names means all outputs."""
+
+    signature_name: str
+    inputs: Mapping[str, np.ndarray]
+    output_names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to Predict: the version that gave it, and its outputs by name."""
+
+    spec: ModelSpec
+    outputs: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The answer to Classify: labels (bytes) and scores (float32), each [examples, classes] or not given."""
+
+    spec: ModelSpec
+    classes: np.ndarray | None
+    scores: np.ndarray | None
+
+    def rows(self) -> list[list[tuple[bytes, np.float32]]]:
+        """One list of (label, score) an example; what the model does not give is empty or zero."""
+        given = self.scores if self.classes is None else self.classes
+        assert given is not None
+        classes = np.full(given.shape, b"", object) if self.classes is None else self.classes
+        scores = np.zeros(given.shape, np.float32) if self.scores is None else self.scores
+        return [list(zip(*row, strict=True)) for row in zip(classes, scores, strict=True)]

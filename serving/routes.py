@@ -1,0 +1,57 @@
+"""The paths of the REST API (http_rest_api_util.cc)."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from serving.errors import invalid_argument
+from serving.request import ModelSpec
+
+_CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_FLAGS = re.IGNORECASE | re.ASCII
+_PATHS = {
+    "POST": re.compile(rf"/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<action>classify|regress|predict)", _FLAGS),
+    "GET": re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?:/(?P<action>metadata))?", _FLAGS),
+}
+_API = re.compile(r"/v1/.*", _FLAGS | re.DOTALL)
+_LARGEST_VERSION = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a path asks for: predict, classify, regress, metadata or status, of which model."""
+
+    action: str
+    spec: ModelSpec
+
+
+def is_api(path: str) -> bool:
+    """Whether a path belongs to the API at all."""
+    return _API.fullmatch(path) is not None
+
+
+def parse_route(method: str, path: str) -> Route:
+    """What a request line asks for. The path is as it was sent, still percent-encoded."""
+    found = _PATHS[method].fullmatch(path) if method in _PATHS else None
+    if found is None:
+        raise invalid_argument(f"Malformed request: {method} {path}")
+    if not found["name"]:
+        raise invalid_argument("Missing model name in request.")
+    spec = ModelSpec(_decode(found["name"]), _version(found["version"]), _label(found["label"]))
+    return Route((found["action"] or "status").lower(), spec)
+
+
+def _version(digits: str | None) -> int | None:
+    if digits is None:
+        return None
+    if len(digits.lstrip("0")) > 19 or int(digits) > _LARGEST_VERSION:
+        raise invalid_argument(f"Failed to convert version: {digits} to numeric.")
+    return int(digits)
+
+
+def _label(text: str | None) -> str | None:
+    return None if text is None else _decode(text)
+
+
+def _decode(text: str) -> str:
+    return unquote_to_bytes(text).decode("utf-8", "replace")

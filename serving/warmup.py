@@ -1,0 +1,68 @@
+"""Replays the requests that an export carries before its version becomes available."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving import messages
+from serving.classification import classify
+from serving.errors import Code, ServingError, invalid_argument
+from serving.model import Model
+
+logger = logging.getLogger("serving")
+
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MOST_RECORDS = 1000
+
+
+def warm_up(model: Model, directory: Path) -> None:
+    """Replays the warm-up requests of a version, if it has any. An error in one fails the load."""
+    path = directory / WARMUP_FILE
+    if not path.is_file():
+        return
+    count = 0
+    for count, record in enumerate(_records(path), start=1):
+        if count > MOST_RECORDS:
+            raise invalid_argument(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}")
+        _replay(model, _parse(record, path))
+    logger.info("Finished reading warmup data for model at %s. Number of warmup records read: %d.", path, count)
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    try:
+        yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    except tf.errors.DataLossError as error:
+        raise ServingError(
+            Code.DATA_LOSS, f"{_reason(error)}. Please verify your warmup data is in TFRecord format."
+        ) from error
+
+
+def _reason(error: Any) -> str:
+    # Eager TensorFlow puts "{{function_node ...}} " before and " [Op:...]" behind the text of the reader.
+    return str(error.message).rpartition("}} ")[2].partition(" [Op:")[0]
+
+
+def _parse(record: bytes, path: Path) -> Any:
+    try:
+        return prediction_log_pb2.PredictionLog.FromString(record)
+    except DecodeError as error:
+        text = record.decode("utf-8", "replace")
+        raise invalid_argument(f"Failed to parse warmup record: {text} from {path}") from error
+
+
+def _replay(model: Model, log: Any) -> None:
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        request = messages.decode_predict(log.predict_log.request)
+        model.run(request.signature_name, request.inputs, request.output_names)
+    elif kind == "classify_log":
+        request = log.classify_log.request
+        classify(model, request.model_spec.signature_name, messages.decode_examples(request.input))
+    else:
+        number = log.DESCRIPTOR.fields_by_name[kind].number if kind else 0
+        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")

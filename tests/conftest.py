@@ -1,0 +1,16 @@
+"""Two logical CPU devices for every test, set before anything starts TensorFlow."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from training.quiet import native_messages_held
+
+with native_messages_held():
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)

@@ -1,0 +1,150 @@
+"""What training exports, serving answers with: the contract between the two, held from both sides."""
+
+import base64
+import dataclasses
+import json
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_service_pb2_grpc
+
+from serving.flags import Options
+from serving.server import Server
+from training.config import load_config
+from training.export import export
+from training.loop import fit
+from training.model import load_network
+from training.preprocessing import decode_image
+from training.run import Run
+
+TOLERANCE = 1e-5
+CLASSES = ("dark", "light")
+SIZES = [(40, 32), (32, 57), (90, 61), (32, 32)]  # none of them twice, so that scaling and cropping both count
+
+
+def photo(rng, brightness, size):
+    low, high = (0, 120) if brightness == "dark" else (130, 255)
+    smooth = tf.image.resize(rng.uniform(low, high, (6, 6, 3)), size)
+    return tf.io.encode_jpeg(tf.cast(smooth, tf.uint8), quality=95).numpy()
+
+
+@pytest.fixture(scope="module")
+def photos():
+    rng = np.random.default_rng(0)
+    return [photo(rng, CLASSES[index % 2], size) for index, size in enumerate(SIZES)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A network trained on a folder of JPEGs, as a user would."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 12), ("val", 4)):
+        for name in CLASSES:
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                (folder / split / name / f"{index}.jpg").write_bytes(photo(rng, name, SIZES[index % len(SIZES)]))
+    config = dataclasses.replace(
+        load_config("image_folder"),
+        data_dir=str(folder),
+        image_size=24,
+        filters=(4, 8),
+        steps=30,
+        warmup_steps=5,
+        batch_size=8,
+        crop_padding=2,
+    )
+    workdir = tmp_path_factory.mktemp("run")
+    figures = fit(config, workdir)
+    assert figures["accuracy"] == 1
+    return Run(workdir)
+
+
+@pytest.fixture(scope="module")
+def pixels(photos):
+    return np.stack([decode_image(image, (24, 24, 3)) for image in photos])
+
+
+@pytest.fixture(scope="module")
+def expected(run, pixels):
+    return tf.nn.softmax(load_network(run)(pixels)).numpy()
+
+
+@pytest.fixture(scope="module")
+def server(run):
+    export(run)
+    options = Options(model_name="photos", model_base_path=str(run.exports))
+    with Server(options, pick_free_ports=True) as server:
+        yield server
+
+
+@pytest.fixture
+def post(server):
+    def send(action, document):
+        url = f"http://127.0.0.1:{server.rest_port}/v1/models/photos:{action}"
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(document).encode())) as response:
+            return json.load(response)
+
+    return send
+
+
+@pytest.fixture
+def stub(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+def check(scores, classes, expected):
+    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+    np.testing.assert_array_equal(classes, expected.argmax(axis=1))
+
+
+def check_labelled(answers, expected):
+    for answer, row in zip(answers, expected, strict=True):
+        assert [label for label, _ in answer] == [CLASSES[index] for index in np.argsort(-row)]
+        np.testing.assert_allclose([score for _, score in answer], -np.sort(-row), atol=TOLERANCE)
+
+
+def encode(image):
+    return {"b64": base64.b64encode(image).decode()}
+
+
+def test_pixels_over_rest(post, pixels, expected):
+    predictions = post("predict", {"instances": pixels.tolist()})["predictions"]
+    check([each["scores"] for each in predictions], [each["classes"] for each in predictions], expected)
+
+
+def test_encoded_images_over_rest(post, photos, expected):
+    body = {"signature_name": "image_bytes", "inputs": [encode(image) for image in photos]}
+    outputs = post("predict", body)["outputs"]
+    check(outputs["scores"], outputs["classes"], expected)
+
+
+def test_classify_over_rest(post, photos, expected):
+    examples = [{"image/encoded": encode(image)} for image in photos]
+    check_labelled(post("classify", {"signature_name": "classify", "examples": examples})["results"], expected)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "image_bytes"])
+def test_predict_over_grpc(stub, photos, pixels, expected, signature):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "photos"
+    request.model_spec.signature_name = signature
+    name, values = ("images", pixels) if signature == "serving_default" else ("image_bytes", photos)
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+    response = stub.Predict(request, timeout=30)
+    check(tf.make_ndarray(response.outputs["scores"]), tf.make_ndarray(response.outputs["classes"]), expected)
+    assert response.model_spec.version.value == 1
+
+
+def test_classify_over_grpc(stub, photos, expected):
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name = "photos"
+    request.model_spec.signature_name = "classify"
+    for image in photos:
+        request.input.example_list.examples.add().features.feature["image/encoded"].bytes_list.value.append(image)
+    result = stub.Classify(request, timeout=30).result
+    check_labelled([[(each.label, each.score) for each in row.classes] for row in result.classifications], expected)

@@ -1,0 +1,96 @@
+"""The demo from a user's side: its whole length, and Ctrl-C in each of its phases."""
+
+import contextlib
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+DEMO = pathlib.Path(__file__).parent.parent / "examples" / "demo.py"
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments):
+            process = subprocess.Popen(
+                [sys.executable, str(DEMO), *arguments],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def read_until(process, text):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    pytest.fail(f"the demo ended before it printed {text!r}:\n{''.join(lines)}")
+
+
+@pytest.mark.timeout(300)
+def test_trains_serves_and_agrees(start, tmp_path):
+    demo = start()
+    output, _ = demo.communicate(timeout=280)
+    assert demo.returncode == 0, output
+    accuracy = float(re.search(r"test accuracy ([\d.]+)% on digits", output)[1])
+    assert accuracy >= 97
+    assert len(re.findall(r"^  label \d   REST \d [\d.]+%, .*   gRPC \d [\d.]+%, ", output, re.MULTILINE)) == 6
+    difference = float(re.search(r"agree to (\S+) on 6 images", output)[1])
+    assert difference <= 1e-5
+    assert "curl http://localhost:8501/v1/models/digits" in output
+    run = tmp_path / "runs" / "digits"
+    assert {path.name for path in run.iterdir()} == {
+        "checkpoints",
+        "config.json",
+        "export",
+        "metrics.jsonl",
+        "tensorboard",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "then_seconds", "to_whom"),
+    [
+        ("-m training fit", 0, "group"),
+        ("-m training fit", 2.5, "demo"),
+        ("step 50 of", 0, "group"),
+        ("-m training export", 4, "demo"),
+        ("exported to", 0, "group"),
+        ("-m serving", 1.5, "demo"),
+        ("Running gRPC ModelServer", 0, "group"),
+    ],
+    ids=["start", "import", "training", "export", "export-ends", "server-starts", "serving"],
+)
+@pytest.mark.timeout(120)
+def test_ctrl_c_leaves_nothing_behind(start, tmp_path, line, then_seconds, to_whom):
+    demo = start("--steps", "60")
+    read_until(demo, line)
+    time.sleep(then_seconds)
+    processes = [psutil.Process(demo.pid), *psutil.Process(demo.pid).children(recursive=True)]
+    for process in processes if to_whom == "group" else processes[:1]:  # a terminal's Ctrl-C goes to the whole group
+        process.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, output
+    assert "Traceback" not in output
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+    for export in (tmp_path / "runs" / "digits").glob("export/*"):
+        assert export.name.isdigit()
+        assert (export / "assets.extra" / "export.json").is_file()

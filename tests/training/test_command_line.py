@@ -1,0 +1,43 @@
+"""The commands as a user types them: one line on standard error, and the exit status."""
+
+import subprocess
+import sys
+
+import pytest
+
+from training.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("fit --config digit --workdir W", "there is no config 'digit' (did you mean digits?)"),
+        ("fit --config digits --workdir W --stepz 3", "there is no field 'stepz' (did you mean steps?)"),
+        ("fit --config digits --workdir W --steps=x", "steps is 'x', but must be a whole number"),
+        ("fit --config digits --workdir W 3", "unexpected argument '3'"),
+        ("fit --config digits", "the following arguments are required: --workdir"),
+        ("fit --config digits --workdir W --dataset no_such_set", "knows no dataset 'no_such_set'"),
+        ("export --workdir W", "holds no run"),
+        ("export --workdir W --steps 3", "unknown argument --steps"),
+        ("fly", "invalid choice: 'fly'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(arguments, message, tmp_path, capfd):
+    assert main(arguments.replace("W", str(tmp_path / "run")).split()) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_help_lists_every_field(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--help"])
+    assert "--crop_padding (int, default 0)" in capsys.readouterr().out
+
+
+def test_process_says_one_line(tmp_path):
+    command = [sys.executable, "-m", "training", "fit", "--config", "digits", "--workdir", str(tmp_path)]
+    result = subprocess.run([*command, "--dataset", "no_such_set"], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("training: tensorflow-datasets knows no dataset 'no_such_set'")
+    assert result.stderr.count("\n") == 1

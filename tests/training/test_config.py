@@ -1,0 +1,62 @@
+import dataclasses
+
+import pytest
+
+from training.config import CONFIGS, Config, from_dict, load_config, override
+from training.errors import InputError
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("[!_]*.py")))
+def test_every_config_file_loads(name):
+    config = load_config(name)
+    assert from_dict(dataclasses.asdict(config)) == config
+
+
+def test_config_file_may_be_given_by_its_path(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from training.config import Config\nconfig = Config(steps=7, warmup_steps=1)\n")
+    assert load_config(str(path)).steps == 7
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("steps", "20_000", 20_000),
+        ("learning_rate", "3e-3", 0.003),
+        ("flip", "true", True),
+        ("filters", "8,16,32", (8, 16, 32)),
+        ("dataset", "fashion_mnist", "fashion_mnist"),
+    ],
+)
+def test_override_reads_the_fields_type(field, text, value):
+    assert getattr(override(Config(), {field: text}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"batchsize": "3"}, r"no field 'batchsize' \(did you mean batch_size\?\)"),
+        ({"steps": "many"}, "steps is 'many', but must be a whole number"),
+        ({"flip": "perhaps"}, "flip is 'perhaps', but must be true or false"),
+        ({"filters": "8;16"}, "filters is '8;16', but must be numbers with commas"),
+        ({"batch_size": "0"}, "batch_size is 0, but must be at least 1"),
+        ({"filters": "8,0"}, r"filters is \(8, 0\), but must be at least 1"),
+        ({"momentum": "1"}, "momentum is 1.0, but must be at least 0 and below 1"),
+        ({"slope_per": "pixel"}, "slope_per is 'pixel', but must be channel or layer"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_override_is_named(overrides, message):
+    with pytest.raises(InputError, match=message):
+        override(Config(), overrides)
+
+
+def test_unknown_config_names_the_nearest():
+    with pytest.raises(InputError, match=r"no config 'digit' \(did you mean digits\?\); there are digits, "):
+        load_config("digit")
+
+
+def test_file_without_a_config_is_named(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(InputError, match=r"empty\.py must set `config = Config"):
+        load_config(str(tmp_path / "empty.py"))

@@ -1,0 +1,105 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from training.datasets import open_image_set
+from training.pipeline import evaluation_batches, train_batches
+from training.preprocessing import augment, decode_image
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture
+def digits():
+    return open_image_set("digits")
+
+
+def take(dataset, count):
+    return [{name: value.numpy() for name, value in batch.items()} for batch in dataset.take(count)]
+
+
+def test_digits_are_scikit_learns(digits):
+    images, labels = zip(*digits.encoded("test").as_numpy_iterator(), strict=True)
+    pixels = np.stack([tf.io.decode_image(image).numpy() for image in images])[..., 0]
+    source = load_digits()
+    expected = np.round(source.images[4::5] * 255 / 16)
+    order, source_order = np.lexsort(pixels.reshape(359, -1).T), np.lexsort(expected.reshape(359, -1).T)
+    np.testing.assert_array_equal(pixels[order], expected[source_order])
+    np.testing.assert_array_equal(np.array(labels)[order], source.target[4::5][source_order])
+    assert digits.num_examples("train") == 1438
+
+
+def test_an_epoch_holds_every_image_once_and_the_last_batch_is_filled_up(digits, small_config):
+    batches = take(train_batches(digits, dataclasses.replace(small_config, crop_padding=0), SHAPE, 1, 0), 2)
+    weights = np.concatenate([batch["weights"] for batch in batches])
+    images = np.concatenate([batch["images"] for batch in batches])[weights == 1]
+    expected = [decode_image(encoded, SHAPE).numpy() for encoded, _ in digits.encoded("train")]
+    assert weights.sum() == 1438
+    assert weights.size == 2000
+    assert sorted(map(np.ndarray.tobytes, images)) == sorted(map(np.ndarray.tobytes, expected))
+
+
+def test_every_epoch_has_another_order(digits, small_config):
+    first, _, second, _ = take(train_batches(digits, small_config, SHAPE, 1, 0), 4)
+    assert not np.array_equal(first["labels"], second["labels"])
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(digits, small_config, step):
+    whole = take(train_batches(digits, small_config, SHAPE, 1, 0), 5)[step:]
+    resumed = take(train_batches(digits, small_config, SHAPE, 1, step), 5 - step)
+    for expected, batch in zip(whole, resumed, strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(batch[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("num_replicas", [2, 3])
+def test_replicas_share_what_one_device_gets(digits, small_config, num_replicas):
+    whole = take(train_batches(digits, small_config, SHAPE, 1, 0), 2)
+    parts = take(train_batches(digits, small_config, SHAPE, num_replicas, 0), 2 * num_replicas)
+    for index, expected in enumerate(whole):
+        shares = parts[index * num_replicas : (index + 1) * num_replicas]
+        assert len({share["labels"].size for share in shares}) == 1
+        joined = np.concatenate([share["images"] for share in shares])[: len(expected["images"])]
+        np.testing.assert_array_equal(joined, expected["images"])
+        assert sum(share["weights"].sum() for share in shares) == expected["weights"].sum()
+
+
+def test_evaluation_keeps_order_and_does_not_augment(digits, small_config):
+    (batch,) = take(evaluation_batches(digits, small_config, SHAPE, 1), 2)
+    expected = np.stack([decode_image(encoded, SHAPE).numpy() for encoded, _ in digits.encoded("test")])
+    np.testing.assert_array_equal(batch["images"][:359], expected)
+    assert batch["weights"].sum() == 359
+
+
+def test_decoding_covers_and_crops_the_centre():
+    image = np.zeros((20, 40, 3), np.uint8)
+    image[:, 10:30] = 200
+    decoded = decode_image(tf.io.encode_png(image), (10, 10, 3)).numpy()
+    np.testing.assert_allclose(decoded[:, 2:-2], 200, atol=1e-3)
+    assert decoded.shape == (10, 10, 3)
+
+
+def test_decoding_an_image_of_the_right_size_changes_nothing():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8)
+    np.testing.assert_array_equal(decode_image(tf.io.encode_png(image), SHAPE), image)
+
+
+def test_crop_is_a_shift_of_the_padded_image():
+    image = np.random.default_rng(0).uniform(1, 255, (6, 6, 1)).astype("float32")
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    shifts = [padded[top : top + 6, left : left + 6].tobytes() for top in range(5) for left in range(5)]
+    seen = {
+        augment(tf.constant(image), tf.constant([0, seed], tf.int64), 2, False).numpy().tobytes() for seed in range(60)
+    }
+    assert seen <= set(shifts)
+    assert len(seen) > 15
+
+
+def test_flip_mirrors_about_half():
+    image = tf.constant(np.arange(12, dtype="float32").reshape(2, 6, 1))
+    flips = [bool(augment(image, tf.constant([1, seed], tf.int64), 0, True)[0, 0, 0] == 5) for seed in range(100)]
+    assert 30 < sum(flips) < 70

@@ -1,0 +1,137 @@
+"""What an experiment is made of: its fields, the files that set them, the command line that overrides them."""
+
+import dataclasses
+import difflib
+import importlib.util
+import pathlib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from training.errors import InputError
+
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+
+
+def _field(default: Any, doc: str) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment, whole: what it trains on, which network, and how."""
+
+    dataset: str = _field("digits", "a tensorflow-datasets name; digits and image_folder come with this package")
+    data_dir: str = _field(
+        "",
+        "where prepared data lies (default: TFDS_DATA_DIR, else ~/tensorflow_datasets); for image_folder the folder",
+    )
+    train_split: str = _field("train", "split to train on, in tfds notation: train, train[:90%], ...")
+    test_split: str = _field("test", "split to evaluate on")
+    image_size: int = _field(0, "height and width the network sees; 0: what the dataset has")
+
+    filters: tuple[int, ...] = _field((32, 64), "channels of each stage, comma-separated; a pooling lies between two")
+    convolutions: int = _field(2, "3x3 convolutions in each stage")
+    slope_per: str = _field("channel", "what has a PReLU slope of its own: channel or layer")
+
+    steps: int = _field(1_000, "optimizer steps to train for")
+    batch_size: int = _field(128, "images a step, over all devices together")
+    learning_rate: float = _field(0.05, "peak learning rate; it falls to 0 along a cosine")
+    warmup_steps: int = _field(50, "steps over which the learning rate rises from 0")
+    momentum: float = _field(0.9, "momentum of the gradient descent")
+    shuffle_buffer: int = _field(10_000, "encoded images held in memory to draw the next one from")
+    crop_padding: int = _field(0, "pixels of zeros around a training image before it is cropped back at random")
+    flip: bool = _field(False, "mirror half of the training images")
+    seed: int = _field(0, "seeds the weights, the order of the images and their augmentation")
+
+    cpu_devices: int = _field(1, "logical CPU devices to train on where there is no GPU; with GPUs, all are used")
+    log_every: int = _field(50, "steps between two entries of loss, accuracy and rate")
+    evaluate_every: int = _field(500, "steps between two evaluations")
+    checkpoint_every: int = _field(500, "steps between two checkpoints")
+    keep_checkpoints: int = _field(3, "how many checkpoints stay, newest first")
+
+    def __post_init__(self) -> None:
+        for lowest, names in _LOWEST.items():
+            for name in names:
+                value = getattr(self, name)
+                if min(value if isinstance(value, tuple) else (value,), default=0) < lowest:
+                    raise InputError(f"{name} is {value}, but must be at least {lowest}")
+        if self.slope_per not in ("channel", "layer"):
+            raise InputError(f"slope_per is {self.slope_per!r}, but must be channel or layer")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum is {self.momentum}, but must be at least 0 and below 1")
+
+
+_LOWEST = {
+    1: (
+        *("filters", "convolutions", "steps", "batch_size", "cpu_devices", "shuffle_buffer"),
+        *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+    ),
+    0: ("image_size", "learning_rate", "warmup_steps", "crop_padding", "seed"),
+}
+
+# What a run may change between two calls: everything else decides which numbers come out of it.
+CHANGEABLE = frozenset(
+    {"data_dir", "cpu_devices", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
+)
+
+
+def load_config(name: str) -> Config:
+    """Reads an experiment: the name of a file in training/configs, or the path of such a file.
+
+    Raises:
+        InputError: There is no such file, or it defines no `config`.
+    """
+    path = CONFIGS / f"{name}.py" if name.isidentifier() else pathlib.Path(name)
+    if not path.is_file():
+        names = sorted(file.stem for file in CONFIGS.glob("*.py") if file.stem != "__init__")
+        raise InputError(
+            f"there is no config {name!r}{nearest(name, names)}; there are {', '.join(names)}, or a file's path"
+        )
+    spec = importlib.util.spec_from_file_location(f"training_config_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = getattr(module, "config", None)
+    if not isinstance(config, Config):
+        raise InputError(f"{path} must set `config = Config(...)`")
+    return config
+
+
+def override(config: Config, overrides: Mapping[str, str]) -> Config:
+    """Replaces fields by the texts that a command line gives for them.
+
+    Raises:
+        InputError: An unknown field, or a text that is not a value of the field's type.
+    """
+    types = typing.get_type_hints(Config)
+    unknown = [name for name in overrides if name not in types]
+    if unknown:
+        raise InputError(f"there is no field {unknown[0]!r}{nearest(unknown[0], types)}; --help lists the fields")
+    values: dict[str, Any] = {name: _parse(name, text, types[name]) for name, text in overrides.items()}
+    return dataclasses.replace(config, **values)
+
+
+def from_dict(fields: Mapping[str, Any]) -> Config:
+    """The config that `dataclasses.asdict` turned into what JSON can hold."""
+    values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
+    return Config(**values)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A question that names the nearest of these names, or nothing where none is near."""
+    matches = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if typing.get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.split(","))
+        return int(text.replace("_", "")) if kind is int else kind(text)
+    except (KeyError, ValueError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "numbers with commas")
+        raise InputError(f"{name} is {text!r}, but must be {wanted}") from None

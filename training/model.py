@@ -1,0 +1,57 @@
+"""The network and the optimizer that a config describes."""
+
+import keras
+
+from keras_prelu.networks import small_network
+from training.checkpoint import Checkpoints
+from training.config import Config
+from training.errors import InputError
+from training.run import Run
+
+
+def make_network(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+    """Builds the network, from images in 0..255 to logits.
+
+    Raises:
+        InputError: The config's network does not fit the images.
+    """
+    try:
+        return small_network(
+            image_shape, num_classes, config.filters, config.convolutions, config.slope_per, seed=config.seed
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def make_optimizer(config: Config, model: keras.Model) -> keras.Optimizer:
+    """Builds gradient descent with momentum; the rate rises linearly, then falls to 0 along a cosine.
+
+    Keras keeps the rate inside the velocity (v = momentum * v - rate * gradient), as the paper's Caffe does.
+
+    Raises:
+        InputError: The warm-up is as long as the run.
+    """
+    if config.warmup_steps >= config.steps:
+        raise InputError(f"warmup_steps is {config.warmup_steps}, but must be below steps, {config.steps}")
+    rate = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if config.warmup_steps else config.learning_rate,
+        warmup_target=config.learning_rate if config.warmup_steps else None,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.steps - config.warmup_steps,
+    )
+    optimizer = keras.optimizers.SGD(rate, momentum=config.momentum)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def load_network(run: Run) -> keras.Model:
+    """The run's network with the weights of its newest checkpoint.
+
+    Raises:
+        InputError: The folder holds no run, or none that has saved a checkpoint.
+    """
+    config, labels, image_shape = run.read()
+    model = make_network(config, image_shape, len(labels))
+    if Checkpoints(run.checkpoints, model).restore() == 0:
+        raise InputError(f"{run.folder} holds no checkpoint yet; `fit` with the same --workdir saves one when it ends")
+    return model

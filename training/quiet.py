@@ -1,0 +1,28 @@
+"""Keeps what native libraries print while they start off the screen."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def native_messages_held() -> Iterator[None]:
+    """Holds standard error back while a block runs, and shows it only if the block fails.
+
+    TensorFlow 2.21 prints lines about oneDNN and CUDA when it is imported, whatever TF_CPP_MIN_LOG_LEVEL says.
+    """
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            held.seek(0)
+            os.write(screen, held.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
