@@ -1,0 +1,142 @@
+"""The graph of a functional or Sequential model: its layers, and its calls in order with nested models opened."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+
+def flatten_layers(model: keras.Layer) -> list[keras.Layer]:
+    """Every layer inside a model or a composite layer, in order, each once; a container before what it holds.
+
+    Args:
+        model: Any Keras model or layer, subclassed ones included.
+
+    Returns:
+        The layers, without the model itself.
+
+    Example:
+        >>> inner = keras.Sequential([keras.layers.Dense(2, name="inner_dense")], name="inner")
+        >>> model = keras.Sequential([inner, keras.layers.ReLU(name="relu")])
+        >>> [layer.name for layer in flatten_layers(model)]
+        ['inner', 'inner_dense', 'relu']
+    """
+    return list({id(layer): layer for layer in _descend(model)}.values())
+
+
+def _descend(container: keras.Layer) -> Iterator[keras.Layer]:
+    if isinstance(container, keras.Model):
+        children = container.layers
+    else:  # the method behind Model.layers; Keras has no public name for the layers inside a layer
+        children = container._flatten_layers(include_self=False, recursive=False)
+    for layer in children:
+        yield layer
+        yield from _descend(layer)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer or of an operation of `keras.ops`.
+
+    Attributes:
+        operation: The layer or operation, taken out of `keras.layers.TimeDistributed`.
+        path: The names of the nested models around it and its own, joined by slashes.
+        inputs: The tensors it takes, by number.
+        outputs: The tensors it gives, by number.
+        input_shapes: The shapes of the tensors it takes.
+    """
+
+    operation: keras.Operation
+    path: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    input_shapes: tuple[tuple[int | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The calls of a model in an order in which they can run; tensors are numbers.
+
+    Attributes:
+        calls: The calls, those of nested models in the nested model's place.
+        inputs: The model's input tensors.
+        outputs: The model's output tensors.
+    """
+
+    calls: tuple[Call, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def trace(model: keras.Model) -> Graph:
+    """Opens a model's graph, nested models included.
+
+    Args:
+        model: A built functional or Sequential model.
+
+    Returns:
+        The graph. A layer that is called several times has several calls.
+
+    Raises:
+        ValueError: A model that is not built, or a subclassed one, whose calls nobody but its own code knows.
+
+    Example:
+        >>> inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="inner")
+        >>> model = keras.Sequential([keras.Input((3,)), inner, keras.layers.ReLU(name="relu")])
+        >>> [call.path for call in trace(model).calls]
+        ['inner/dense', 'relu']
+    """
+    function = _function(model)
+    if function is None:
+        raise ValueError(_no_graph(model))
+    tensors = itertools.count()
+    inputs = tuple(next(tensors) for _ in function.inputs)
+    calls: list[Call] = []
+    outputs = _trace(function, inputs, "", tensors, calls)
+    return Graph(tuple(calls), inputs, outputs)
+
+
+def _function(layer: Any) -> Any:
+    """The `keras.Function` that is a layer, or None where a layer is not a graph of others."""
+    if isinstance(layer, keras.Sequential):
+        return layer._functional  # None until it is built
+    return layer if isinstance(layer, keras.Function) else None
+
+
+def _no_graph(model: keras.Model) -> str:
+    if isinstance(model, keras.Sequential):
+        return f"Model {model.name!r} is not built: give it a keras.Input, or call build with an input shape."
+    return (
+        f"Model {model.name!r} is a {type(model).__name__}, which has no graph to walk: a functional or Sequential "
+        "model is needed."
+    )
+
+
+def _trace(
+    function: Any, inputs: Sequence[int], prefix: str, tensors: Iterator[int], calls: list[Call]
+) -> tuple[int, ...]:
+    numbers = {id(tensor): number for tensor, number in zip(function.inputs, inputs, strict=True)}
+    for node in _nodes(function):
+        if all(id(tensor) in numbers for tensor in node.outputs):
+            continue  # an input of this model, though maybe an output of another one
+        operation, path = node.operation, prefix + node.operation.name
+        while isinstance(operation, keras.layers.TimeDistributed):
+            operation = operation.layer
+        taken = tuple(numbers[id(tensor)] for tensor in node.input_tensors)
+        inner = _function(operation)
+        if inner is None:
+            given = tuple(next(tensors) for _ in node.outputs)
+            calls.append(Call(operation, path, taken, given, tuple(tensor.shape for tensor in node.input_tensors)))
+        else:
+            given = _trace(inner, taken, path + "/", tensors, calls)
+        numbers.update(zip(map(id, node.outputs), given, strict=True))
+    return tuple(numbers[id(tensor)] for tensor in function.outputs)
+
+
+def _nodes(function: Any) -> Iterator[Any]:
+    """The calls that a `keras.Function` records, in an order in which they can run."""
+    by_depth = function._nodes_by_depth  # what Keras runs the model by; there is no public way to it
+    for depth in sorted(by_depth, reverse=True):
+        yield from by_depth[depth]
