@@ -1,35 +1,115 @@
-"""Initial weights whose variance fits the rectifier that follows."""
+"""Initial weights whose variance fits the rectifiers around them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from keras_prelu.fans import compute_fans, fans_over_axes
+
+MODES = ("fan_in", "fan_out", "fan_avg")
+
+# Standard deviation of a standard normal distribution cut off at two of its own.
+_TRUNCATED_STD = 0.87962566103423978
+
+
+class _He(keras.initializers.VarianceScaling):
+    """Weights of variance 2 / ((1 + a^2) n). A VarianceScaling, because EinsumDense tells only those its axes."""
+
+    def __init__(
+        self,
+        seed: Any = None,
+        *,
+        negative_slope: float = 0.0,
+        mode: str = "fan_in",
+        kernel: str | None = None,
+        groups: int = 1,
+        strides: int | Sequence[int] = 1,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}, but must be one of {', '.join(map(repr, MODES))}.")
+        if not math.isfinite(negative_slope):
+            raise ValueError(f"negative_slope is {negative_slope}, but must be a finite number.")
+        super().__init__(
+            scale=2.0 / (1.0 + negative_slope * negative_slope),
+            mode=mode,
+            seed=seed,
+            input_axes=input_axes,
+            output_axes=output_axes,
+        )
+        self.negative_slope = negative_slope
+        self.kernel = kernel
+        self.groups = groups
+        self.strides = strides
+        if seed is None:
+            self.seed = None  # the base class fixes one here, and would draw the same weights at every call
+
+    def standard_deviation(self, shape: Sequence[int]) -> float:
+        """The standard deviation of the weights of a kernel of this shape."""
+        if self.input_axes is not None and self.output_axes is not None:
+            fan_in, fan_out = fans_over_axes(shape, self.input_axes, self.output_axes)
+        else:
+            fan_in, fan_out = compute_fans(shape, self.kernel, groups=self.groups, strides=self.strides)
+        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        return math.sqrt(self.scale / n)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        config: dict[str, Any] = super().get_config()
+        del config["scale"], config["distribution"]
+        return {
+            **config,
+            "negative_slope": self.negative_slope,
+            "kernel": self.kernel,
+            "groups": self.groups,
+            "strides": self.strides,
+        }
+
 
 @keras.saving.register_keras_serializable(package="keras_prelu")
-class HeNormal(keras.initializers.VarianceScaling):
+class HeNormal(_He):
     """Draws weights that keep a signal's variance through rectifiers of any negative slope.
 
     $$w \\sim N(0, \\sigma^2), \\qquad \\tfrac{1}{2} (1 + a^2) \\, n \\, \\sigma^2 = 1$$
 
     with a the slope and n the fan: the number of inputs of an output unit (`"fan_in"`, keeps the forward signal) or
-    of outputs of an input unit (`"fan_out"`, keeps the gradient; what the paper trains its large models with).
-    The normal distribution is not truncated. Slope 0 is ReLU, 1 a linear layer.
+    of outputs of an input unit (`"fan_out"`, keeps the gradient; what the paper trains its large models with), or
+    their mean (`"fan_avg"`). Slope 0 is ReLU, 1 a linear layer.
 
     In place of `keras.initializers.HeNormal(seed)`, two things differ: that one truncates at two standard deviations,
     and its unseeded instances give two layers of one shape the same weights; here each call draws anew.
+
+    An initializer sees the kernel's shape and nothing else. Three layers need to be told what they are:
+
+    | layer | arguments |
+    |---|---|
+    | depthwise convolutions, `depthwise_initializer` of separable ones | `kernel="depthwise"` |
+    | transposed convolutions | `kernel="transposed", strides=...` as in the layer |
+    | `keras.layers.Embedding` | `kernel="embedding"` |
+
+    and, in the modes that count the outputs, grouped convolutions: `groups=...`. `keras_prelu.initialize` needs no
+    telling, for it sees the layers.
 
     Args:
         seed: Integer or `keras.random.SeedGenerator`. None draws from Keras's global generator, which
             `keras.utils.set_random_seed` seeds.
         negative_slope: The rectifier's slope for negative inputs. In mode `"fan_in"` that of the rectifier before the
             layer, in mode `"fan_out"` that of the one after it; in most networks they are the same.
-        mode: `"fan_in"` (equation 10) or `"fan_out"` (equation 14).
+        mode: `"fan_in"` (equation 10), `"fan_out"` (equation 14) or `"fan_avg"`.
+        distribution: `"normal"` as in the paper, or `"truncated_normal"` at two standard deviations as in Keras, of
+            the same variance.
+        kernel: What the shape does not tell: `"depthwise"`, `"transposed"` or `"embedding"`.
+        groups: The groups of a convolution.
+        strides: The strides of a transposed convolution.
         input_axes: The kernel's input axes; `EinsumDense` and attention layers fill them in.
         output_axes: The kernel's output axes; likewise.
 
     Raises:
-        ValueError: A mode that is not one of the two.
+        ValueError: A mode or distribution that is none of those, a slope that is not finite; and when called, a shape
+            that does not fit the arguments or has a fan of 0.
 
     Example:
         >>> import numpy as np
@@ -48,25 +128,64 @@ class HeNormal(keras.initializers.VarianceScaling):
         *,
         negative_slope: float = 0.0,
         mode: str = "fan_in",
+        distribution: str = "normal",
+        kernel: str | None = None,
+        groups: int = 1,
+        strides: int | Sequence[int] = 1,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
-        if mode not in ("fan_in", "fan_out"):
-            raise ValueError(f'mode is {mode!r}, but must be "fan_in" or "fan_out".')
+        if distribution not in ("normal", "truncated_normal"):
+            raise ValueError(f'distribution is {distribution!r}, but must be "normal" or "truncated_normal".')
         super().__init__(
-            scale=2.0 / (1.0 + negative_slope**2),
+            seed,
+            negative_slope=negative_slope,
             mode=mode,
-            distribution="untruncated_normal",
-            seed=seed,
+            kernel=kernel,
+            groups=groups,
+            strides=strides,
             input_axes=input_axes,
             output_axes=output_axes,
         )
-        self.negative_slope = negative_slope
-        if seed is None:
-            self.seed = None  # the base class fixes one here, and would draw the same weights at every call
+        self.distribution = distribution
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Draws a kernel."""
+        std = self.standard_deviation(shape)
+        if self.distribution == "normal":
+            return keras.random.normal(shape, stddev=std, dtype=dtype, seed=self.seed)
+        return keras.random.truncated_normal(shape, stddev=std / _TRUNCATED_STD, dtype=dtype, seed=self.seed)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        config: dict[str, Any] = super().get_config()
-        del config["scale"], config["distribution"]
-        return {**config, "negative_slope": self.negative_slope}
+        return {**super().get_config(), "distribution": self.distribution}
+
+
+@keras.saving.register_keras_serializable(package="keras_prelu")
+class HeUniform(_He):
+    """Draws weights as `HeNormal` does, of the same variance, from a uniform distribution.
+
+    $$w \\sim U(-\\sqrt 3 \\sigma, \\sqrt 3 \\sigma), \\qquad \\tfrac{1}{2} (1 + a^2) \\, n \\, \\sigma^2 = 1$$
+
+    Args:
+        seed: As in `HeNormal`.
+        **kwargs: `negative_slope`, `mode`, `kernel`, `groups`, `strides`, `input_axes` and `output_axes` as in
+            `HeNormal`.
+
+    Raises:
+        ValueError: As in `HeNormal`.
+
+    Example:
+        >>> import numpy as np
+        >>> weights = HeUniform(seed=1, negative_slope=1.0)((300, 200))
+        >>> bool(np.max(np.abs(weights)) <= np.sqrt(3 / 300))
+        True
+
+    Reference:
+        He et al., "Delving Deep into Rectifiers", 2015, equations 10, 14 and 15: they set the variance only.
+    """
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Draws a kernel."""
+        limit = math.sqrt(3.0) * self.standard_deviation(shape)
+        return keras.random.uniform(shape, -limit, limit, dtype=dtype, seed=self.seed)
