@@ -1,16 +1,20 @@
-# make demo: train on real digits, export, serve, classify.   make test: the tests.   make check: lint and types.
+# make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-torch: the layer on PyTorch.   make check: lint and types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := keras_prelu training serving tests examples
+SOURCES := keras_prelu training serving tests examples benchmarks
 
-.PHONY: demo test test-lowest lint types check clean
+.PHONY: demo test test-torch test-lowest lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev-installed
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
+
+# The layer on Keras's PyTorch backend, and against PyTorch's own.
+test-torch: $(VENV)/peers-installed
+	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/peers tests/keras_prelu/test_functional.py tests/keras_prelu/test_prelu.py
 
 # The tests with the oldest libraries that setup.cfg allows, in an environment of their own.
 test-lowest: $(VENV)/bin/python
@@ -36,6 +40,10 @@ $(VENV)/demo-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/dev-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/demo-installed
+
+$(VENV)/peers-installed: $(VENV)/dev-installed
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	@touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
