@@ -8,14 +8,42 @@ import keras
 
 from keras_prelu.fans import compute_fans, fans_over_axes
 
+DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 MODES = ("fan_in", "fan_out", "fan_avg")
 
 # Standard deviation of a standard normal distribution cut off at two of its own.
 _TRUNCATED_STD = 0.87962566103423978
 
 
+def draw(shape: Sequence[int], std: float, distribution: str = "normal", *, dtype: Any = None, seed: Any = None) -> Any:
+    """Draws numbers of mean 0 and a given standard deviation.
+
+    Args:
+        shape: How many.
+        std: The standard deviation; that after the truncation, if there is one.
+        distribution: `"normal"`, `"truncated_normal"` (at two standard deviations of the whole normal distribution)
+            or `"uniform"`.
+        dtype: Their dtype; None for Keras's default.
+        seed: Integer, `keras.random.SeedGenerator`, or None for Keras's global generator.
+
+    Returns:
+        A tensor.
+
+    Example:
+        >>> import numpy as np
+        >>> bool(np.max(np.abs(draw((1000,), 1.0, "truncated_normal", seed=0))) <= 2 / 0.8796)
+        True
+    """
+    if distribution == "uniform":
+        limit = math.sqrt(3.0) * std
+        return keras.random.uniform(shape, -limit, limit, dtype=dtype, seed=seed)
+    if distribution == "truncated_normal":
+        return keras.random.truncated_normal(shape, stddev=std / _TRUNCATED_STD, dtype=dtype, seed=seed)
+    return keras.random.normal(shape, stddev=std, dtype=dtype, seed=seed)
+
+
 class _He(keras.initializers.VarianceScaling):
-    """Weights of variance 2 / ((1 + a^2) n). A VarianceScaling, because EinsumDense tells only those its axes."""
+    """Uniform weights of variance 2 / ((1 + a^2) n). A VarianceScaling, since EinsumDense tells only those its axes."""
 
     def __init__(
         self,
@@ -36,6 +64,7 @@ class _He(keras.initializers.VarianceScaling):
         super().__init__(
             scale=2.0 / (1.0 + negative_slope * negative_slope),
             mode=mode,
+            distribution="uniform",
             seed=seed,
             input_axes=input_axes,
             output_axes=output_axes,
@@ -46,6 +75,10 @@ class _He(keras.initializers.VarianceScaling):
         self.strides = strides
         if seed is None:
             self.seed = None  # the base class fixes one here, and would draw the same weights at every call
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Draws a kernel."""
+        return draw(shape, self.standard_deviation(shape), self.distribution, dtype=dtype, seed=self.seed)
 
     def standard_deviation(self, shape: Sequence[int]) -> float:
         """The standard deviation of the weights of a kernel of this shape."""
@@ -147,14 +180,7 @@ class HeNormal(_He):
             input_axes=input_axes,
             output_axes=output_axes,
         )
-        self.distribution = distribution
-
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws a kernel."""
-        std = self.standard_deviation(shape)
-        if self.distribution == "normal":
-            return keras.random.normal(shape, stddev=std, dtype=dtype, seed=self.seed)
-        return keras.random.truncated_normal(shape, stddev=std / _TRUNCATED_STD, dtype=dtype, seed=self.seed)
+        self.distribution = distribution  # the base class means a truncated one by "normal"
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -168,9 +194,8 @@ class HeUniform(_He):
     $$w \\sim U(-\\sqrt 3 \\sigma, \\sqrt 3 \\sigma), \\qquad \\tfrac{1}{2} (1 + a^2) \\, n \\, \\sigma^2 = 1$$
 
     Args:
-        seed: As in `HeNormal`.
-        **kwargs: `negative_slope`, `mode`, `kernel`, `groups`, `strides`, `input_axes` and `output_axes` as in
-            `HeNormal`.
+        seed: As in `HeNormal`, and so are `negative_slope`, `mode`, `kernel`, `groups`, `strides`, `input_axes` and
+            `output_axes`.
 
     Raises:
         ValueError: As in `HeNormal`.
@@ -184,8 +209,3 @@ class HeUniform(_He):
     Reference:
         He et al., "Delving Deep into Rectifiers", 2015, equations 10, 14 and 15: they set the variance only.
     """
-
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws a kernel."""
-        limit = math.sqrt(3.0) * self.standard_deviation(shape)
-        return keras.random.uniform(shape, -limit, limit, dtype=dtype, seed=self.seed)
