@@ -1,0 +1,246 @@
+"""What each layer between two kernels does to the second moment of a signal, forward and backward."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_prelu.fans import LINEAR_LAYERS, fans
+from keras_prelu.graph import Call
+from keras_prelu.pooling import SpatialPyramidPooling2D
+from keras_prelu.prelu import PReLU
+
+_ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU)
+
+# Counted as passing a second moment on, as the paper does. Poolings and dropout do change it, by a factor that depends
+# on how alike neighbouring values are, or on whether the network trains; it comes once a stage, not at every layer, and
+# so does not grow with depth. An average is at most its inputs' second moment.
+_PASSING = (
+    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise, layers.ActivityRegularization),
+    *(layers.Identity, layers.Masking, layers.Rescaling),
+    *(layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector),
+    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
+    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
+    *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
+    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
+    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
+    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
+    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
+    *(layers.AdaptiveMaxPooling1D, layers.AdaptiveMaxPooling2D, layers.AdaptiveMaxPooling3D),
+    *(layers.AdaptiveAveragePooling1D, layers.AdaptiveAveragePooling2D, layers.AdaptiveAveragePooling3D),
+    SpatialPyramidPooling2D,
+)
+NORMALIZING = (
+    *(layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization, layers.RMSNormalization),
+    layers.Normalization,
+)
+
+# Operations of keras.ops on symbolic tensors; their classes have no public names.
+_SUMMING_OPERATIONS = ("Add", "Subtract")
+_PASSING_OPERATIONS = ("Reshape", "Transpose", "Squeeze", "ExpandDims", "Flip", "Cast", "GetItem")
+_RECTIFYING_OPERATIONS = ("Relu", "Relu6", "LeakyRelu", "ReLU")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a rectifier made of a signal that was symmetric around 0 before it.
+
+    Attributes:
+        variance: The variance before the rectifier.
+        negative_slope: The rectifier's slope; 1 where there was none.
+    """
+
+    variance: float = 1.0
+    negative_slope: float = 1.0
+
+    @property
+    def second_moment(self) -> float:
+        """The mean square after the rectifier: (1 + a^2) / 2 times the variance before it."""
+        return self.variance * (1 + self.negative_slope**2) / 2
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Where a layer stands whose effect on a second moment is not known.
+
+    Attributes:
+        path: The layer's path.
+        kind: The layer's class.
+    """
+
+    path: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}"
+
+
+def negative_slope(activation: Any) -> float | None:
+    """The slope of a rectifier for negative inputs.
+
+    A function is tried on numbers, so that any spelling of a rectifier is found: `keras.activations.relu`,
+    `"leaky_relu"`, a partial or a function of one's own. One that is a rectifier up to 4, as `relu6`, counts as one: a
+    signal of unit variance hardly ever goes beyond.
+
+    Args:
+        activation: A layer, a function, a name, or None.
+
+    Returns:
+        The slope, 0 for ReLU and 1 for a linear activation or None; the root of the mean square of slopes that a
+        layer has several of, since second moments are linear in it. None where the activation is no rectifier.
+
+    Example:
+        >>> import keras
+        >>> [negative_slope(activation) for activation in ("relu", "linear", "gelu", keras.layers.LeakyReLU(0.5))]
+        [0.0, 1.0, None, 0.5]
+    """
+    if isinstance(activation, PReLU | layers.PReLU):
+        return math.sqrt(np.mean(np.square(ops.convert_to_numpy(activation.alpha))))
+    if isinstance(activation, layers.LeakyReLU):
+        return float(activation.negative_slope)
+    if isinstance(activation, _ACTIVATIONS):
+        function = activation.call
+    elif isinstance(activation, keras.Layer):
+        return None
+    else:
+        function = keras.activations.get(activation)
+    points = np.array([-4.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 4.0], "float32")
+    values = ops.convert_to_numpy(function(ops.convert_to_tensor(points)))
+    slope = round(0.0 - float(values[2]), 6)
+    rectified = np.where(points > 0, points, slope * points)
+    return slope if values.shape == points.shape and np.allclose(values, rectified, rtol=1e-5) else None
+
+
+def forward(call: Call, arriving: Sequence[Signal | Obstacle], data: Signal) -> Signal | Obstacle:
+    """What a call without a kernel makes of the signals that arrive at it.
+
+    Args:
+        call: The call.
+        arriving: A signal for each of its inputs.
+        data: The signal that stands for the model's inputs. Whatever is done to these before the first kernel counts
+            as their preprocessing and leaves it as it is.
+
+    Returns:
+        The signal of its outputs; an obstacle where it is not known.
+    """
+    if normalizes(call):
+        return Signal()
+    obstacle = next((signal for signal in arriving if isinstance(signal, Obstacle)), None)
+    if obstacle is not None:
+        return obstacle
+    signals = [signal for signal in arriving if isinstance(signal, Signal)]
+    slope = _rectifier_slope(call)
+    if slope is not None:
+        return rectified(signals[0], slope)
+    if sums(call):
+        return add(signals)
+    if _is_average(call):
+        total = add(signals)
+        return replace(total, variance=total.variance / len(signals) ** 2)
+    if _is_concatenation(call):
+        return mean(signals, _shares(call))
+    if _passes(call) or (all(signal is data for signal in signals) and not _learns(call)):
+        return signals[0]
+    return Obstacle(call.path, type(call.operation).__name__)
+
+
+def backward(call: Call, arriving: Signal | Obstacle, to_loss: bool) -> Signal | Obstacle:
+    """What a call without a kernel makes of the gradient that arrives at it from above.
+
+    A normalization hands on a gradient of variance 1: the scale of what is below it does not matter to the gradient.
+
+    Args:
+        call: The call.
+        arriving: The gradient with respect to its outputs.
+        to_loss: Whether its output goes to the loss only. An activation there, as a softmax, belongs to the loss.
+
+    Returns:
+        The gradient with respect to each of its inputs; an obstacle where it is not known.
+    """
+    if isinstance(arriving, Obstacle):
+        return arriving
+    slope = _rectifier_slope(call)
+    if slope is not None:
+        return rectified(arriving, slope)
+    if _is_average(call):
+        return replace(arriving, variance=arriving.variance / len(call.inputs) ** 2)
+    if normalizes(call):
+        return replace(arriving, variance=1.0)
+    if sums(call) or _is_concatenation(call) or _passes(call):
+        return arriving
+    if to_loss and isinstance(call.operation, layers.Activation | layers.Softmax):
+        return arriving
+    return Obstacle(call.path, type(call.operation).__name__)
+
+
+def rectified(signal: Signal, slope: float) -> Signal:
+    """A signal after a rectifier; the slopes of two in a row multiply, as do their derivatives."""
+    return replace(signal, negative_slope=signal.negative_slope * slope)
+
+
+def add(signals: Sequence[Signal]) -> Signal:
+    """The sum of independent signals: their variances and their second moments add up."""
+    total = sum(signal.variance for signal in signals)
+    squares = sum(signal.variance * signal.negative_slope**2 for signal in signals)
+    return Signal(total, math.sqrt(squares / total))
+
+
+def mean(signals: Sequence[Signal], shares: Iterable[float] | None = None) -> Signal:
+    """Signals side by side, or in turn: the mean of their variances and of their second moments."""
+    shares = [1 / len(signals)] * len(signals) if shares is None else shares
+    pairs = zip(signals, shares, strict=True)
+    return add([replace(signal, variance=share * signal.variance) for signal, share in pairs])
+
+
+def has_kernel(call: Call) -> bool:
+    """Whether a call is of a layer whose kernels decide the variance of its outputs."""
+    return isinstance(call.operation, LINEAR_LAYERS) and bool(fans(call.operation))
+
+
+def sums(call: Call) -> bool:
+    """Whether a call adds up its inputs, or subtracts them."""
+    by_name = _operation_name(call) in _SUMMING_OPERATIONS and len(call.inputs) > 1
+    return isinstance(call.operation, layers.Add | layers.Subtract) or by_name
+
+
+def normalizes(call: Call) -> bool:
+    """Whether a call gives unit variance whatever it is given."""
+    return isinstance(call.operation, NORMALIZING)
+
+
+def _rectifier_slope(call: Call) -> float | None:
+    is_layer = isinstance(call.operation, (*_ACTIVATIONS, PReLU, layers.PReLU))
+    is_rectifier = is_layer or _operation_name(call) in _RECTIFYING_OPERATIONS
+    return negative_slope(call.operation) if is_rectifier else None
+
+
+def _passes(call: Call) -> bool:
+    return isinstance(call.operation, _PASSING) or _operation_name(call) in _PASSING_OPERATIONS
+
+
+def _is_average(call: Call) -> bool:
+    return isinstance(call.operation, layers.Average)
+
+
+def _is_concatenation(call: Call) -> bool:
+    return isinstance(call.operation, layers.Concatenate) or _operation_name(call) == "Concatenate"
+
+
+def _shares(call: Call) -> list[float] | None:
+    """Which part of a concatenation each input is; None, for equal parts, where a size is unknown."""
+    sizes = [shape[call.operation.axis] for shape in call.input_shapes]
+    known = [size for size in sizes if size is not None]
+    return [size / sum(known) for size in known] if len(known) == len(sizes) else None
+
+
+def _learns(call: Call) -> bool:
+    return isinstance(call.operation, keras.Layer) and bool(call.operation.trainable_variables)
+
+
+def _operation_name(call: Call) -> str:
+    return "" if isinstance(call.operation, keras.Layer) else type(call.operation).__name__

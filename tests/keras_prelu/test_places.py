@@ -1,0 +1,298 @@
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_prelu.moments import negative_slope
+from keras_prelu.places import kernel_places
+from keras_prelu.prelu import PReLU
+
+
+def slopes(model):
+    """Slopes before and after each kernel by its path, to six places."""
+    rounded = functools.partial(round, ndigits=6)
+    return {
+        place.path: tuple(
+            None if slope is None else rounded(slope) for slope in (place.slope_before, place.slope_after)
+        )
+        for place in kernel_places(model)
+    }
+
+
+def chain(*between, shape=(8, 8, 3)):
+    """A kernel before and a kernel after some layers, the first named a and the last b."""
+    conv = functools.partial(layers.Conv2D, 4, 3, padding="same")
+    last = [layers.Flatten(), layers.Dense(2, name="b")]
+    return keras.Sequential([keras.Input(shape), conv(name="a"), *between, *last])
+
+
+def prelu_with(slopes, layer=PReLU):
+    shape = np.shape(slopes)
+    rectifier = layer(shared_axes=[1, 2])
+    rectifier.build((None, 8, 8, shape[-1]))
+    rectifier.alpha.assign(np.reshape(slopes, (1, 1, -1)))
+    return rectifier
+
+
+@pytest.mark.parametrize(
+    ("activation", "slope"),
+    [
+        (None, 1.0),
+        ("linear", 1.0),
+        ("relu", 0.0),
+        ("relu6", 0.0),
+        ("leaky_relu", 0.2),
+        (ops.relu, 0.0),
+        (functools.partial(keras.activations.leaky_relu, negative_slope=0.3), 0.3),
+        (layers.ReLU(), 0.0),
+        (layers.ReLU(negative_slope=0.1), 0.1),
+        (layers.ReLU(max_value=6), 0.0),
+        (layers.LeakyReLU(0.7), 0.7),
+        (layers.LeakyReLU(0.3, dtype="mixed_float16"), 0.3),
+        (layers.Activation("relu"), 0.0),
+        (prelu_with([0.3, 0.4]), np.sqrt(0.125)),
+        (prelu_with([-0.5, 0.5]), 0.5),
+        (prelu_with([0.3, 0.4], layers.PReLU), np.sqrt(0.125)),
+        (layers.ReLU(max_value=1), None),
+        (layers.ReLU(threshold=1), None),
+        (layers.ELU(), None),
+        (layers.Dropout(0.5), None),
+        *[(name, None) for name in ("elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softmax", "softplus", "glu")],
+    ],
+    ids=str,
+)
+def test_slope_of_an_activation(activation, slope):
+    assert negative_slope(activation) == (slope if slope is None else pytest.approx(slope, abs=1e-6))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dropout(0.5),
+        layers.SpatialDropout2D(0.5),
+        layers.GaussianNoise(0.1),
+        layers.MaxPooling2D(),
+        layers.AveragePooling2D(2),
+        layers.GlobalAveragePooling2D(),
+        layers.GlobalMaxPooling2D(keepdims=True),
+        layers.ZeroPadding2D(),
+        layers.Cropping2D(1),
+        layers.UpSampling2D(),
+        layers.Reshape((16, 16)),
+        layers.Permute((2, 1, 3)),
+        layers.Identity(),
+        layers.Rescaling(0.5),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_what_lets_the_rectifier_through(layer):
+    assert slopes(chain(layers.LeakyReLU(0.3), layer)) == {"a": (1, 0.3), "b": (0.3, 1)}
+    assert slopes(chain(layer)) == {"a": (1, 1), "b": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.BatchNormalization(), layers.LayerNormalization(), layers.GroupNormalization(2)]
+)
+def test_what_follows_a_normalization_sees_no_rectifier(layer):
+    assert slopes(chain(layers.LeakyReLU(0.3), layer)) == {"a": (1, 0.3), "b": (1, 1)}
+    assert slopes(chain(layer, layers.LeakyReLU(0.3))) == {"a": (1, 0.3), "b": (0.3, 1)}
+
+
+def test_slopes_are_found_in_the_layer_and_in_the_layer_before():
+    model = keras.Sequential(
+        [
+            keras.Input((9, 9, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv1"),
+            layers.Conv2D(4, 3, activation=prelu_with([0.25] * 4), name="conv2"),
+            layers.Conv2D(4, 3, name="conv3"),
+            layers.Conv2D(4, 3, name="conv4"),
+            layers.Flatten(),
+            layers.Dense(2, activation="softmax", name="logits"),
+        ]
+    )
+    assert slopes(model) == {
+        "conv1": (1, 0),
+        "conv2": (0, 0.25),
+        "conv3": (0.25, 1),
+        "conv4": (1, 1),
+        "logits": (1, 1),
+    }
+
+
+def test_two_rectifiers_in_a_row_multiply_their_slopes():
+    assert slopes(chain(layers.LeakyReLU(0.5), layers.LeakyReLU(0.5))) == {"a": (1, 0.25), "b": (0.25, 1)}
+
+
+def test_separable_kernels_have_nothing_between_them():
+    model = chain(layers.ReLU(), layers.SeparableConv2D(4, 3, name="middle"), layers.LeakyReLU(0.3))
+    depthwise, pointwise = [place for place in kernel_places(model) if place.path == "middle"]
+    assert (depthwise.slope_before, depthwise.slope_after) == (0, 1)
+    assert (pointwise.slope_before, pointwise.slope_after) == (1, 0.3)
+
+
+def test_projections_of_attention_stand_at_its_ends():
+    inputs = keras.Input((5, 8))
+    hidden = layers.Dense(8, activation="relu", name="dense")(inputs)
+    attended = layers.MultiHeadAttention(2, 4, name="attention")(hidden, hidden)
+    model = keras.Model(inputs, layers.LeakyReLU(0.3)(attended))
+    assert slopes(model) == {
+        "dense": (1, 0),
+        "attention/query": (0, 1),
+        "attention/key": (0, 1),
+        "attention/value": (0, 1),
+        "attention/attention_output": (1, 0.3),
+    }
+
+
+def test_nested_and_time_distributed_layers_are_reached():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="dense"), layers.ReLU()], name="inner")
+    inputs = keras.Input((6, 4))
+    hidden = layers.TimeDistributed(inner, name="each")(inputs)
+    hidden = layers.TimeDistributed(layers.LeakyReLU(0.5))(hidden)
+    model = keras.Model(inputs, layers.TimeDistributed(layers.Dense(4), name="last")(hidden))
+    assert slopes(model) == {"each/dense": (1, 0), "last": (0, 1)}
+
+
+def test_operations_on_tensors_are_understood():
+    inputs = keras.Input((8, 8, 3))
+    hidden = ops.relu(layers.Conv2D(4, 3, name="a")(inputs))
+    hidden = ops.leaky_relu(layers.Conv2D(4, 3, name="b")(ops.transpose(hidden, (0, 2, 1, 3))), 0.5)
+    outputs = layers.Dense(2, name="c")(ops.reshape(hidden, (-1, 64)))
+    assert slopes(keras.Model(inputs, outputs)) == {"a": (1, 0), "b": (0, 0.5), "c": (0.5, 1)}
+
+
+def test_concatenation_averages_second_moments_by_size():
+    inputs = keras.Input((6,))
+    three = layers.Dense(3, activation="relu", name="three")(inputs)
+    one = layers.Dense(1, name="one")(inputs)
+    outputs = layers.Dense(2, name="last")(layers.Concatenate()([three, one]))
+    place = kernel_places(keras.Model(inputs, outputs))[-1]
+    assert place.before.variance == pytest.approx(1)
+    assert place.before.second_moment == pytest.approx((3 * 0.5 + 1) / 4)
+
+
+def test_tensor_with_two_consumers_adds_up_their_gradients():
+    inputs = keras.Input((6,))
+    shared = layers.Dense(4, name="shared")(inputs)
+    one = layers.Dense(4, name="one")(layers.ReLU()(shared))
+    two = layers.Dense(4, name="two")(shared)
+    place, *_ = kernel_places(keras.Model(inputs, layers.Concatenate()([one, two])))
+    assert place.after.second_moment == pytest.approx(0.5 + 1)
+
+
+def test_sum_adds_up_second_moments():
+    inputs = keras.Input((6,))
+    terms = [layers.Dense(4, activation=activation)(inputs) for activation in ("relu", None, None)]
+    total = layers.Dense(2, name="last")(layers.Add()(terms))
+    place = kernel_places(keras.Model(inputs, total))[-1]
+    assert (place.before.variance, place.before.second_moment) == pytest.approx((3, 2.5))
+    average = layers.Dense(2, name="last")(layers.Average()(terms))
+    place = kernel_places(keras.Model(inputs, average))[-1]
+    assert (place.before.variance, place.before.second_moment) == pytest.approx((3 / 9, 2.5 / 9))
+
+
+def test_shared_layer_has_the_mean_over_its_calls():
+    inputs = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    outputs = shared(layers.ReLU()(shared(inputs)))
+    (place,) = kernel_places(keras.Model(inputs, outputs))
+    assert place.before.second_moment == pytest.approx((1 + 0.5) / 2)
+    assert place.after.second_moment == pytest.approx((1 + 0.5) / 2)
+
+
+def test_what_is_done_to_the_inputs_counts_as_preprocessing():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Rescaling(1 / 255),
+            layers.RandomFlip(),
+            layers.Lambda(lambda x: x**2, output_shape=(8, 8, 3)),
+            layers.Conv2D(4, 3, name="conv1"),
+        ]
+    )
+    (place,) = kernel_places(model, input_second_moment=9.0)
+    assert place.before.second_moment == 9
+
+
+@pytest.mark.parametrize(
+    ("layer", "obstacle"),
+    [
+        (layers.ELU(name="elu"), "ELU elu"),
+        (layers.Activation("gelu", name="gelu"), "Activation gelu"),
+        (layers.Lambda(lambda x: x, output_shape=(8, 8, 4), name="own"), "Lambda own"),
+        (layers.Conv2D(4, 3, activation="tanh", name="conv"), "tanh conv"),
+    ],
+)
+def test_what_is_not_understood_is_named(layer, obstacle):
+    places = kernel_places(chain(layer))
+    assert str(places[-1].before) == obstacle
+    assert str(places[-2 if layer.name == "conv" else 0].after) == obstacle
+    assert places[-1].slope_before is None
+
+
+def test_an_obstacle_ends_at_the_next_kernel_or_normalization():
+    model = chain(layers.ELU(), layers.Conv2D(4, 3, name="middle"), layers.ReLU())
+    assert slopes(model) == {"a": (1, None), "middle": (None, 0), "b": (0, 1)}
+    model = chain(layers.ELU(), layers.BatchNormalization())
+    assert slopes(model) == {"a": (1, None), "b": (1, 1)}
+
+
+def test_kernels_inside_other_layers_are_not_placed():
+    model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="lstm"), layers.Dense(2, name="dense")])
+    assert slopes(model) == {"lstm/lstm_cell": (None, None), "dense": (None, 1)}
+
+
+def residual(depth, *, post_activation=False, normalize=False, projection=False):
+    inputs = keras.Input((16,))
+    x = layers.Dense(16, name="stem")(inputs)
+    for block in range(depth):
+        hidden = layers.Dense(16, name=f"first{block}")(layers.ReLU()(x))
+        hidden = layers.Dense(16, name=f"second{block}")(layers.ReLU()(hidden))
+        hidden = layers.BatchNormalization()(hidden) if normalize else hidden
+        shortcut = layers.Dense(16, name=f"projection{block}")(x) if projection else x
+        x = layers.Add()([shortcut, hidden])
+        x = layers.ReLU()(x) if post_activation else x
+    return keras.Model(inputs, layers.Dense(2, name="logits")(x))
+
+
+def scales(model):
+    places = {place.path: place for place in kernel_places(model)}
+    forward = {path: place.forward_scale for path, place in places.items() if place.forward_scale != 1}
+    backward = {path: place.backward_scale for path, place in places.items() if place.backward_scale != 1}
+    return forward, backward
+
+
+@pytest.mark.parametrize("post_activation", [False, True], ids=["pre-activation", "post-activation"])
+def test_residual_branches_are_scaled_at_their_ends(post_activation):
+    forward, backward = scales(residual(4, post_activation=post_activation))
+    assert forward == {f"second{block}": 0.5 for block in range(4)}
+    assert backward == {f"first{block}": 0.5 for block in range(4)}
+
+
+def test_branches_that_are_normalized_or_have_no_shortcut_are_not_scaled():
+    assert scales(residual(4, normalize=True)) == ({}, {})
+    assert scales(residual(4, projection=True)) == ({}, {})
+
+
+def test_signal_in_a_residual_stream_at_most_doubles():
+    before = [place.before.variance for place in kernel_places(residual(9)) if place.path.startswith("first")]
+    np.testing.assert_allclose(before, 1 + np.arange(9) / 9, rtol=1e-12)
+    after = [place.after.variance for place in kernel_places(residual(9)) if place.path.startswith("second")]
+    np.testing.assert_allclose(after, 2 - np.arange(1, 10) / 9, rtol=1e-12)
+
+
+def test_branch_of_parallel_kernels_shares_the_gradient():
+    inputs = keras.Input((4,))
+    x = layers.Dense(8, name="stem")(inputs)
+    parallel = [layers.Dense(4, name=name)(x) for name in ("left", "right")]
+    model = keras.Model(inputs, x + layers.Concatenate()(parallel))
+    forward, backward = scales(model)
+    assert forward == {}
+    assert backward == pytest.approx({"left": np.sqrt(0.5), "right": np.sqrt(0.5)})
+
+
+def test_models_without_a_graph_are_refused():
+    with pytest.raises(ValueError, match="'unbuilt' is not built"):
+        kernel_places(keras.Sequential([layers.Dense(2)], name="unbuilt"))
