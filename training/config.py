@@ -32,7 +32,7 @@ class Config:
 
     filters: tuple[int, ...] = _field((32, 64), "channels of each stage, comma-separated; a pooling lies between two")
     convolutions: int = _field(2, "3x3 convolutions in each stage")
-    slope_per: str = _field("channel", "what has a PReLU slope of its own: channel or layer")
+    rectifier: str = _field("prelu", "relu, leaky_relu, prelu (a slope per channel) or prelu_shared (one per layer)")
 
     steps: int = _field(1_000, "optimizer steps to train for")
     batch_size: int = _field(128, "images a step, over all devices together")
@@ -56,11 +56,15 @@ class Config:
                 value = getattr(self, name)
                 if min(value if isinstance(value, tuple) else (value,), default=0) < lowest:
                     raise InputError(f"{name} is {value}, but must be at least {lowest}")
-        if self.slope_per not in ("channel", "layer"):
-            raise InputError(f"slope_per is {self.slope_per!r}, but must be channel or layer")
+        if self.rectifier not in _RECTIFIERS:
+            raise InputError(
+                f"rectifier is {self.rectifier!r}, but must be {', '.join(_RECTIFIERS[:-1])} or {_RECTIFIERS[-1]}"
+            )
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum is {self.momentum}, but must be at least 0 and below 1")
 
+
+_RECTIFIERS = ("relu", "leaky_relu", "prelu", "prelu_shared")
 
 _LOWEST = {
     1: (

@@ -17,7 +17,7 @@ def make_network(config: Config, image_shape: tuple[int, int, int], num_classes:
     """
     try:
         return small_network(
-            image_shape, num_classes, config.filters, config.convolutions, config.slope_per, seed=config.seed
+            image_shape, num_classes, config.filters, config.convolutions, config.rectifier, seed=config.seed
         )
     except ValueError as error:
         raise InputError(str(error)) from None

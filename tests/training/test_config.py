@@ -42,7 +42,7 @@ def test_override_reads_the_fields_type(field, text, value):
         ({"batch_size": "0"}, "batch_size is 0, but must be at least 1"),
         ({"filters": "8,0"}, r"filters is \(8, 0\), but must be at least 1"),
         ({"momentum": "1"}, "momentum is 1.0, but must be at least 0 and below 1"),
-        ({"slope_per": "pixel"}, "slope_per is 'pixel', but must be channel or layer"),
+        ({"rectifier": "elu"}, "rectifier is 'elu', but must be relu, leaky_relu, prelu or prelu_shared"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
