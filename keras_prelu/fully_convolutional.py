@@ -84,10 +84,10 @@ def fully_convolutional(model: keras.Model) -> keras.Model:
     features = _any_size(model, last_map, channels_first)
     x = features.outputs[0]
     if channels_first:
-        x = keras.layers.Permute((2, 3, 1), name="channels_last")(x)
+        x = keras.layers.Permute((2, 3, 1), dtype=pooling.dtype_policy, name="channels_last")(x)
     if type(pooling) in _GLOBAL_POOLINGS:
         running = _GLOBAL_POOLINGS[type(pooling)]
-        x = running(window, strides=1, data_format="channels_last", name=pooling.name)(x)
+        x = running(window, 1, data_format="channels_last", dtype=pooling.dtype_policy, name=pooling.name)(x)
     else:
         x = _dense_over_windows(x, head.pop(0), _bins(pooling, window), window)
     copies = {layer.name: layer for layer in features.layers}
@@ -184,22 +184,26 @@ def _dense_over_windows(x: Any, dense: keras.layers.Dense, levels: Sequence[_Bin
         last = first + math.prod(bins.number) * x.shape[-1]
         kernel = ops.reshape(dense.kernel[first:last], (*bins.number, x.shape[-1], dense.units))
         bias = dense.bias if dense.use_bias and index == 1 else None
-        maximum = _running_maximum(x, bins, window, f"{dense.name}_bins{index}")
+        maximum = _running_maximum(x, bins, window, f"{dense.name}_bins{index}", x.dtype)
         answers.append(_convolve(maximum, bins, kernel, bias, f"{dense.name}_level{index}", dense.dtype_policy))
         first = last
-    x = keras.layers.Add(name=f"{dense.name}_sum")(answers) if len(answers) > 1 else answers[0]
+    x = (
+        keras.layers.Add(dtype=dense.dtype_policy, name=f"{dense.name}_sum")(answers)
+        if len(answers) > 1
+        else answers[0]
+    )
     return keras.layers.Activation(dense.activation, dtype=dense.dtype_policy, name=dense.name)(x)
 
 
-def _running_maximum(x: Any, bins: _Bins, window: tuple[int, int], name: str) -> Any:
+def _running_maximum(x: Any, bins: _Bins, window: tuple[int, int], name: str, dtype: str) -> Any:
     """The maximum over a bin's size at each position, but for those that only a window beyond the map would see."""
     seen = [(n - 1) * stride + size for n, size, stride in zip(*bins, strict=True)]
     unseen = [(0, size - each) for size, each in zip(window, seen, strict=True)]
     if unseen != [(0, 0), (0, 0)]:
-        x = keras.layers.Cropping2D(tuple(unseen), data_format="channels_last", name=f"{name}_cropped")(x)
+        x = keras.layers.Cropping2D(tuple(unseen), data_format="channels_last", dtype=dtype, name=f"{name}_cropped")(x)
     if bins.size == (1, 1):
         return x
-    return keras.layers.MaxPooling2D(bins.size, strides=1, data_format="channels_last", name=name)(x)
+    return keras.layers.MaxPooling2D(bins.size, 1, data_format="channels_last", dtype=dtype, name=name)(x)
 
 
 def _convolve(x: Any, bins: _Bins, kernel: Any, bias: Any, name: str, dtype: Any) -> Any:

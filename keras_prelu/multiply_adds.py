@@ -4,6 +4,8 @@ import math
 
 import keras
 
+from keras_prelu.graph import Call, trace
+
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
@@ -11,7 +13,7 @@ def multiply_adds(model: keras.Model) -> int:
     """How many multiplications, each with its addition, one image takes in convolutions and dense layers.
 
     As papers count: biases, rectifiers and poolings are left out, and a padded convolution counts the taps that lie on
-    zeros. It needs shapes only, so that a network of any size can be counted.
+    zeros. A layer that is called twice counts twice.
 
     Args:
         model: A Functional or Sequential model whose input size is known.
@@ -29,17 +31,19 @@ def multiply_adds(model: keras.Model) -> int:
         >>> multiply_adds(keras.Model(images, maps))  # 8 x 8 positions, a kernel of 3 x 3 x 3 x 16
         27648
     """
-    return sum(_layer_multiply_adds(layer) for layer in model.layers)
+    return sum(_call_multiply_adds(call) for call in trace(model).calls)
 
 
-def _layer_multiply_adds(layer: keras.layers.Layer) -> int:
+def _call_multiply_adds(call: Call) -> int:
+    layer = call.operation
     if not isinstance(layer, (*_CONVOLUTIONS, keras.layers.Dense)):
-        if any(math.prod(weight.shape) > max(weight.shape) for weight in layer.trainable_weights if weight.shape):
-            raise ValueError(f"The multiply-adds of {layer.name}, a {type(layer).__name__}, are not known here.")
+        weights = getattr(layer, "trainable_weights", ())
+        if any(math.prod(weight.shape) > max(weight.shape, default=1) for weight in weights):
+            raise ValueError(f"The multiply-adds of {call.path}, a {type(layer).__name__}, are not known here.")
         return 0
-    shape = layer.output.shape
+    shape = layer.compute_output_shape(call.input_shapes[0])
     channels_first = getattr(layer, "data_format", None) == "channels_first"
     positions = shape[2:] if channels_first else shape[1:-1]
     if None in positions:
-        raise ValueError(f"The output of {layer.name} is {shape}: give the model's input a height and a width.")
+        raise ValueError(f"The output of {call.path} is {shape}: give the model's input a height and a width.")
     return math.prod(positions) * math.prod(layer.kernel.shape)

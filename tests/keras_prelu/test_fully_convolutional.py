@@ -169,6 +169,19 @@ def test_residual_network_with_a_layer_used_twice(rng):
     np.testing.assert_allclose(fully_convolutional(model)(larger), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["spp", "average"])
+def test_precision_is_the_classifier_s_whatever_the_policy_of_the_day(rng, pooling):
+    first = {"data_format": "channels_first"}
+    model = classifier((24, 28), POOLINGS[pooling](**first), layers.Dense(4), **first)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        dense = fully_convolutional(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    image = np.moveaxis(images(rng, 24, 28), 3, 1)
+    np.testing.assert_allclose(dense(image)[:, 0, 0], model(image), atol=1e-5)
+
+
 def test_model_given_stays_as_it_is(rng):
     model = classifier((24, 28), layers.Flatten(), *(make() for make in HEAD))
     before, config = model.get_weights(), model.get_config()

@@ -29,6 +29,14 @@ def test_channels_first_costs_as_much():
     assert multiply_adds(model) == 18 * 28 * (6 * 9 * 4)
 
 
+def test_each_call_counts_also_in_a_nested_model():
+    images = keras.Input((10, 10, 4))
+    convolution = layers.Conv2D(4, 3, padding="same")
+    body = keras.Sequential([keras.Input((10, 10, 4)), convolution, layers.MaxPooling2D(2)])
+    model = keras.Model(images, body(convolution(convolution(images))))
+    assert multiply_adds(model) == 3 * 100 * (4 * 9 * 4)
+
+
 def test_unknown_image_size_is_refused():
     model = keras.Sequential([keras.Input((None, 30, 4)), layers.Conv2D(6, 3, name="conv1")])
     with pytest.raises(ValueError, match=r"output of conv1 is \(None, None, 28, 6\)"):
