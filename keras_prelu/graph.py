@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -46,6 +46,7 @@ class Call:
         inputs: The tensors it takes, by number.
         outputs: The tensors it gives, by number.
         input_shapes: The shapes of the tensors it takes.
+        constants: Its positional arguments that are not such tensors.
     """
 
     operation: keras.Operation
@@ -53,6 +54,7 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     input_shapes: tuple[tuple[int | None, ...], ...]
+    constants: tuple[Any, ...] = field(default=(), compare=False)  # arrays among them, which have no hash
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ def _trace(
         inner = _function(operation)
         if inner is None:
             given = tuple(next(tensors) for _ in node.outputs)
-            calls.append(Call(operation, path, taken, given, tuple(tensor.shape for tensor in node.input_tensors)))
+            shapes = tuple(tensor.shape for tensor in node.input_tensors)
+            constants = tuple(each for each in node.arguments.args if not keras.utils.is_keras_tensor(each))
+            calls.append(Call(operation, path, taken, given, shapes, constants))
         else:
             given = _trace(inner, taken, path + "/", tensors, calls)
         numbers.update(zip(map(id, node.outputs), given, strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_prelu.fans import LINEAR_LAYERS, fans
+from keras_prelu.functional import PReLUFunction
 from keras_prelu.graph import Call
 from keras_prelu.pooling import SpatialPyramidPooling2D
 from keras_prelu.prelu import PReLU
@@ -100,7 +101,7 @@ def negative_slope(activation: Any) -> float | None:
         [0.0, 1.0, None, 0.5]
     """
     if isinstance(activation, PReLU | layers.PReLU):
-        return math.sqrt(np.mean(np.square(ops.convert_to_numpy(activation.alpha))))
+        return _root_mean_square(activation.alpha)
     if isinstance(activation, layers.LeakyReLU):
         return float(activation.negative_slope)
     if isinstance(activation, _ACTIVATIONS):
@@ -214,9 +215,15 @@ def normalizes(call: Call) -> bool:
 
 
 def _rectifier_slope(call: Call) -> float | None:
+    if isinstance(call.operation, PReLUFunction):
+        return _root_mean_square(call.constants[0]) if call.constants else None
     is_layer = isinstance(call.operation, (*_ACTIVATIONS, PReLU, layers.PReLU))
     is_rectifier = is_layer or _operation_name(call) in _RECTIFYING_OPERATIONS
     return negative_slope(call.operation) if is_rectifier else None
+
+
+def _root_mean_square(slopes: Any) -> float:
+    return math.sqrt(np.mean(np.square(ops.convert_to_numpy(slopes), dtype="float64")))
 
 
 def _passes(call: Call) -> bool:

@@ -72,11 +72,8 @@ def _branches(call: Call, graph: Graph, ancestors: dict[int, set[int]]) -> Itera
     }
     starts = {origins[term] for term in shortcuts}
     for term in set(call.inputs) - shortcuts:
-        inside = [
-            each
-            for each in graph.calls
-            if each.outputs[0] in ancestors[term] | {term} and ancestors[each.outputs[0]] & starts
-        ]
+        above = ancestors[term] | {term}
+        inside = [each for each in graph.calls if each.outputs[0] in above and ancestors[each.outputs[0]] & starts]
         normalized = set().union(*(ancestors[each.outputs[0]] for each in inside if normalizes(each)))
         kernels = {each.outputs[0] for each in inside if has_kernel(each)} - normalized
         if kernels:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_prelu.functional import prelu
 from keras_prelu.moments import negative_slope
 from keras_prelu.places import kernel_places
 from keras_prelu.prelu import PReLU
@@ -161,6 +162,17 @@ def test_operations_on_tensors_are_understood():
     hidden = ops.leaky_relu(layers.Conv2D(4, 3, name="b")(ops.transpose(hidden, (0, 2, 1, 3))), 0.5)
     outputs = layers.Dense(2, name="c")(ops.reshape(hidden, (-1, 64)))
     assert slopes(keras.Model(inputs, outputs)) == {"a": (1, 0), "b": (0, 0.5), "c": (0.5, 1)}
+
+
+@pytest.mark.parametrize("alpha", [0.5, np.array([0.1, 0.7], "float32")], ids=["number", "array"])
+def test_prelu_of_a_tensor_is_a_rectifier(alpha):
+    inputs = keras.Input((6,))
+    hidden = prelu(layers.Dense(2, name="a")(inputs), alpha)
+    model = keras.Model(inputs, layers.Dense(2, name="b")(hidden))
+    assert slopes(model) == {"a": (1, 0.5), "b": (0.5, 1)}
+    computed = layers.Dense(1, name="slope")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="b")(prelu(layers.Dense(2, name="a")(inputs), computed)))
+    assert slopes(model)["b"] == (None, 1)
 
 
 def test_concatenation_averages_second_moments_by_size():
