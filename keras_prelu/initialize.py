@@ -1,0 +1,215 @@
+"""Fresh weights for a whole model, each kernel with the variance that fits what stands around it."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import keras
+from keras import layers, ops
+
+from keras_prelu.graph import flatten_layers
+from keras_prelu.initializers import DISTRIBUTIONS, draw
+from keras_prelu.moments import NORMALIZING, Obstacle
+from keras_prelu.places import KernelPlace, kernel_places
+from keras_prelu.prelu import PReLU
+from keras_prelu.text_table import text_table
+
+PAPER_STD = 0.01  # section 2.2: of the fully connected layers,
+PAPER_LAST_STD = 0.001  # and of the last of them
+
+# Layers whose weights are no kernels and start as they are meant to.
+KEPT_LAYERS = (*NORMALIZING, layers.PReLU, PReLU)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitializedKernel:
+    """What `initialize` gave to a kernel.
+
+    Attributes:
+        path: The path of the layer in the model.
+        kernel: The variable's name.
+        fan_in: How many inputs an output unit sums.
+        fan_out: How many outputs an input unit feeds.
+        negative_slope: The slope of the rectifier that counts: before the layer in mode `"fan_in"`, after it in mode
+            `"fan_out"`; 1 without one. None for what the paper sets without regard to it.
+        second_moment: m in `initialize`; None likewise.
+        scale: s in `initialize`; None likewise.
+        equation: The paper's equation, or section.
+        standard_deviation: Of the distribution that the weights were drawn from.
+    """
+
+    path: str
+    kernel: str
+    fan_in: float
+    fan_out: float
+    negative_slope: float | None = None
+    second_moment: float | None = None
+    scale: float | None = None
+    equation: str
+    standard_deviation: float
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """What `initialize` did; as a string, a table.
+
+    Attributes:
+        kernels: The kernels that it set, in the order of the calls.
+        unplaced: The weights that it left as they were, by path, and why.
+    """
+
+    kernels: tuple[InitializedKernel, ...]
+    unplaced: dict[str, str]
+
+    def __str__(self) -> str:
+        header = ("layer", "kernel", "fan_in", "fan_out", "slope", "m", "s", "eq.", "std")
+        rows = [tuple(vars(row).values()) for row in self.kernels]
+        lines = [text_table(header, rows)] if rows else []
+        lines += [f"left as it was: {path} ({reason})" for path, reason in self.unplaced.items()]
+        return "\n".join(lines)
+
+
+def initialize(
+    model: keras.Model,
+    mode: str = "fan_in",
+    distribution: str = "normal",
+    seed: int | None = None,
+    *,
+    fully_connected: str = "variance",
+    input_second_moment: float = 1.0,
+) -> Initialization:
+    """Draws every kernel of a model anew, with the variance that keeps its signals; sets the biases to 0.
+
+    $$n \\, \\sigma^2 \\, m = s^2$$
+
+    with m the second moment of what the layer sees where all layers give variance 1: (1 + a^2) / 2 behind a rectifier
+    of negative slope a, 1 where there is none, and their sum after a sum. In mode `"fan_in"`, n is the fan_in and m
+    that of the signal before the layer (equations 10 and 15). In mode `"fan_out"`, n is the fan_out and m that of the
+    gradient after the layer (equations 14 and 15): the slope is that of the next rectifier.
+
+    s is 1 but in residual sums y = x + f(x), of which there are L in the model: there, the last kernel of each branch
+    (the first in mode `"fan_out"`) gets s = 1 / sqrt(L), so that the sums at most double the signal's variance at any
+    depth. Slopes of rectifiers stay as they are, and so do normalizations. What counts as no change of a signal, as
+    pooling and dropout, is told in `kernel_places`.
+
+    The paper trains its large models with mode `"fan_out"` and small deviations for the fully connected layers:
+    `initialize(model, "fan_out", fully_connected="paper")`. Either mode suffices for a deep network. The default is
+    `"fan_in"`, because without those small deviations the few outputs of a classifier would make for large weights
+    in `"fan_out"`, and so for logits with a variance of inputs / classes.
+
+    Args:
+        model: A built functional or Sequential model.
+        mode: `"fan_in"` to keep the variance of the signal, `"fan_out"` that of the gradient.
+        distribution: `"normal"`, `"truncated_normal"` (at two standard deviations) or `"uniform"`; all of the same
+            variance.
+        seed: Makes the weights repeatable: those of a kernel follow from it, the kernel's shape and the number of
+            kernels of that shape before it. None draws from Keras's global generator.
+        fully_connected: `"variance"` treats Dense layers as all others; `"paper"` gives them a standard deviation of
+            0.01, and the last one 0.001.
+        input_second_moment: The mean square of what the first layers see, in mode `"fan_in"`. 1 fits images scaled to
+            unit variance, with n_1 Var[w_1] = 1; 0.5 is what the paper does "for simplicity" (equation 10 there too).
+
+    Returns:
+        A row for each kernel that was set, and the names of those that were not: next to an activation that is no
+        rectifier, within a recurrent layer, in a layer that is not known, or not trainable.
+
+    Raises:
+        ValueError: A model that is not built or has no graph, or an argument that is none of those above.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([
+        ...     keras.Input((16, 16, 3)),
+        ...     keras.layers.Conv2D(64, 3, name="conv1"),
+        ...     PReLU(0.25),
+        ...     keras.layers.Conv2D(64, 3, name="conv2"),
+        ...     PReLU(0.25),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(10, name="logits"),
+        ... ])
+        >>> print(initialize(model, seed=0))
+        layer   kernel  fan_in  fan_out  slope      m  s  eq.     std
+        conv1   kernel      27      576      1      1  1  15    0.192
+        conv2   kernel     576      576   0.25  0.531  1  15   0.0572
+        logits  kernel      64       10   0.25  0.531  1  15    0.171
+
+    Reference:
+        He et al., "Delving Deep into Rectifiers", 2015, section 2.2.
+    """
+    _check(mode, distribution, fully_connected, input_second_moment)
+    places = kernel_places(model, input_second_moment)
+    dense = [place.path for place in places if isinstance(place.layer, layers.Dense)]
+    paper_stds = {path: PAPER_LAST_STD if path == dense[-1] else PAPER_STD for path in dense}
+    kernels, unplaced = [], {}
+    for place, kernel_seed in zip(places, _kernel_seeds(places, seed), strict=True):
+        row = _describe(place, mode, paper_stds.get(place.path) if fully_connected == "paper" else None)
+        if isinstance(row, InitializedKernel):
+            _draw(place, row.standard_deviation, distribution, kernel_seed)
+            kernels.append(row)
+        else:
+            unplaced[f"{place.path}/{place.kernel.name}"] = row
+    return Initialization(tuple(kernels), {**unplaced, **dict.fromkeys(_other_weights(model, places), "unknown layer")})
+
+
+def _check(mode: str, distribution: str, fully_connected: str, input_second_moment: float) -> None:
+    for name, value, choices in [
+        ("mode", mode, ("fan_in", "fan_out")),
+        ("distribution", distribution, DISTRIBUTIONS),
+        ("fully_connected", fully_connected, ("variance", "paper")),
+    ]:
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, choices))}.")
+    if not 0 < input_second_moment < math.inf:
+        raise ValueError(f"input_second_moment is {input_second_moment}, but must be positive and finite.")
+
+
+def _describe(place: KernelPlace, mode: str, paper_std: float | None) -> InitializedKernel | str:
+    """What a kernel is to get, or why it gets nothing."""
+    signal, fan, scale = (
+        (place.before, place.fan_in, place.forward_scale)
+        if mode == "fan_in"
+        else (place.after, place.fan_out, place.backward_scale)
+    )
+    named = {"path": place.path, "kernel": place.kernel.name, "fan_in": place.fan_in, "fan_out": place.fan_out}
+    if not place.kernel.trainable:
+        return "not trainable"
+    if paper_std is not None:
+        return InitializedKernel(**named, equation="2.2", standard_deviation=paper_std)
+    if isinstance(signal, Obstacle):
+        return f"not known what {signal} does to a signal"
+    plain = "10" if mode == "fan_in" else "14"
+    return InitializedKernel(
+        **named,
+        negative_slope=signal.negative_slope,
+        second_moment=signal.second_moment,
+        scale=scale,
+        equation=plain if signal.negative_slope == 0 else "15",
+        standard_deviation=scale / math.sqrt(fan * signal.second_moment),
+    )
+
+
+def _kernel_seeds(places: Sequence[KernelPlace], seed: int | None) -> Iterator[int | None]:
+    """A seed for each kernel from its shape and its number among those of that shape."""
+    before: Counter[tuple[int, ...]] = Counter()
+    for place in places:
+        shape = tuple(place.kernel.shape)
+        digest = hashlib.sha256(f"{seed} {shape} {before[shape]}".encode()).digest()
+        before[shape] += 1
+        yield None if seed is None else int.from_bytes(digest[:4]) >> 1  # Keras takes seeds of 31 bits
+
+
+def _draw(place: KernelPlace, std: float, distribution: str, seed: int | None) -> None:
+    kernel, bias = place.kernel, getattr(place.layer, "bias", None)
+    kernel.assign(draw(kernel.shape, std, distribution, dtype=kernel.dtype, seed=seed))
+    if bias is not None:
+        bias.assign(ops.zeros(bias.shape, bias.dtype))
+
+
+def _other_weights(model: keras.Model, places: Sequence[KernelPlace]) -> list[str]:
+    """The paths of the trainable weights of layers that hold neither a kernel nor what is meant to stay."""
+    known = [place.layer for place in places]
+    known += [layer for layer in flatten_layers(model) if isinstance(layer, KEPT_LAYERS)]
+    weights = {id(weight) for layer in known for weight in layer.weights}
+    return [weight.path for weight in model.trainable_variables if id(weight) not in weights]
