@@ -1,5 +1,6 @@
 """PReLU on TensorFlow: a forward pass that converters know, a gradient that keeps one tensor and costs little."""
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 # A slope from here up gives x back as f(x) / slope; below, roundings would grow too much, and x itself is kept.
 _SMALLEST_INVERTIBLE_SLOPE = 2.0**-6
+_ADDENDS = 8  # of 4, 8, 16 and 32 the fastest
 
 
 def rectify(x: tf.Tensor, alpha: tf.Tensor, training: bool) -> tf.Tensor:
@@ -21,6 +23,7 @@ def rectify(x: tf.Tensor, alpha: tf.Tensor, training: bool) -> tf.Tensor:
     fused = in_graph and _can_be_fused(x)
     forward = _fused_forward if fused and training else _forward
     backward = _fused_backward if fused else _backward
+    addends = _addends(x, alpha) if fused else 1
     outputs: list[tf.Tensor] = []
 
     @tf.custom_gradient
@@ -29,8 +32,8 @@ def rectify(x: tf.Tensor, alpha: tf.Tensor, training: bool) -> tf.Tensor:
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             kept, divisor = _x_or_output(x, outputs[0], slope) if outputs else (x, tf.ones((), x.dtype))
-            dx, products = backward(upstream, kept, slope)
-            dalpha = _sum_to_shape_of(alpha, products)
+            dx, products = backward(upstream, kept, slope, addends)
+            dalpha = _sum_over_positions(products, alpha, x.shape)
             return dx, tf.cast(dalpha / tf.cast(divisor, dalpha.dtype), alpha.dtype)
 
         return forward(x, slope), gradient
@@ -43,8 +46,9 @@ def rectify(x: tf.Tensor, alpha: tf.Tensor, training: bool) -> tf.Tensor:
 
 
 def _can_be_fused(x: tf.Tensor) -> bool:
-    # XLA compiles anew for each shape: only where a new shape means a new graph anyway. Tried on CPUs under Linux.
-    return bool(x.shape.is_fully_defined() and sys.platform == "linux" and not tf.config.list_logical_devices("GPU"))
+    # XLA compiles anew for each shape, so only the batch may vary. Tried on CPUs under Linux, not on GPUs.
+    known = x.shape.rank is not None and x.shape[1:].is_fully_defined()
+    return bool(known and sys.platform == "linux" and not tf.config.list_logical_devices("GPU"))
 
 
 def _forward(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
@@ -52,14 +56,22 @@ def _forward(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
     return tf.nn.relu(x) + (-slope) * tf.nn.relu(-x)
 
 
-def _backward(upstream: tf.Tensor, kept: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradient with respect to x, and the products that sum up to the one with respect to the slopes."""
-    dx = tf.where(kept > 0, upstream, slope * upstream)
+def _backward(upstream: tf.Tensor, kept: tf.Tensor, slope: tf.Tensor, addends: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradient with respect to x, and products whose sum over positions is the one with respect to the slopes.
+
+    The products come with so many positions already added up: what is not written need not be read again.
+    """
+    dx = upstream * tf.where(kept > 0, tf.ones((), slope.dtype), slope)
     precise = tf.float32 if kept.dtype.size < 4 else kept.dtype  # sums over whole maps overflow in float16
-    return dx, tf.cast(upstream, precise) * tf.cast(tf.minimum(kept, 0), precise)
+    upstream, negative = tf.cast(upstream, precise), tf.cast(tf.minimum(kept, 0), precise)
+    if addends == 1:
+        return dx, upstream * negative
+    shape = (-1, addends, math.prod(kept.shape[1:-1]) // addends, kept.shape[-1])
+    upstream, negative = tf.reshape(upstream, shape), tf.reshape(negative, shape)
+    return dx, tf.add_n([upstream[:, index] * negative[:, index] for index in range(addends)])
 
 
-# One pass over memory where the operations one by one take five.
+# Each is one or two passes over memory, where its operations one by one take five.
 _fused_forward = tf.function(_forward, jit_compile=True, autograph=False)
 _fused_backward = tf.function(_backward, jit_compile=True, autograph=False)
 
@@ -71,12 +83,23 @@ def _x_or_output(x: tf.Tensor, y: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tenso
     return kept, tf.where(invertible, slope, tf.ones((), slope.dtype))
 
 
-def _sum_to_shape_of(alpha: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Sums over the axes along which alpha is broadcast (equation 2's sum over positions)."""
-    extra = values.shape.rank - alpha.shape.rank
-    broadcast = [*range(extra), *(extra + axis for axis, size in enumerate(alpha.shape) if size == 1)]
-    if broadcast == list(range(values.shape.rank - 1)) and broadcast:
-        summed = tf.raw_ops.BiasAddGrad(out_backprop=values)  # the same sum, in a quarter of reduce_sum's time
+def _addends(x: tf.Tensor, alpha: tf.Tensor) -> int:
+    """How many positions of a map can be added up at once: 1, 2, 4 or 8."""
+    return math.gcd(math.prod(x.shape[1:-1]), _ADDENDS) if _along_last_axis(alpha) and x.shape.rank > 2 else 1
+
+
+def _along_last_axis(alpha: tf.Tensor) -> bool:
+    return all(size == 1 for size in alpha.shape[:-1])
+
+
+def _sum_over_positions(products: tf.Tensor, alpha: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
+    """Equation 2: sums over the axes along which alpha is broadcast against x, which is of this shape."""
+    extra = shape.rank - alpha.shape.rank
+    if _along_last_axis(alpha) and shape.rank > 1 and shape[-1] is not None:
+        summed = tf.raw_ops.BiasAddGrad(out_backprop=products)  # in a quarter of reduce_sum's time
+        if alpha.shape.num_elements() == 1:
+            summed = tf.reduce_sum(summed)
     else:
-        summed = tf.reduce_sum(values, broadcast)
+        ones = [extra + axis for axis, size in enumerate(alpha.shape) if size == 1]
+        summed = tf.reduce_sum(products, [*range(extra), *ones])
     return tf.reshape(summed, tf.shape(alpha))

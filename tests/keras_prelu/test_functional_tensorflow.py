@@ -16,6 +16,14 @@ ALPHAS = {
 COMPILED = {
     "eager": lambda function: function,
     "graph": tf.function,
+    "unknown-batch": lambda function: tf.function(
+        function,
+        input_signature=[
+            tf.TensorSpec([None, 3, 4, 3]),
+            tf.TensorSpec([3]),
+            tf.TensorSpec([None, 3, 4, 3]),
+        ],
+    ),
     "unknown-shape": lambda function: tf.function(
         function, input_signature=[tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([3]), tf.TensorSpec([None] * 4)]
     ),
