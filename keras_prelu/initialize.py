@@ -138,7 +138,7 @@ def initialize(
     Reference:
         He et al., "Delving Deep into Rectifiers", 2015, section 2.2.
     """
-    _check(mode, distribution, fully_connected, input_second_moment)
+    _check(mode, distribution, seed, fully_connected, input_second_moment)
     places = kernel_places(model, input_second_moment)
     dense = [place.path for place in places if isinstance(place.layer, layers.Dense)]
     paper_stds = {path: PAPER_LAST_STD if path == dense[-1] else PAPER_STD for path in dense}
@@ -153,7 +153,7 @@ def initialize(
     return Initialization(tuple(kernels), {**unplaced, **dict.fromkeys(_other_weights(model, places), "unknown layer")})
 
 
-def _check(mode: str, distribution: str, fully_connected: str, input_second_moment: float) -> None:
+def _check(mode: str, distribution: str, seed: int | None, fully_connected: str, input_second_moment: float) -> None:
     for name, value, choices in [
         ("mode", mode, ("fan_in", "fan_out")),
         ("distribution", distribution, DISTRIBUTIONS),
@@ -161,6 +161,8 @@ def _check(mode: str, distribution: str, fully_connected: str, input_second_mome
     ]:
         if value not in choices:
             raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, choices))}.")
+    if seed is not None and not isinstance(seed, int):
+        raise ValueError(f"seed is {seed!r}, but must be an integer or None.")
     if not 0 < input_second_moment < math.inf:
         raise ValueError(f"input_second_moment is {input_second_moment}, but must be positive and finite.")
 

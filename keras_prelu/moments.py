@@ -23,7 +23,7 @@ _ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU)
 _PASSING = (
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise, layers.ActivityRegularization),
-    *(layers.Identity, layers.Masking, layers.Rescaling),
+    *(layers.Identity, layers.Masking),
     *(layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector),
     *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
     *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
@@ -140,13 +140,13 @@ def forward(call: Call, arriving: Sequence[Signal | Obstacle], data: Signal) -> 
         return rectified(signals[0], slope)
     if sums(call):
         return add(signals)
-    if _is_average(call):
-        total = add(signals)
-        return replace(total, variance=total.variance / len(signals) ** 2)
     if _is_concatenation(call):
         return mean(signals, _shares(call))
     if _passes(call) or (all(signal is data for signal in signals) and not _learns(call)):
         return signals[0]
+    factor = _factor(call)
+    if factor is not None:
+        return _scaled(add(signals), factor)
     return Obstacle(call.path, type(call.operation).__name__)
 
 
@@ -168,10 +168,11 @@ def backward(call: Call, arriving: Signal | Obstacle, to_loss: bool) -> Signal |
     slope = _rectifier_slope(call)
     if slope is not None:
         return rectified(arriving, slope)
-    if _is_average(call):
-        return replace(arriving, variance=arriving.variance / len(call.inputs) ** 2)
     if normalizes(call):
         return replace(arriving, variance=1.0)
+    factor = _factor(call)
+    if factor is not None:
+        return _scaled(arriving, factor)
     if sums(call) or _is_concatenation(call) or _passes(call):
         return arriving
     if to_loss and isinstance(call.operation, layers.Activation | layers.Softmax):
@@ -230,8 +231,17 @@ def _passes(call: Call) -> bool:
     return isinstance(call.operation, _PASSING) or _operation_name(call) in _PASSING_OPERATIONS
 
 
-def _is_average(call: Call) -> bool:
-    return isinstance(call.operation, layers.Average)
+def _factor(call: Call) -> float | None:
+    """What a call that multiplies the sum of its inputs by a constant multiplies it by."""
+    if isinstance(call.operation, layers.Average):
+        return 1 / len(call.inputs)
+    if isinstance(call.operation, layers.Rescaling) and not np.any(call.operation.offset):
+        return _root_mean_square(call.operation.scale)
+    return None
+
+
+def _scaled(signal: Signal, factor: float) -> Signal:
+    return replace(signal, variance=factor**2 * signal.variance)
 
 
 def _is_concatenation(call: Call) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import layers
 
 from keras_prelu.fans import fans
 from keras_prelu.graph import Call, Graph, trace
@@ -134,7 +135,8 @@ def _walk_forward(graph: Graph, scales: Scales, data: Signal) -> dict[Call, Sign
     before = {}
     for call in graph.calls:
         arriving = [signals[tensor] for tensor in call.inputs]
-        before[call] = _mean(arriving)
+        # an embedding multiplies one-hot vectors, whatever the mean square of their indices
+        before[call] = _LINEAR if isinstance(call.operation, layers.Embedding) else _mean(arriving)
         if has_kernel(call):
             linear = Signal(variance=scales.forward.get(call.outputs[0], 1.0) ** 2)
             leaving = _through_activation(call, linear, to_loss=False)
@@ -152,7 +154,7 @@ def _walk_backward(graph: Graph, scales: Scales) -> dict[Call, Signal | Obstacle
     consumed = {tensor for call in graph.calls for tensor in call.inputs}
     after = {}
     for call in reversed(graph.calls):
-        arriving = _sum([gradient for tensor in call.outputs for gradient in gradients[tensor]])
+        arriving = _sum([gradient for tensor in call.outputs for gradient in gradients[tensor]] or [_LINEAR])
         to_loss = consumed.isdisjoint(call.outputs)
         if has_kernel(call):
             after[call] = _through_activation(call, arriving, to_loss)

@@ -288,6 +288,7 @@ def test_kernels_keep_their_dtype(dtype):
         ({"mode": "fan_avg"}, "mode is 'fan_avg', but must be one of 'fan_in', 'fan_out'"),
         ({"distribution": "cauchy"}, "distribution is 'cauchy', but must be one of 'normal'"),
         ({"fully_connected": "small"}, "fully_connected is 'small'"),
+        ({"seed": 0.5}, "seed is 0.5, but must be an integer"),
         ({"input_second_moment": 0.0}, "input_second_moment is 0.0"),
     ],
 )

@@ -84,7 +84,6 @@ def test_slope_of_an_activation(activation, slope):
         layers.Reshape((16, 16)),
         layers.Permute((2, 1, 3)),
         layers.Identity(),
-        layers.Rescaling(0.5),
     ],
     ids=lambda layer: layer.name,
 )
@@ -203,6 +202,28 @@ def test_sum_adds_up_second_moments():
     average = layers.Dense(2, name="last")(layers.Average()(terms))
     place = kernel_places(keras.Model(inputs, average))[-1]
     assert (place.before.variance, place.before.second_moment) == pytest.approx((3 / 9, 2.5 / 9))
+
+
+def test_rescaling_scales_the_variance():
+    first, last = kernel_places(chain(layers.LeakyReLU(0.5), layers.Rescaling(3.0)))
+    assert (last.before.variance, last.slope_before) == pytest.approx((9, 0.5))
+    assert (first.after.variance, first.slope_after) == pytest.approx((9, 0.5))
+    assert slopes(chain(layers.Rescaling(3.0, offset=1.0))) == {"a": (1, None), "b": (None, 1)}
+
+
+def test_embedding_sees_one_hot_vectors():
+    model = keras.Sequential([keras.Input((5,), dtype="int32"), layers.Embedding(100, 16), layers.ReLU()])
+    (place,) = kernel_places(model, input_second_moment=0.5)
+    assert (place.before.second_moment, place.fan_in, place.slope_after) == (1, 1, 0)
+
+
+def test_output_of_a_nested_model_that_nothing_uses():
+    inputs = keras.Input((4,))
+    two = keras.Model(
+        inputs, [layers.Dense(4, name="used")(inputs), layers.Dense(4, name="unused")(inputs)], name="two"
+    )
+    used, _ = two(inputs)
+    assert slopes(keras.Model(inputs, layers.ReLU()(used))) == {"two/used": (1, 0), "two/unused": (1, 1)}
 
 
 def test_shared_layer_has_the_mean_over_its_calls():
