@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +40,15 @@ class Moments:
     @property
     def variance(self) -> float:
         """The second moment about the mean."""
-        return self.mean_square - (self.total / self.count) ** 2 if self.count else float("nan")
+        if not self.count:
+            return float("nan")
+        variance = self.mean_square - (self.total / self.count) ** 2
+        return 0.0 if variance < 0 else variance  # by rounding
+
+    @property
+    def norm(self) -> float:
+        """The root of the sum of squares."""
+        return math.sqrt(self.squares) if self.count else float("nan")
 
 
 @dataclasses.dataclass
@@ -146,7 +155,7 @@ def _replacement(
     def activation_seen(values: Any) -> Any:
         values = see_preactivation(layer, values)
         outputs = activation(values)
-        if _is_rectifier(activation):
+        if not isinstance(activation, keras.Layer) and _is_rectifier(activation):  # a layer is seen by itself
             see_rectifier(layer, values, outputs)
         return outputs
 

@@ -39,7 +39,8 @@ def measure_gains(
         loss: A Keras loss, its name, or a function of targets and outputs; its mean is differentiated, without
             regularizers. None sends random gradients of variance 1 back from the outputs instead, for which no labels
             are needed; then nothing is called stalled, since the scale of such gradients means nothing.
-        training: Whether dropout drops and batch normalization uses the batch, as in training.
+        training: Whether dropout drops and batch normalization uses the batch, as in training. With PyTorch, dropout
+            without a seed of its own is not repeatable: it is drawn anew for the gradient.
         weight_decay: The factor of w in weight decay's gradient, with which the loss's is compared.
         thresholds: Where a verdict begins; None for `Thresholds()`.
         seed: Of the random gradients.
@@ -48,7 +49,8 @@ def measure_gains(
         The report. `print` shows its table, `rows` holds the numbers.
 
     Raises:
-        ValueError: Targets without a loss or a loss without targets; a model none of whose layers has a kernel.
+        ValueError: Targets without a loss or a loss without targets; a model none of whose layers has a kernel,
+            or none of whose outputs has a gradient.
 
     Example:
         >>> import numpy as np
@@ -67,6 +69,8 @@ def measure_gains(
     probes, outputs = run_forward(model, batch, training)
     if not probes:
         raise ValueError(f"No layer of {model.name!r} has a kernel that could be measured.")
+    if loss is None and not _floating(outputs):
+        raise ValueError(f"No output of {model.name!r} is of floating-point numbers: give a loss and targets.")
     objective = _random_gradients(outputs, seed) if loss is None else _mean_loss(loss, targets)
     run_backward(model, probes, batch, objective, training)
     rows = _rows(model, probes, math.nan if loss is None else weight_decay)
@@ -80,7 +84,7 @@ def _random_gradients(outputs: Any, seed: int) -> Callable[[Any], Any]:
 
     def weighted_sum(outputs: Any) -> Any:
         return sum(
-            ops.sum(ops.cast(output, "float32") * weights)
+            ops.sum(ops.multiply(ops.cast(output, "float32"), weights))
             for output, weights in zip(_floating(outputs), noise, strict=True)
         )
 
@@ -110,7 +114,7 @@ def _rows(model: keras.Model, probes: Sequence[Probe], weight_decay: float) -> l
             backward_variance=probe.backward.variance,
             backward_gain=_ratio(probe.backward.mean_square, after),
             gradient_mean_square=probe.gradients.mean_square,
-            decay_ratio=_ratio(math.sqrt(probe.gradients.squares), weight_decay * math.sqrt(probe.kernels.squares)),
+            decay_ratio=_ratio(probe.gradients.norm, weight_decay * probe.kernels.norm),
             dead=probe.dead,
             one_sided=probe.one_sided,
         )

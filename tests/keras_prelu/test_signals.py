@@ -117,7 +117,7 @@ def test_thirty_relu_layers_of_xavier_vanish_and_stall(rng):
 
 
 def test_too_large_weights_explode(rng):
-    report = measure_gains(dense_network(30, 3, layers.ReLU), rng.normal(size=(64, 128)).astype("float32"))
+    report = measure_gains(dense_network(15, 3, layers.ReLU), rng.normal(size=(64, 128)).astype("float32"))
     assert all(row.verdicts == ("exploding",) for row in report.rows)
 
 
@@ -262,8 +262,11 @@ def test_subclassed_model_with_layers_in_layers(rng):
 def test_frozen_layer_has_no_gradient_of_its_own_but_passes_it_on(rng):
     model = dense_network(3, 1.4, layers.ReLU, width=8)
     model.get_layer("fc2").trainable = False
-    rows = measure_gains(model, rng.normal(size=(4, 8)).astype("float32")).rows
+    batch, targets = rng.normal(size=(4, 8)).astype("float32"), np.zeros((4, 10))
+    rows = measure_gains(model, batch, targets, loss="mse").rows
     assert [np.isnan(row.gradient_mean_square) for row in rows] == [False, True, False]
+    assert np.isnan(rows[1].decay_ratio)
+    assert rows[1].verdicts == ()  # a layer that does not learn cannot stall
     assert all(row.backward_mean_square > 0 for row in rows)
 
 
@@ -310,15 +313,16 @@ def test_thresholds_are_adjustable(rng):
 
 
 def test_table_has_a_line_for_each_layer(rng):
-    model = dense_network(30, 1, layers.ReLU)
+    model = dense_network(4, 1, layers.ReLU)
+    model.get_layer("fc1").kernel.assign(np.zeros((128, 128)))
     report = measure_gains(model, rng.normal(size=(8, 128)).astype("float32"))
     header, *lines = str(report).splitlines()
     assert header.split() == [
         *("layer", "forward", "gain", "backward", "gain", "dead", "one-sided", "gradient/decay", "verdict")
     ]
-    assert [line.split()[0] for line in lines] == [f"fc{index}" for index in range(1, 31)]
-    assert float(lines[9].split()[1]) == pytest.approx(report.rows[9].forward_mean_square, rel=0.01)
-    assert lines[0].endswith("vanishing")
+    assert [line.split()[0] for line in lines] == [f"fc{index}" for index in range(1, 5)]
+    assert float(lines[3].split()[3]) == pytest.approx(report.rows[3].backward_mean_square, rel=0.01)
+    assert lines[0].endswith("vanishing, dead units")
 
 
 @pytest.mark.parametrize("arguments", [{"loss": "mse"}, {"targets": np.zeros((2, 10))}], ids=["loss", "targets"])
@@ -330,4 +334,11 @@ def test_loss_and_targets_go_together(arguments):
 def test_model_without_a_kernel_is_named():
     model = keras.Sequential([keras.Input((3,)), layers.ReLU()], name="bare")
     with pytest.raises(ValueError, match="No layer of 'bare' has a kernel"):
+        measure_gains(model, np.zeros((2, 3), "float32"))
+
+
+def test_outputs_without_a_gradient_need_a_loss():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.ops.argmax(layers.Dense(2)(inputs), -1), name="classes")
+    with pytest.raises(ValueError, match="No output of 'classes' is of floating-point numbers"):
         measure_gains(model, np.zeros((2, 3), "float32"))
