@@ -24,6 +24,7 @@ from keras_prelu.moments import (
     rectified,
 )
 from keras_prelu.probes import to_array
+from keras_prelu.slopes import slope_layers
 from keras_prelu.text_table import text_table
 
 
@@ -101,7 +102,7 @@ def predict_gains(model: keras.Model) -> GainReport:
         The gains and their products. `print` shows the table, `rows` holds the numbers.
 
     Raises:
-        ValueError: A model without a graph: not built, or subclassed.
+        ValueError: A model without a graph, not built or subclassed, or one with slopes that are not built.
 
     Example:
         >>> model = keras.Sequential([keras.Input((4,))])
@@ -117,6 +118,7 @@ def predict_gains(model: keras.Model) -> GainReport:
         He et al., "Delving Deep into Rectifiers", 2015, equations 7 to 15.
     """
     graph = trace(model)
+    slope_layers(model)  # refuses a PReLU given as a layer's activation, which Keras builds when it first runs
     signals, before = _walk_forward(graph)
     after = _walk_backward(graph, signals)
     calls: dict[int, list[Call]] = defaultdict(list)

@@ -145,3 +145,11 @@ def test_table_shows_the_products():
 def test_model_without_a_graph_is_named():
     with pytest.raises(ValueError, match="'unbuilt' is not built"):
         predict_gains(keras.Sequential([layers.Dense(2)], name="unbuilt"))
+
+
+def test_slopes_inside_a_layer_must_be_built():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation=PReLU(0.5), name="fc")], name="fresh")
+    with pytest.raises(ValueError, match=r"'fresh' is not built and has no slopes yet: .* call it on a batch"):
+        predict_gains(model)
+    model(np.zeros((1, 4), "float32"))
+    assert predict_gains(model).rows[0].slope_after == pytest.approx(0.5)
