@@ -22,8 +22,9 @@ def small_network(
     Each stage but the first begins with a 2x2 max pooling; the last ends in an average over positions and one dense
     layer. Pixels from 0 to 255 come in and are scaled to -1..1 inside, so that nothing is left to do to an image.
     Kernels start with the variance of equation 15 in forward mode, the first of them with that of a linear input:
-    50 convolutions learn from the first step, without any normalization. Zero padding costs part of the signal at
-    the borders, though: on maps of 8x8 about a tenth of its variance at every convolution, on smaller ones more.
+    50 convolutions learn from the first step, without any normalization; so many want the gradient's norm clipped.
+    Zero padding costs part of the signal at the borders, on maps of 8x8 about a tenth of its variance at every
+    convolution, on smaller ones more.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
