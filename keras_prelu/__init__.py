@@ -1,8 +1,49 @@
 """Parametric rectifiers and rectifier-aware initialization for Keras."""
 
-from keras_prelu.initializers import HeNormal
-from keras_prelu.prelu import PReLU
+from keras_prelu.callbacks import SignalMonitor
+from keras_prelu.fans import KernelFans, compute_fans, fans
+from keras_prelu.fully_convolutional import fully_convolutional
 from keras_prelu.functional import prelu
+from keras_prelu.gains import predict_gains
+from keras_prelu.initialize import initialize
+from keras_prelu.initializers import HeNormal, HeUniform
+from keras_prelu.multiply_adds import multiply_adds
+from keras_prelu.networks import small_network
+from keras_prelu.onnx import export_onnx
+from keras_prelu.paper_networks import paper_network
+from keras_prelu.places import kernel_places
+from keras_prelu.plots import plot_gains, plot_slopes
+from keras_prelu.pooling import SpatialPyramidPooling2D
+from keras_prelu.prelu import PReLU
+from keras_prelu.report import Thresholds
+from keras_prelu.signals import measure_gains
+from keras_prelu.slopes import slope_table
 from keras_prelu.version import __version__
+from keras_prelu.weight_decay import exclude_slopes_from_weight_decay
 
-__all__ = ["HeNormal", "PReLU", "__version__", "prelu"]
+__all__ = [
+    "HeNormal",
+    "HeUniform",
+    "KernelFans",
+    "PReLU",
+    "SignalMonitor",
+    "SpatialPyramidPooling2D",
+    "Thresholds",
+    "__version__",
+    "compute_fans",
+    "exclude_slopes_from_weight_decay",
+    "export_onnx",
+    "fans",
+    "fully_convolutional",
+    "initialize",
+    "kernel_places",
+    "measure_gains",
+    "multiply_adds",
+    "paper_network",
+    "plot_gains",
+    "plot_slopes",
+    "predict_gains",
+    "prelu",
+    "slope_table",
+    "small_network",
+]

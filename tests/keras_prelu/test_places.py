@@ -62,7 +62,7 @@ def prelu_with(slopes, layer=PReLU):
         (layers.Dropout(0.5), None),
         *[(name, None) for name in ("elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softmax", "softplus", "glu")],
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, str | float) else type(value).__name__,
 )
 def test_slope_of_an_activation(activation, slope):
     assert negative_slope(activation) == (slope if slope is None else pytest.approx(slope, abs=1e-6))

@@ -1,0 +1,1 @@
+"""Measurements beside the peers that one would otherwise take; each is a module to run."""
