@@ -10,6 +10,7 @@ from training.config import Config
 from training.datasets import ImageSet
 from training.preprocessing import augment, decode_image
 
+_GRAPH_SEED = 87654321  # what TensorFlow takes where none is set
 Batch = dict[str, tf.Tensor]  # images float32 [N,H,W,C] in 0..255, labels int64 [N], weights float32 [N]
 
 
@@ -39,6 +40,7 @@ def train_batches(
     buffer = min(num_examples, config.shuffle_buffer)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        tf.random.set_seed(_GRAPH_SEED)  # of this function's graph alone: the process's own would change the order
         skipped = tf.where(epoch == first_epoch, tf.constant(done * config.batch_size, tf.int64), 0)
         order = config.seed * 1_000_003 + epoch  # a different shuffle each epoch, and for each seed
         shuffled = examples.shuffle(buffer, seed=order, reshuffle_each_iteration=False).enumerate().skip(skipped)

@@ -47,6 +47,20 @@ def test_every_epoch_has_another_order(digits, small_config):
     assert not np.array_equal(first["labels"], second["labels"])
 
 
+@pytest.fixture
+def global_seed():
+    tf.random.set_seed(0)
+    yield
+    tf.random.set_seed(None)
+
+
+def test_the_global_seed_changes_nothing(digits, small_config, request):
+    (expected,) = take(train_batches(digits, small_config, SHAPE, 1, 0), 1)
+    request.getfixturevalue("global_seed")
+    (seeded,) = take(train_batches(digits, small_config, SHAPE, 1, 0), 1)
+    np.testing.assert_array_equal(seeded["images"], expected["images"])
+
+
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(digits, small_config, step):
     whole = take(train_batches(digits, small_config, SHAPE, 1, 0), 5)[step:]
