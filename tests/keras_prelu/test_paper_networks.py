@@ -21,7 +21,7 @@ COUNTS = {
 @pytest.fixture
 def no_weights_in_memory():
     """Networks made meanwhile have variables with shapes only; C's would fill 1.3 GB."""
-    waiting = global_state.get_global_attribute("uninitialized_variables", [])
+    waiting = list(global_state.get_global_attribute("uninitialized_variables", []))
     with keras.StatelessScope(initialize_variables=False):
         yield
     global_state.set_global_attribute("uninitialized_variables", waiting)
