@@ -43,9 +43,9 @@ def measure(factories: dict[str, Factory], rounds: int) -> dict[str, list[Cost]]
     return costs
 
 
-def time_ratio(costs: list[Cost], base: list[Cost]) -> float:
-    """Median over the rounds of the CPU times' ratio within a round."""
-    return statistics.median(one.seconds / other.seconds for one, other in zip(costs, base, strict=True))
+def time_ratios(costs: list[Cost], base: list[Cost]) -> list[float]:
+    """The three quartiles, the median among them, of the CPU times' ratio within a round."""
+    return statistics.quantiles((one.seconds / other.seconds for one, other in zip(costs, base, strict=True)), n=4)
 
 
 def median_seconds(costs: list[Cost]) -> float:

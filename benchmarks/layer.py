@@ -14,14 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import steps_keras
-from benchmarks.interleaved import Cost, measure, median_peak, median_seconds, time_ratio
+from benchmarks.interleaved import Cost, measure, median_peak, median_seconds, time_ratios
 
 DEEP_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Row:
-    """One ratio: of what, to what, how large it may be, and both figures in their unit."""
+    """One ratio: of what, to what, how large it may be, how it varied between quartiles, both figures in their unit."""
 
     what: str
     name: str
@@ -29,6 +29,7 @@ class Row:
     ratio: float
     bar: float | None
     figures: str
+    spread: str = ""
 
     @property
     def verdict(self) -> str:
@@ -90,17 +91,12 @@ def _time_rows(what: str, costs: dict[str, list[Cost]], bars: dict[str, float | 
     def milliseconds(name: str) -> str:
         return f"{median_seconds(costs[name]) * 1e3:.1f}"
 
-    return [
-        Row(
-            what,
-            name,
-            base,
-            time_ratio(costs[name], costs[base]),
-            bar,
-            f"{milliseconds(name)} / {milliseconds(base)} ms",
-        )
-        for name, bar in bars.items()
-    ]
+    rows = []
+    for name, bar in bars.items():
+        low, median, high = time_ratios(costs[name], costs[base])
+        figures = f"{milliseconds(name)} / {milliseconds(base)} ms"
+        rows.append(Row(what, name, base, median, bar, figures, f"{low:.3f}-{high:.3f}"))
+    return rows
 
 
 def _torch_rows(what: str, costs: dict[str, list[Cost]]) -> list[Row]:
@@ -126,11 +122,12 @@ def _memory_rows(what: str, costs: dict[str, list[Cost]], bars: dict[str, float 
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
-    lines = ["| measured | of | over | ratio | at most | | figures |", "|---|---|---|---|---|---|---|"]
+    lines = ["| measured | of | over | ratio | quartiles | at most | | figures |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         bar = "" if row.bar is None else f"{row.bar:.2f}"
         lines.append(
-            f"| {row.what} | {row.name} | {row.base} | {row.ratio:.3f} | {bar} | {row.verdict} | {row.figures} |"
+            f"| {row.what} | {row.name} | {row.base} | {row.ratio:.3f} | {row.spread} | {bar} | {row.verdict} "
+            f"| {row.figures} |"
         )
     return "\n".join(lines)
 

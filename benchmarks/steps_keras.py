@@ -7,9 +7,16 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 import numpy as np
-import tensorflow as tf
+
+from training.quiet import native_messages_held
+
+with native_messages_held():
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()
+
+import keras
 
 from benchmarks.interleaved import Step
 from keras_prelu import PReLU
