@@ -36,19 +36,40 @@ class Config:
 
     steps: int = _field(1_000, "optimizer steps to train for")
     batch_size: int = _field(128, "images a step, over all devices together")
-    learning_rate: float = _field(0.05, "peak learning rate; it falls to 0 along a cosine")
+    accumulate: int = _field(1, "parts a device's share of a batch is cut into, one after the other, to save memory")
+    steps_per_call: int = _field(1, "steps that TensorFlow takes before Python looks again")
+    xla: bool = _field(False, "compile forward and backward with XLA")
+    precision: str = _field("float32", "float32, mixed_bfloat16 or mixed_float16 (with loss scaling)")
+    learning_rate: float = _field(0.05, "peak learning rate")
     warmup_steps: int = _field(50, "steps over which the learning rate rises from 0")
+    schedule: str = _field(
+        "cosine",
+        "how the rate falls after that: cosine (to 0), steps (at drop_steps) or plateau (when the test error stays)",
+    )
+    drop_steps: tuple[int, ...] = _field((), "steps after which the rate is divided by drop_factor, comma-separated")
+    drop_factor: float = _field(10.0, "what a drop divides the rate by")
+    patience: int = _field(5, "evaluations without a lower test error after which a plateau drops the rate")
     momentum: float = _field(0.9, "momentum of the gradient descent")
+    weight_decay: float = _field(0.0, "L2 of the kernels, through the momentum as in Caffe; slopes have none")
+    clip_norm: float = _field(0.0, "largest norm of the gradient of all weights together; 0: any")
+    label_smoothing: float = _field(0.0, "share of each label that is spread evenly over all classes")
+    average: float = _field(0.0, "decay of the moving average of the weights that is evaluated and exported; 0: none")
+    dropout: float = _field(0.0, "share of the inputs of the last layer that is dropped in training")
     shuffle_buffer: int = _field(10_000, "encoded images held in memory to draw the next one from")
     crop_padding: int = _field(0, "pixels of zeros around a training image before it is cropped back at random")
     flip: bool = _field(False, "mirror half of the training images")
     seed: int = _field(0, "seeds the weights, the order of the images and their augmentation")
 
+    devices: str = _field("", "devices to train on, as GPU:0,GPU:2; default: all GPUs, or cpu_devices")
     cpu_devices: int = _field(1, "logical CPU devices to train on where there is no GPU; with GPUs, all are used")
     log_every: int = _field(50, "steps between two entries of loss, accuracy and rate")
     evaluate_every: int = _field(500, "steps between two evaluations")
     checkpoint_every: int = _field(500, "steps between two checkpoints")
     keep_checkpoints: int = _field(3, "how many checkpoints stay, newest first")
+    deterministic: bool = _field(True, "the same bits every time, on the same devices")
+    signals_every: int = _field(0, "steps between two measurements of signals and slopes for TensorBoard; 0: never")
+    profile_steps: str = _field("", "steps to profile for TensorBoard, as 100-110")
+    worker_timeout: int = _field(120, "seconds to wait for another worker")
 
     def __post_init__(self) -> None:
         for lowest, names in _LOWEST.items():
