@@ -15,7 +15,7 @@ def plot_ratios(rows: list["Row"], path: Path) -> None:
     axes = figure.subplots()
     labels = [f"{row.what}\n{row.name} / {row.base}" for row in rows]
     bars = axes.barh(labels, [row.ratio for row in rows], color=["#0072b2" if row.bar else "#b0b0b0" for row in rows])
-    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.bar_label(bars, fmt="%.2f", label_type="center", color="white", fontsize=8)
     for index, row in enumerate(rows):
         if row.bar is not None:
             axes.plot([row.bar, row.bar], [index - 0.45, index + 0.45], color="#d55e00", linewidth=2)

@@ -46,9 +46,10 @@ def rectify(x: tf.Tensor, alpha: tf.Tensor, training: bool) -> tf.Tensor:
 
 
 def _can_be_fused(x: tf.Tensor) -> bool:
-    # XLA compiles anew for each shape, so only the batch may vary. Tried on CPUs under Linux, not on GPUs.
+    # XLA compiles anew for each shape, so only the batch may vary. Tried on CPUs under Linux, not on accelerators.
     known = x.shape.rank is not None and x.shape[1:].is_fully_defined()
-    return bool(known and sys.platform == "linux" and not tf.config.list_logical_devices("GPU"))
+    on_cpu = all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
+    return bool(known and on_cpu and sys.platform == "linux")
 
 
 def _forward(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
