@@ -19,7 +19,7 @@ test-torch: $(VENV)/peers-installed
 # The tests with the oldest libraries that setup.cfg allows, in an environment of their own.
 test-lowest: $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/lowest
-	sed -nE '/^dev =/q; s/^ +([A-Za-z_-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg | sort -u > $(VENV)/lowest/constraints.txt
+	sed -nE '/^dev =/q; s/^ +([A-Za-z0-9_-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg | sort -u > $(VENV)/lowest/constraints.txt
 	$(VENV)/lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(VENV)/lowest/constraints.txt
 	$(VENV)/lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup
 
