@@ -15,6 +15,7 @@ def small_network(
     convolutions: int = 2,
     rectifier: str = "prelu",
     *,
+    dropout: float = 0.0,
     seed: int | None = None,
 ) -> keras.Model:
     """A plain network for images of 8 to 64 pixels: stages of 3x3 convolutions, each followed by a rectifier.
@@ -33,12 +34,13 @@ def small_network(
         convolutions: The convolutions of each stage.
         rectifier: `"relu"`, `"leaky_relu"` (slope 0.01), `"prelu"` (a learnt slope per channel) or `"prelu_shared"`
             (one per layer).
-        seed: Makes the initial weights repeatable.
+        dropout: What share of the last layer's inputs is dropped in training.
+        seed: Makes the initial weights and the dropout repeatable.
 
     Returns:
         A built `keras.Model` from float32 images `(batch, height, width, channels)` in 0..255 to float32 logits
         `(batch, num_classes)`. Its layers are `conv<stage>_<index>`, `conv<stage>_<index>_rectifier`, `pool<stage>`,
-        `average` and `logits`.
+        `average`, `dropout` where there is one, and `logits`.
 
     Raises:
         ValueError: An image so small that pooling would leave nothing of it, no stage or convolution at all, or an
@@ -66,6 +68,8 @@ def small_network(
             x = make_rectifier(rectifier, name=f"{name}_rectifier")(x)
             slope_before = slope
     x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="average")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
     logits = keras.layers.Dense(
         num_classes, kernel_initializer=HeNormal(seeds, negative_slope=1.0), dtype="float32", name="logits"
     )(x)

@@ -143,3 +143,9 @@ def test_fifty_convolutions_stall_from_xavier_s_start(fifty_convolutions):
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         small_network((4, 6, 1), 10, **arguments)
+
+
+def test_dropout_stands_before_the_last_layer():
+    network = small_network((8, 8, 1), 10, filters=(4,), dropout=0.5, seed=0)
+    assert [layer.name for layer in network.layers[-3:]] == ["average", "dropout", "logits"]
+    assert "dropout" not in [layer.name for layer in small_network((8, 8, 1), 10, filters=(4,)).layers]
