@@ -6,6 +6,7 @@ from keras_prelu.networks import small_network
 from training.checkpoint import Checkpoints
 from training.config import Config
 from training.errors import InputError
+from training.optimizer import make_optimizer as make_optimizer
 from training.run import Run
 
 
@@ -21,27 +22,6 @@ def make_network(config: Config, image_shape: tuple[int, int, int], num_classes:
         )
     except ValueError as error:
         raise InputError(str(error)) from None
-
-
-def make_optimizer(config: Config, model: keras.Model) -> keras.Optimizer:
-    """Builds gradient descent with momentum; the rate rises linearly, then falls to 0 along a cosine.
-
-    Keras keeps the rate inside the velocity (v = momentum * v - rate * gradient), as the paper's Caffe does.
-
-    Raises:
-        InputError: The warm-up is as long as the run.
-    """
-    if config.warmup_steps >= config.steps:
-        raise InputError(f"warmup_steps is {config.warmup_steps}, but must be below steps, {config.steps}")
-    rate = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if config.warmup_steps else config.learning_rate,
-        warmup_target=config.learning_rate if config.warmup_steps else None,
-        warmup_steps=config.warmup_steps,
-        decay_steps=config.steps - config.warmup_steps,
-    )
-    optimizer = keras.optimizers.SGD(rate, momentum=config.momentum)
-    optimizer.build(model.trainable_variables)
-    return optimizer
 
 
 def load_network(run: Run) -> keras.Model:

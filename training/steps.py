@@ -1,37 +1,90 @@
-"""One step of training and one of evaluation, exact over the global batch on any number of replicas."""
+"""Steps of training and of evaluation, exact over the global batch on any number of replicas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 
+from training.averages import MovingAverage
+from training.config import Config
+from training.gradients import make_share, moving_statistics
+from training.losses import cross_entropies, num_correct
+from training.optimizer import MomentumSGD
+from training.parts import cut
 from training.pipeline import Batch
+from training.replicas import mean_over_replicas, sum_over_replicas, update_copies
 
 Metrics = dict[str, tf.Tensor]
 Step = Callable[[Batch], Metrics]
 
+_DEFAULTS = Config()
 
-def make_train_step(strategy: tf.distribute.Strategy, model: keras.Model, optimizer: keras.Optimizer) -> Step:
+
+def make_train_step(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: MomentumSGD,
+    config: Config = _DEFAULTS,
+    average: MovingAverage | None = None,
+) -> Step:
     """Makes the function that takes one distributed batch and moves the model's weights once.
 
     The gradient is that of the mean cross-entropy over all images of the global batch with their weights, however
     they are spread over the replicas: each replica divides its sum by the weights of all, and the optimizer sums the
     gradients. (A mean of the replicas' means, as `model.fit` takes, is wrong as soon as they differ in size.)
 
+    What a layer draws, as a dropout mask, follows from the seed, the step, the part of the batch and the replica.
+    Statistics that layers move are averaged over the replicas.
+
+    Args:
+        strategy: Under whose scope the model, the optimizer and the average were built.
+        model: From images to logits.
+        optimizer: Its `iterations` count the steps.
+        config: `accumulate`, `label_smoothing`, `xla` and `seed` are read.
+        average: Moved after the weights.
+
     Returns:
-        A function of a distributed batch; it returns the global batch's mean `loss` and `accuracy`.
+        A function of a distributed batch; it returns the global batch's mean `loss` and `accuracy`, the
+        `gradient_norm` before clipping, the `learning_rate`, and with float16 the `loss_scale`.
     """
+    share_of = make_share(model, config)
 
     def replica_step(batch: Batch) -> Metrics:
-        total = _sum_over_replicas(tf.reduce_sum(batch["weights"]))
-        with tf.GradientTape() as tape:
-            logits = model(batch["images"], training=True)
-            loss = tf.reduce_sum(_cross_entropies(batch, logits)) / total
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
-        return _means({"loss": loss * total, "accuracy": _num_correct(batch, logits)}, total)
+        total = sum_over_replicas(tf.reduce_sum(batch["weights"]))
+        step = tf.convert_to_tensor(optimizer.iterations.value)
+        state = optimizer.state()
+        factor = tf.math.divide_no_nan(optimizer.scale_loss(tf.ones(())), total)
+        share = share_of(batch, step, factor)
+        norm = optimizer.apply(share.gradients, model.trainable_variables)
+        if share.statistics:
+            update_copies(moving_statistics(model), _assign, mean_over_replicas(share.statistics))
+        if average is not None:
+            average.update(model, step)
+        return _means({"loss": share.loss, "accuracy": share.correct}, total) | {"gradient_norm": norm} | state
 
     return _distributed(strategy, replica_step)
+
+
+def repeated(step: Step) -> Callable[[Iterator[Batch], tf.Tensor], Metrics]:
+    """Makes the function that takes several steps in one call, without Python between them.
+
+    Returns:
+        A function of an iterator over distributed batches and the number of steps, an int32 tensor; it returns each
+        of the step's metrics with an entry a step.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def steps(batches: Iterator[Batch], num_steps: tf.Tensor) -> Metrics:
+        first = step(next(batches))
+
+        def one_more(_: tf.Tensor) -> Metrics:
+            return step(next(batches))
+
+        types = {name: value.dtype for name, value in first.items()}
+        rest = tf.map_fn(one_more, tf.range(1, num_steps), fn_output_signature=types, parallel_iterations=1)
+        return {name: tf.concat([[value], rest[name]], axis=0) for name, value in first.items()}
+
+    return steps
 
 
 def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -> Step:
@@ -43,12 +96,10 @@ def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -
     """
 
     def replica_step(batch: Batch) -> Metrics:
-        total = _sum_over_replicas(tf.reduce_sum(batch["weights"]))
-        logits = model(batch["images"], training=False)
-        sums = {
-            "loss": tf.reduce_sum(_cross_entropies(batch, logits)),
-            "accuracy": _num_correct(batch, logits),
-        }
+        total = sum_over_replicas(tf.reduce_sum(batch["weights"]))
+        filled = {name: values[0] for name, values in cut(batch, 1).items()}
+        logits = model(filled["images"], training=False)
+        sums = {"loss": tf.reduce_sum(cross_entropies(filled, logits)), "accuracy": num_correct(filled, logits)}
         return _means(sums, total) | {"count": total}
 
     return _distributed(strategy, replica_step)
@@ -63,19 +114,9 @@ def _distributed(strategy: tf.distribute.Strategy, replica_step: Step) -> Step:
     return step
 
 
-def _cross_entropies(batch: Batch, logits: tf.Tensor) -> tf.Tensor:
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], tf.cast(logits, tf.float32))
-    return losses * batch["weights"]
-
-
-def _num_correct(batch: Batch, logits: tf.Tensor) -> tf.Tensor:
-    hits = tf.cast(tf.argmax(logits, axis=-1) == batch["labels"], tf.float32)
-    return tf.reduce_sum(hits * batch["weights"])
-
-
 def _means(sums: Metrics, total: tf.Tensor) -> Metrics:
-    return {name: _sum_over_replicas(value) / total for name, value in sums.items()}
+    return {name: tf.math.divide_no_nan(value, total) for name, value in sum_over_replicas(sums).items()}
 
 
-def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+def _assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    variable.assign(value)
