@@ -1,14 +1,16 @@
-"""Ends the process at Ctrl-C or SIGTERM: at once, saying so, with nothing half-written left."""
+"""What ends a process: Ctrl-C at once; SIGTERM once a training run is saved. Nothing half-written is left."""
 
 import contextlib
 import os
 import pathlib
 import shutil
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 STATUS = 130  # 128 + SIGINT, as shells have it
+STOPPED_STATUS = 143  # 128 + SIGTERM
 MESSAGE = "training: interrupted; the same command goes on from the newest checkpoint"
 
 _unfinished: set[pathlib.Path] = set()
@@ -25,20 +27,50 @@ def end_at_signals() -> None:
 
 
 @contextlib.contextmanager
-def removed_if_interrupted(folder: pathlib.Path) -> Iterator[None]:
-    """Removes a folder when its block fails or the process is ended meanwhile."""
-    _unfinished.add(folder)
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Lets SIGTERM wait while its block runs, and yields the function that says whether one has come.
+
+    A second one does what SIGTERM did before the block. Only a process's main thread hears signals: in another one
+    the block changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+    def ask(number: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(number, before)
+
+    signal.signal(signal.SIGTERM, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def removed_if_interrupted(path: pathlib.Path) -> Iterator[None]:
+    """Removes a file or folder when its block fails or the process is ended meanwhile."""
+    _unfinished.add(path)
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(path)
         raise
     finally:
-        _unfinished.discard(folder)
+        _unfinished.discard(path)
 
 
 def _end(number: int, frame: Any) -> None:
-    for folder in list(_unfinished):
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in list(_unfinished):
+        _remove(path)
     os.write(2, f"{MESSAGE}\n".encode())  # print may just have been interrupted itself, and cannot be entered twice
-    os._exit(STATUS)
+    os._exit(128 + number)
+
+
+def _remove(path: pathlib.Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
