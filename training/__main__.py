@@ -9,8 +9,8 @@ import sys
 from typing import NoReturn
 
 from training.config import Config, load_config, override
-from training.errors import InputError, TrainingError
-from training.interrupts import MESSAGE, STATUS, end_at_signals
+from training.errors import InputError, StoppedError, TrainingError
+from training.interrupts import MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,7 +21,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0, 2 for wrong input, 1 for a run gone wrong, 130 for Ctrl-C."""
+    """Runs a command and returns its exit status.
+
+    0; 2 for wrong input; 1 for a run gone wrong; 130 for Ctrl-C; 143 for a run that SIGTERM has stopped.
+    """
     try:
         return _run(_parse(sys.argv[1:] if argv is None else argv))
     except InputError as error:
@@ -30,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingError as error:
         print(f"training: {error}", file=sys.stderr)
         return 1
+    except StoppedError as error:
+        print(f"training: {error}", file=sys.stderr)
+        return STOPPED_STATUS
     except KeyboardInterrupt:
         print(MESSAGE, file=sys.stderr)
         return STATUS
@@ -107,7 +113,7 @@ def _start_tensorflow() -> None:
 
 
 def command() -> NoReturn:
-    """The process: what `main` does, ended at once by Ctrl-C and SIGTERM."""
+    """The process: what `main` does, ended at once by Ctrl-C and, unless a run is to be saved first, by SIGTERM."""
     end_at_signals()
     sys.exit(main())
 

@@ -1,63 +1,196 @@
-"""Saves a run's weights, optimizer and step, and takes it up again."""
+"""Saves a run's state while training goes on, and takes it up again from the newest checkpoint that is whole.
 
+A checkpoint is one file, `<step>.npz`, which any NumPy reads: an array for each variable, under its part and its place
+in it (`model/0/conv1_1/kernel`), each with a checksum. It appears whole or not at all, and holds nothing of the
+devices it came from.
+"""
+
+import os
 import pathlib
+import struct
+import sys
+import zipfile
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
 
-from training.errors import InputError
+from training.errors import InputError, NotFiniteError, TrainingError
+from training.interrupts import removed_if_interrupted
+
+# What reading a truncated or altered archive may raise, whichever of its bytes is wrong.
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last; TensorFlow's own files, so that any TensorFlow program reads them.
+    """The checkpoints of one run.
 
     Args:
         folder: Where they lie.
         model: Built model.
-        optimizer: Built optimizer; None to restore a model's weights alone.
-        keep: How many stay.
+        keep: How many stay, newest first.
+        writes: Whether this process is the one that writes. Where several workers train, every one of them must call
+            `save` nevertheless, for a variable may have to be gathered from all.
+        **parts: What else belongs to the state, by its name: anything with `variables`, such as a built optimizer.
+            Only what is named here is restored: a reader may take the model alone.
     """
 
     def __init__(
-        self,
-        folder: pathlib.Path,
-        model: keras.Model,
-        optimizer: keras.Optimizer | None = None,
-        keep: int = 3,
+        self, folder: pathlib.Path, model: keras.Model, *, keep: int = 3, writes: bool = True, **parts: Any
     ) -> None:
-        parts = {"model": model} | ({"optimizer": optimizer} if optimizer else {})
-        self._checkpoint = tf.train.Checkpoint(step=tf.Variable(0, dtype=tf.int64, trainable=False), **parts)
-        self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=keep)
-        self._whole = optimizer is not None
+        self._folder = folder
+        self._keep = keep
+        self._writes = writes
+        self._parts = {name: list(part.variables) for name, part in ({"model": model} | parts).items()}
+        self._step = 0  # of the newest checkpoint that is known to be whole
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
 
-    @property
-    def latest_step(self) -> int:
-        """The step of the newest checkpoint, 0 where there is none."""
-        newest = self._manager.latest_checkpoint
-        return int(newest.rpartition("-")[2]) if newest else 0
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()  # a write that is going on is finished, whatever ends the run
+        if error is None:
+            self.wait()
 
     def save(self, step: int) -> None:
-        """Writes a checkpoint of a step, if that step has none; an interrupted write is never taken for one."""
-        if step != self.latest_step:
-            self._checkpoint.step.assign(step)
-            self._manager.save(checkpoint_number=step)
-
-    def restore(self) -> int:
-        """Fills model and optimizer from the newest checkpoint, where there is one, and returns its step or 0.
+        """Copies the state of a step and has it written in the background, unless that step is saved already.
 
         Raises:
-            InputError: The newest checkpoint is damaged or of another model.
+            NotFiniteError: Weights are not finite; nothing is written.
+            TrainingError: The checkpoint before could not be written.
         """
-        newest = self._manager.latest_checkpoint
-        if newest is None:
-            return 0
+        if step == self._step:
+            return
+        self.wait()
+        values = {
+            f"{part}/{index}/{_path(variable)}": _value(variable).numpy()
+            for part, variables in self._parts.items()
+            for index, variable in enumerate(variables)
+        }
+        if not all(np.isfinite(value).all() for value in _of_part(values, "model").values()):
+            raise NotFiniteError(step)
+        if self._writes:
+            self._writing = self._thread.submit(self._write, step, values)
+        self._step = step
+
+    def check(self) -> None:
+        """Raises what `save` would, if a write has failed by now."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until nothing is being written, and raises what `save` would."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
         try:
-            status = self._checkpoint.restore(newest)
-            if self._whole:
-                status.assert_consumed()
-            else:
-                status.expect_partial().assert_existing_objects_matched()
-        except (tf.errors.OpError, ValueError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"the checkpoint {newest} cannot be restored: {reason}") from None
-        return int(self._checkpoint.step.numpy())
+            writing.result()
+        except OSError as error:
+            raise TrainingError(
+                f"no checkpoint can be written to {self._folder}: {error.strerror}; those before it are whole, and "
+                "the same command goes on from them"
+            ) from None
+
+    def restore(self) -> int:
+        """Fills the state from the newest checkpoint that can be read, and returns its step, or 0 without any.
+
+        A damaged one is passed over, with a line on standard error.
+
+        Raises:
+            InputError: There are checkpoints, but none can be read; or it is of another network.
+        """
+        damaged: list[str] = []
+        for path in self._newest_first():
+            try:
+                values = _read(path)
+            except _DAMAGE as error:
+                damaged.append(f"{path.name} ({str(error).strip() or type(error).__name__})")
+                continue
+            self._fill(values, path)
+            self._step = int(path.stem)
+            if damaged:
+                print(f"training: damaged: {', '.join(damaged)}; going on from {path.name}", file=sys.stderr)
+            return self._step
+        if damaged:
+            raise InputError(f"no checkpoint in {self._folder} can be read: {', '.join(damaged)}; restore one of them")
+        return 0
+
+    def _write(self, step: int, values: dict[str, Any]) -> None:
+        unfinished = self._folder / "unfinished"  # one name for all: what a killed process left is written over
+        with removed_if_interrupted(unfinished):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                np.savez(file, **values)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self._folder / f"{step}.npz")
+        _sync(self._folder)
+        # One beyond this step was damaged, or this run would have gone on from it.
+        kept = [path for path in self._newest_first() if int(path.stem) <= step][: self._keep]
+        for path in self._newest_first():
+            if path not in kept:
+                path.unlink()
+
+    def _newest_first(self) -> list[pathlib.Path]:
+        paths = [path for path in self._folder.glob("*.npz") if path.stem.isdigit()]
+        return sorted(paths, key=lambda path: int(path.stem), reverse=True)
+
+    def _fill(self, values: dict[str, np.ndarray], path: pathlib.Path) -> None:
+        wanted = {part: _of_part(values, part) for part in self._parts}
+        for part, variables in self._parts.items():
+            _refuse_another(path, part, wanted[part], variables)
+        for part, variables in self._parts.items():
+            for variable, value in zip(variables, wanted[part].values(), strict=True):
+                variable.assign(value)
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()  # before NumPy takes a size from a damaged header
+        if broken:
+            raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def _of_part(values: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    return {name: value for name, value in values.items() if name.startswith(f"{part}/")}
+
+
+def _refuse_another(path: pathlib.Path, part: str, stored: dict[str, np.ndarray], variables: list[Any]) -> None:
+    advice = "go on with the config that it was trained with, or name another --workdir"
+    if len(stored) != len(variables):
+        raise InputError(
+            f"{path} is of another network: it holds {len(stored)} variables of the {part}, which has "
+            f"{len(variables)}; {advice}"
+        )
+    for (name, value), variable in zip(stored.items(), variables, strict=True):
+        if value.shape != tuple(variable.shape):
+            raise InputError(
+                f"{path} is of another network or another number of classes: {name} has shape {value.shape}, "
+                f"but is {tuple(variable.shape)} here; {advice}"
+            )
+
+
+def _value(variable: Any) -> Any:
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _path(variable: Any) -> str:
+    return str(variable.path if isinstance(variable, keras.Variable) else variable.name.partition(":")[0])
+
+
+def _sync(folder: pathlib.Path) -> None:
+    """Makes a new name in a folder outlast a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

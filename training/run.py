@@ -1,14 +1,18 @@
 """A run's folder: its config, checkpoints, TensorBoard logs, metrics and exports."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import platform
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
 from training.config import CHANGEABLE, Config, from_dict
 from training.errors import InputError
+from training.interrupts import removed_if_interrupted
+from training.lock import take_lock
 
 _LIBRARIES = ("keras_prelu", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 
@@ -19,10 +23,10 @@ class Run:
 
     | path | what it holds |
     |---|---|
-    | `config.json` | the resolved config, the labels, the image's shape, the libraries' versions |
-    | `checkpoints/` | TensorFlow checkpoints |
+    | `config.json` | the resolved config, the labels, the image's shape, the libraries' versions, the devices |
+    | `checkpoints/` | `<step>.npz`, as `training.checkpoint` tells; the lock of the process that trains here |
     | `tensorboard/` | what TensorBoard shows |
-    | `metrics.jsonl` | an object a line: `event` (train, evaluation), `step`, `loss`, `accuracy`, ... |
+    | `metrics.jsonl` | an object a line, as docs/metrics.md tells |
     | `export/<version>/` | SavedModels |
     """
 
@@ -48,30 +52,38 @@ class Run:
         """The lines of figures."""
         return self.folder / "metrics.jsonl"
 
-    def start(self, config: Config, labels: tuple[str, ...], image_shape: tuple[int, int, int]) -> None:
-        """Makes the folder and writes the config into it, or checks that it already holds this run.
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder, and keeps other processes from training in it; reading it is free.
+
+        Raises:
+            InputError: The folder cannot be written, or another process trains in it.
+        """
+        with self._writing():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(self.checkpoints / "lock")
+        with lock:
+            yield
+
+    def start(
+        self, config: Config, labels: tuple[str, ...], image_shape: tuple[int, int, int], devices: Sequence[str]
+    ) -> None:
+        """Writes the config into the folder, or checks that it already holds this run.
 
         Raises:
             InputError: The folder cannot be written, or holds a run of another config.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if (self.folder / "config.json").exists():
-                self._refuse_another(config, labels)
-            text = json.dumps(
-                {
-                    "config": dataclasses.asdict(config),
-                    "labels": labels,
-                    "image_shape": image_shape,
-                    "versions": versions(),
-                },
-                indent=2,
-            )
-            temporary = self.folder / "config.json.new"
-            temporary.write_text(text + "\n")
-            temporary.replace(self.folder / "config.json")
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot hold a run: {error.strerror}; name another --workdir") from None
+        if (self.folder / "config.json").exists():
+            self._refuse_another(config, labels)
+        stored = {
+            "config": dataclasses.asdict(config),
+            "labels": labels,
+            "image_shape": image_shape,
+            "versions": versions(),
+            "devices": list(devices),
+        }
+        with self._writing():
+            _replace(self.folder / "config.json", json.dumps(stored, indent=2) + "\n")
 
     def read(self) -> tuple[Config, tuple[str, ...], tuple[int, int, int]]:
         """The config, the labels and the image's shape that the run was started with.
@@ -96,7 +108,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Drops the lines of `metrics.jsonl` beyond a step, which a resumed run will write again."""
         kept = [event for event in self._events() if event["step"] <= step]
-        self.metrics.write_text("".join(json.dumps(event) + "\n" for event in kept))
+        _replace(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
 
     def last_evaluation(self) -> dict[str, Any]:
         """The newest evaluation's line; empty where there is none."""
@@ -105,7 +117,15 @@ class Run:
     def _events(self) -> list[dict[str, Any]]:
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # a process may die within a line
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot hold a run: {error.strerror}; name another --workdir") from None
 
     def _refuse_another(self, config: Config, labels: tuple[str, ...]) -> None:
         stored, stored_labels, _ = self.read()
@@ -117,6 +137,14 @@ class Run:
         if differing or labels != stored_labels:
             what = "; ".join(differing) or f"the classes {', '.join(stored_labels)}"
             raise InputError(f"{self.folder} holds a run with {what}: go on with the same, or name another --workdir")
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.new")
+    with removed_if_interrupted(temporary):
+        temporary.write_text(text)
+        temporary.replace(path)
 
 
 def versions() -> dict[str, str]:

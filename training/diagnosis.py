@@ -1,0 +1,76 @@
+"""Finds out where a run ceased to be finite: the step, the batch, the first layer."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.experiment import Experiment
+from training.pipeline import Batch
+from training.steps import make_train_step
+
+
+def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
+    """Repeats a run from a checkpoint, step by step, until its loss is not finite, and tells what it finds.
+
+    A run can be repeated exactly, so that none of this costs anything while all goes well.
+
+    Args:
+        experiment: As it was at the checkpoint.
+        step: The checkpoint's step, or 0 before the first.
+        last: The step by which the loss or the weights were found not to be finite.
+
+    Returns:
+        A line with the step, the batch and the layer.
+    """
+    train_step = make_train_step(experiment.strategy, experiment.model, experiment.optimizer)
+    for done, batch in enumerate(experiment.train_batches(step), start=step):
+        weights = experiment.model.get_weights()
+        loss = float(train_step(batch)["loss"])
+        if not math.isfinite(loss):
+            experiment.model.set_weights(weights)
+            return f"the loss is {loss} at step {done + 1}, {_place(experiment, done)}: {_layer(experiment, batch)}"
+        if done >= last:  # the loss of one step beyond tells of weights that are not finite after the last
+            return f"the loss was not finite at step {last}, but is when the steps since {step} are repeated"
+    raise AssertionError("training batches never end")
+
+
+def first_layer_not_finite(model: keras.Model, images: tf.Tensor) -> tuple[str, np.ndarray] | None:
+    """The first layer, in the order in which they run, whose output is not finite, and for which of the images.
+
+    Args:
+        model: A functional model each of whose layers is called once.
+        images: What it is to run on.
+
+    Returns:
+        The layer's name and a truth value an image; None where all outputs are finite.
+    """
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    finite = keras.Model(model.inputs, [_finite(layer.output) for layer in layers])(images, training=True)
+    for layer, images_finite in zip(layers, finite, strict=True):
+        if not np.all(images_finite):
+            return layer.name, ~np.asarray(images_finite)
+    return None
+
+
+def _finite(output: keras.KerasTensor) -> keras.KerasTensor:
+    """A truth value an image; the outputs themselves need not stay in memory together."""
+    return keras.ops.all(keras.ops.isfinite(output), axis=tuple(range(1, len(output.shape))))
+
+
+def _layer(experiment: Experiment, batch: Batch) -> str:
+    spoilt = [each.path for each in experiment.model.trainable_variables if not np.isfinite(each.numpy()).all()]
+    if spoilt:
+        return f"the weights of {spoilt[0]} were not finite any more after the step before"
+    for share in experiment.strategy.experimental_local_results(batch["images"]):
+        found = first_layer_not_finite(experiment.model, share)
+        if found:
+            name, images = found
+            return f"{name} is the first layer whose output is not finite, for {images.sum()} of {len(images)} images"
+    return "every layer's output is finite, and only the loss is not"
+
+
+def _place(experiment: Experiment, step: int) -> str:
+    epoch, index = divmod(step, experiment.steps_per_epoch)
+    return f"batch {index + 1} of {experiment.steps_per_epoch} in epoch {epoch + 1}"
