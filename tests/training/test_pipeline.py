@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+from training import pipeline
 from training.datasets import open_image_set
 from training.pipeline import evaluation_batches, train_batches
 from training.preprocessing import augment, decode_image
@@ -80,6 +81,50 @@ def test_replicas_share_what_one_device_gets(digits, small_config, num_replicas)
         joined = np.concatenate([share["images"] for share in shares])[: len(expected["images"])]
         np.testing.assert_array_equal(joined, expected["images"])
         assert sum(share["weights"].sum() for share in shares) == expected["weights"].sum()
+
+
+@pytest.mark.parametrize("batch_size", [719, 1000, 2], ids=["even", "ragged", "fewer-than-replicas"])
+def test_workers_have_the_parts_of_their_own_replicas(digits, small_config, batch_size):
+    config = dataclasses.replace(small_config, batch_size=batch_size)
+    steps, num_replicas, num_workers, local = 3, 4, 2, 2
+    whole = take(train_batches(digits, config, SHAPE, num_replicas, 1), steps * num_replicas)
+    for worker in range(num_workers):
+        own = range(worker * local, (worker + 1) * local)
+        parts = take(train_batches(digits, config, SHAPE, num_replicas, 1, own), steps * local)
+        expected = [whole[step * num_replicas + replica] for step in range(steps) for replica in own]
+        for part, value in zip(parts, expected, strict=True):
+            for name in value:
+                np.testing.assert_array_equal(part[name], value[name], err_msg=name)
+
+
+def test_workers_share_the_test_split(digits, small_config):
+    whole = take(evaluation_batches(digits, small_config, SHAPE, 2), 10)
+    for worker in range(2):
+        own = take(evaluation_batches(digits, small_config, SHAPE, 2, range(worker, worker + 1)), 10)
+        for part, expected in zip(own, whole[worker::2], strict=True):
+            for name in expected:
+                np.testing.assert_array_equal(part[name], expected[name], err_msg=name)
+
+
+def test_only_own_images_are_decoded(digits, small_config, monkeypatch):
+    decoded = []
+
+    def counted(encoded, shape):
+        def count(encoded):
+            decoded.append(encoded.numpy())
+            return decode_image(encoded, shape)
+
+        return tf.ensure_shape(tf.py_function(count, [encoded], tf.float32), shape)
+
+    monkeypatch.setattr(pipeline, "decode_image", counted)
+    config = dataclasses.replace(small_config, batch_size=100)
+    count = sum(1 for _ in evaluation_batches(digits, config, SHAPE, 2, range(1, 2)))
+    # 359 images in batches of 100: the second replica has 50 of each full one and 9 of the last
+    assert (count, len(decoded)) == (4, 159)
+
+
+def test_training_batches_have_no_end_that_workers_would_ask_for(digits, small_config):
+    assert train_batches(digits, small_config, SHAPE, 2, 0).cardinality() == tf.data.INFINITE_CARDINALITY
 
 
 def test_evaluation_keeps_order_and_does_not_augment(digits, small_config):
