@@ -29,8 +29,8 @@ class Plateau(tf.Module):
         super().__init__()
         # in float32 an error of 0.4 would be lower than the same error before
         self.best = tf.Variable(math.inf, dtype=tf.float64, trainable=False, name="best")
-        self.since = tf.Variable(0, trainable=False, name="since")
-        self.drops = tf.Variable(0, trainable=False, name="drops")
+        self.since = tf.Variable(0, dtype=tf.int64, trainable=False, name="since")
+        self.drops = tf.Variable(0, dtype=tf.int64, trainable=False, name="drops")
         self._patience = patience
         self._drop_factor = drop_factor
         self._min_delta = min_delta
