@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.cluster import Cluster, is_loopback, split_address
+from training.connection import Connection
 from training.errors import InputError, TrainingError
-from training.peers import Connection, Peers
+from training.peers import Peers
 
 _HELLO_SECONDS = 5  # for a caller to say who it is: what calls may be a port scanner
 _RETRY_SECONDS = 0.2
