@@ -118,6 +118,35 @@ def test_gradient_inside_a_loop():
     np.testing.assert_allclose(gradient(tf.constant([-1.0]), tf.constant([0.5])), [-3 * 0.5**2])
 
 
+@pytest.mark.parametrize("use_bias", [False, True], ids=["no-bias", "bias"])
+@pytest.mark.parametrize("slope_per", ["channel", "layer", "group", "element"])
+def test_gradient_between_convolutions(rng, use_bias, slope_per):
+    """Graph optimizers look for patterns around convolutions; what they make of them is to give the same numbers."""
+    arguments = {"slope_per": slope_per, "groups": 2 if slope_per == "group" else None}
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, use_bias=use_bias),
+            PReLU(**arguments),
+            keras.layers.Conv2D(4, 3, use_bias=use_bias),
+            PReLU(**arguments),
+            keras.layers.Flatten(),
+            keras.layers.Dense(6, use_bias=use_bias),
+            PReLU(**arguments),
+        ]
+    )
+    images = tf.constant(rng.normal(size=(5, 8, 8, 3)).astype("float32"))
+    upstream = tf.constant(rng.normal(size=(5, 6)).astype("float32"))
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+        return tape.gradient(outputs, [variable.value for variable in model.trainable_variables], upstream)
+
+    for compiled, eager in zip(tf.function(gradients)(), gradients(), strict=True):
+        np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=1e-5)
+
+
 def test_recomputed_layer_has_the_same_gradient(values):
     x, upstream = map(tf.constant, values)
 
