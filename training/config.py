@@ -77,27 +77,43 @@ class Config:
                 value = getattr(self, name)
                 if min(value if isinstance(value, tuple) else (value,), default=0) < lowest:
                     raise InputError(f"{name} is {value}, but must be at least {lowest}")
-        if self.rectifier not in _RECTIFIERS:
-            raise InputError(
-                f"rectifier is {self.rectifier!r}, but must be {', '.join(_RECTIFIERS[:-1])} or {_RECTIFIERS[-1]}"
-            )
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum is {self.momentum}, but must be at least 0 and below 1")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                wanted = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise InputError(f"{name} is {getattr(self, name)!r}, but must be {wanted}")
+        for name in ("momentum", "label_smoothing", "average", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, but must be at least 0 and below 1")
+        if self.drop_factor <= 1:
+            raise InputError(f"drop_factor is {self.drop_factor}, but must be above 1")
+        if self.xla and self.deterministic:
+            raise InputError("xla has no deterministic gradient of max pooling: set --deterministic false beside it")
 
 
-_RECTIFIERS = ("relu", "leaky_relu", "prelu", "prelu_shared")
+_CHOICES = {
+    "rectifier": ("relu", "leaky_relu", "prelu", "prelu_shared"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "schedule": ("cosine", "steps", "plateau"),
+}
 
 _LOWEST = {
     1: (
         *("filters", "convolutions", "steps", "batch_size", "cpu_devices", "shuffle_buffer"),
+        *("accumulate", "steps_per_call", "patience", "worker_timeout"),
         *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
     ),
-    0: ("image_size", "learning_rate", "warmup_steps", "crop_padding", "seed"),
+    0: (
+        *("image_size", "learning_rate", "warmup_steps", "crop_padding", "seed"),
+        *("weight_decay", "clip_norm", "signals_every"),
+    ),
 }
 
 # What a run may change between two calls: everything else decides which numbers come out of it.
 CHANGEABLE = frozenset(
-    {"data_dir", "cpu_devices", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
+    {
+        *("data_dir", "devices", "cpu_devices", "worker_timeout"),
+        *("log_every", "checkpoint_every", "keep_checkpoints", "signals_every", "profile_steps"),
+    }
 )
 
 
