@@ -1,8 +1,8 @@
 """Saves a run's state while training goes on, and takes it up again from the newest checkpoint that is whole.
 
 A checkpoint is one file, `<step>.npz`, which any NumPy reads: an array for each variable, under its part and its place
-in it (`model/0/conv1_1/kernel`), each with a checksum. It appears whole or not at all, and holds nothing of the
-devices it came from.
+in it (`model/0/conv1_1/kernel`), each with a checksum, and `num_arrays`, how many they are. It appears whole or not at
+all, and holds nothing of the devices it came from.
 """
 
 import os
@@ -80,9 +80,14 @@ class Checkpoints:
             self._writing = self._thread.submit(self._write, step, values)
         self._step = step
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._writing is not None and not self._writing.done()
+
     def check(self) -> None:
         """Raises what `save` would, if a write has failed by now."""
-        if self._writing is not None and self._writing.done():
+        if not self.is_writing:
             self.wait()
 
     def wait(self) -> None:
@@ -127,7 +132,7 @@ class Checkpoints:
         with removed_if_interrupted(unfinished):
             self._folder.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
-                np.savez(file, **values)
+                np.savez(file, **values, num_arrays=len(values))
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(self._folder / f"{step}.npz")
@@ -156,8 +161,12 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         broken = archive.testzip()  # before NumPy takes a size from a damaged header
         if broken:
             raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
-    with np.load(path) as arrays:
-        return dict(arrays)
+    with np.load(path) as file:
+        arrays = dict(file)
+    # What lists the arrays has no checksum: damaged, it may end too soon.
+    if arrays.pop("num_arrays") != len(arrays):
+        raise zipfile.BadZipFile(f"only {len(arrays)} arrays are left in it")
+    return arrays
 
 
 def _of_part(values: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:

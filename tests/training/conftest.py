@@ -1,6 +1,8 @@
 """One set of prepared digits, and one short run on them, for all tests of the trainer."""
 
+import contextlib
 import pathlib
+import resource
 
 import pytest
 
@@ -44,3 +46,19 @@ def trained(tmp_path_factory, data_dir) -> pathlib.Path:
         patch.setenv("TFDS_DATA_DIR", str(data_dir))
         fit(SMALL, folder)
     return folder
+
+
+@pytest.fixture
+def largest_file():
+    """Makes a disk that is full after so many bytes of a file."""
+
+    @contextlib.contextmanager
+    def limit(num_bytes):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
