@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from training.evaluation import make_evaluation
 from training.experiment import Experiment
 from training.pipeline import Batch
-from training.steps import make_train_step
 
 
 def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
@@ -24,7 +24,7 @@ def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
     Returns:
         A line with the step, the batch and the layer.
     """
-    train_step = make_train_step(experiment.strategy, experiment.model, experiment.optimizer)
+    train_step, evaluate = experiment.train_step(), make_evaluation(experiment)
     for done, batch in enumerate(experiment.train_batches(step), start=step):
         weights = experiment.model.get_weights()
         loss = float(train_step(batch)["loss"])
@@ -33,6 +33,8 @@ def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
             return f"the loss is {loss} at step {done + 1}, {_place(experiment, done)}: {_layer(experiment, batch)}"
         if done >= last:  # the loss of one step beyond tells of weights that are not finite after the last
             return f"the loss was not finite at step {last}, but is when the steps since {step} are repeated"
+        if experiment.optimizer.plateau and (done + 1) % experiment.config.evaluate_every == 0:
+            evaluate()  # what comes next depends on it
     raise AssertionError("training batches never end")
 
 
@@ -47,7 +49,7 @@ def first_layer_not_finite(model: keras.Model, images: tf.Tensor) -> tuple[str, 
         The layer's name and a truth value an image; None where all outputs are finite.
     """
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    finite = keras.Model(model.inputs, [_finite(layer.output) for layer in layers])(images, training=True)
+    finite = keras.Model(model.input, [_finite(layer.output) for layer in layers])(images, training=True)
     for layer, images_finite in zip(layers, finite, strict=True):
         if not np.all(images_finite):
             return layer.name, ~np.asarray(images_finite)

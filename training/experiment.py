@@ -2,19 +2,24 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from training.averages import MovingAverage
 from training.config import Config
 from training.datasets import ImageSet, open_image_set
 from training.errors import InputError
 from training.model import make_network, make_optimizer
+from training.optimizer import MomentumSGD
 from training.pipeline import Batch, evaluation_batches, steps_per_epoch, train_batches
+from training.steps import Step, make_evaluation_step, make_train_step
+from training.strategy import own_replicas
 
-_LABEL = "a label out of range"
+_OUT_OF_RANGE = "label out of range"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,70 +31,56 @@ class Experiment:
     images: ImageSet
     image_shape: tuple[int, int, int]
     model: keras.Model
-    optimizer: keras.Optimizer
+    optimizer: MomentumSGD
+    average: MovingAverage | None
 
     @property
-    def parts(self) -> dict[str, keras.Optimizer]:
+    def parts(self) -> dict[str, Any]:
         """What a checkpoint holds beside the model."""
-        return {"optimizer": self.optimizer}
+        return {"optimizer": self.optimizer} | ({"average": self.average} if self.average else {})
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps that see every training image once."""
         return steps_per_epoch(self.images.num_examples(self.config.train_split), self.config.batch_size)
 
+    def train_step(self) -> Step:
+        """The function that takes a distributed batch and moves the weights."""
+        return make_train_step(self.strategy, self.model, self.optimizer, self.config, self.average)
+
+    def evaluation_step(self) -> Step:
+        """The function that judges a distributed batch."""
+        return make_evaluation_step(self.strategy, self.model)
+
     def train_batches(self, step: int) -> Iterable[Batch]:
-        """Endless distributed batches from a step on; an InputError where a label is out of range."""
-        return self._batches(partial(train_batches, start_step=step), lambda index: f"step {step + index}")
+        """Endless distributed batches from a step on."""
+        return self._distributed(partial(train_batches, start_step=step), "step", step + 1)
 
     def test_batches(self) -> Iterable[Batch]:
-        """The test split in distributed batches; an InputError where a label is out of range."""
-        return self._batches(evaluation_batches, lambda index: f"batch {index} of {self.config.test_split}")
+        """The test split in distributed batches."""
+        return self._distributed(evaluation_batches, f"batch of {self.config.test_split}", 1)
 
-    def _batches(self, make: Callable[..., tf.data.Dataset], name: Callable[[int], str]) -> Iterable[Batch]:
+    def probe_images(self) -> tf.Tensor:
+        """Images to look at the network with, always the same: a device's share of the test split's first batch."""
         replicas = self.strategy.num_replicas_in_sync
-        batches = self.strategy.distribute_datasets_from_function(
-            lambda _: self._checked(make(self.images, self.config, self.image_shape, replicas))
-        )
-        return _Batches(batches, lambda error, index: self._label_error(error, name(index)))
+        return next(iter(evaluation_batches(self.images, self.config, self.image_shape, replicas)))["images"]
 
-    def _checked(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+    def _distributed(self, make: Callable[..., tf.data.Dataset], name: str, first: int) -> Iterable[Batch]:
+        """Each worker's own batches, with their labels checked; one with a wrong label has a name and a number."""
         num_classes = len(self.images.labels)
 
-        def check(batch: Batch) -> Batch:
+        def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            own = own_replicas(context)
+            batches = make(self.images, self.config, self.image_shape, context.num_replicas_in_sync, own_replicas=own)
+            return batches.enumerate().map(partial(check, len(own)))
+
+        def check(num_own: int, index: tf.Tensor, batch: Batch) -> Batch:
             labels = batch["labels"]
-            wrong = (labels < 0) | (labels >= num_classes)
-            tf.debugging.Assert(~tf.reduce_any(wrong), [_LABEL, tf.boolean_mask(labels, wrong)])
+            wrong = tf.boolean_mask(labels, (labels < 0) | (labels >= num_classes))
+            tf.debugging.Assert(tf.size(wrong) == 0, [_OUT_OF_RANGE, wrong, name, first + index // num_own])
             return batch
 
-        return batches.map(check)
-
-    def _label_error(self, error: tf.errors.InvalidArgumentError, where: str) -> Exception:
-        found = re.search(rf"\[{_LABEL}\] \[(-?\d+)", str(error))
-        if not found:
-            return error
-        num_classes = len(self.images.labels)
-        return InputError(
-            f"a label is {found[1]} in {where}, but {self.config.dataset} has {num_classes} classes, 0 to "
-            f"{num_classes - 1}: mend the data, or name a split with labels"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Batches:
-    """Batches whose errors are told in this package's way."""
-
-    batches: Iterable[Batch]
-    translate: Callable[[tf.errors.InvalidArgumentError, int], Exception]  # of the error and the batch's number
-
-    def __iter__(self) -> Iterator[Batch]:
-        num_read = 0
-        try:
-            for batch in self.batches:
-                num_read += 1
-                yield batch
-        except tf.errors.InvalidArgumentError as error:
-            raise self.translate(error, num_read + 1) from None
+        return self.strategy.distribute_datasets_from_function(own_batches)
 
 
 def build_experiment(config: Config, strategy: tf.distribute.Strategy) -> Experiment:
@@ -110,4 +101,18 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy) -> Experi
     with strategy.scope():
         model = make_network(config, image_shape, len(images.labels))
         optimizer = make_optimizer(config, model)
-    return Experiment(config, strategy, images, image_shape, model, optimizer)
+        average = MovingAverage(model, config.average) if config.average else None
+    return Experiment(config, strategy, images, image_shape, model, optimizer, average)
+
+
+def label_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:
+    """What to tell of an error, if it is that of a label out of range."""
+    found = re.search(rf"\[{_OUT_OF_RANGE}\] \[(-?\d+).*?\] \[(.+?)\] \[(\d+)\]", str(error))
+    if not found:
+        return None
+    label, name, number = found.groups()
+    num_classes = len(experiment.images.labels)
+    return InputError(
+        f"a label is {label} in {name} {number}, but {experiment.config.dataset} has {num_classes} classes, 0 to "
+        f"{num_classes - 1}: mend the data, or name a split with labels"
+    )

@@ -1,23 +1,24 @@
 """The training loop: restore; for each step train, log, evaluate, save when due."""
 
 import contextlib
-import math
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from training.checkpoint import Checkpoints
 from training.config import Config
 from training.diagnosis import find_not_finite
 from training.errors import NotFiniteError, StoppedError, TrainingError
-from training.experiment import Experiment, build_experiment
+from training.evaluation import make_evaluation
+from training.experiment import Experiment, build_experiment, label_error
 from training.interrupts import stop_requests
 from training.pipeline import Batch
 from training.profiling import parse_steps, profiled_steps
 from training.progress import Progress
 from training.run import Run
-from training.steps import Step, make_evaluation_step, make_train_step
+from training.steps import Metrics, repeated
 from training.strategy import make_strategy
 
 
@@ -37,43 +38,47 @@ def fit(config: Config, workdir: pathlib.Path) -> dict[str, float]:
         StoppedError: SIGTERM has come; the run is saved.
     """
     parse_steps(config.profile_steps)
-    strategy = make_strategy(config.cpu_devices)  # first: reading data would already fix TensorFlow's devices
+    # First of all that uses TensorFlow: reading data would already fix its devices.
+    strategy = make_strategy(config.cpu_devices, config.devices)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     experiment = build_experiment(config, strategy)
     run = Run(workdir)
-    with run.held() if _is_chief(strategy) else contextlib.nullcontext():
-        run.start(config, experiment.images.labels, experiment.image_shape, strategy.extended.worker_devices)
-        _describe(experiment)
+    with _held(run, experiment) if _is_chief(strategy) else contextlib.nullcontext():
         try:
-            _train(experiment, run)
+            figures = _train(experiment, run) or run.last_evaluation()
         except NotFiniteError as error:
             raise TrainingError(_diagnose(experiment, run, error.step)) from None
+        except tf.errors.InvalidArgumentError as error:
+            raise label_error(error, experiment) or error from None
         except OSError as error:
             raise TrainingError(
                 f"{workdir} cannot be written any more: {error.strerror}; the same command goes on from the newest "
                 "checkpoint"
             ) from None
-        last = run.last_evaluation()
-    return {"loss": last["loss"], "accuracy": last["accuracy"]}
+    return {"loss": figures["loss"], "accuracy": figures["accuracy"]}
 
 
-def evaluate(evaluation_step: Step, batches: Iterable[Batch]) -> dict[str, float]:
-    """Averages an evaluation step's means over all batches, each with the number of images it stands for."""
-    results = [{name: float(value) for name, value in evaluation_step(batch).items()} for batch in batches]
-    total = sum(result["count"] for result in results)
-    return {name: sum(r[name] * r["count"] for r in results) / total for name in ("loss", "accuracy")}
+@contextlib.contextmanager
+def _held(run: Run, experiment: Experiment) -> Iterator[None]:
+    """Keeps the run's folder for this process, with what the run is in it."""
+    with run.held():
+        devices = experiment.strategy.extended.worker_devices
+        run.start(experiment.config, experiment.images.labels, experiment.image_shape, devices)
+        _describe(experiment)
+        yield
 
 
-def _train(experiment: Experiment, run: Run) -> None:
-    config, model, strategy = experiment.config, experiment.model, experiment.strategy
+def _train(experiment: Experiment, run: Run) -> dict[str, float]:
+    """Takes the steps that are left, and returns the last evaluation; nothing where no step is left."""
+    config = experiment.config
+    figures: dict[str, float] = {}
     checkpoints = _checkpoints(experiment, run)
     step = checkpoints.restore()
-    train_step = make_train_step(strategy, model, experiment.optimizer)
-    evaluation_step = make_evaluation_step(strategy, model)
-    batches, test = iter(experiment.train_batches(step)), experiment.test_batches()
+    take_steps, evaluate = _step_taker(experiment), make_evaluation(experiment)
+    batches = iter(experiment.train_batches(step))
     with (
-        Progress(run, config, step, _is_chief(strategy)) as progress,
+        Progress(run, config, step, _is_chief(experiment.strategy)) as progress,
         profiled_steps(config.profile_steps, run.tensorboard) as profile,
         stop_requests() as should_stop,
         checkpoints,
@@ -81,32 +86,48 @@ def _train(experiment: Experiment, run: Run) -> None:
         stopped = False
         while step < config.steps and not stopped:
             profile(step)
-            batch = next(batches)
-            metrics = train_step(batch)
-            step += 1
+            num_steps = steps_until_due(config, step)
+            metrics = take_steps(batches, num_steps)
+            step += num_steps
             done = step == config.steps
             if done or step % config.log_every == 0:
                 progress.train(step, _finite(metrics, step))
             if config.signals_every and step % config.signals_every == 0:
-                progress.signals(step, model, strategy.experimental_local_results(batch["images"])[0])
+                progress.signals(step, experiment.model, experiment.probe_images())
             if done or step % config.evaluate_every == 0:
-                progress.evaluation(step, evaluate(evaluation_step, test))
+                figures = evaluate()
+                progress.evaluation(step, figures)
             stopped = should_stop()
             if done or stopped or step % config.checkpoint_every == 0:
                 _finite(metrics, step)
                 checkpoints.save(step)
             checkpoints.check()
-            progress.advance()
+            progress.advance(num_steps)
         profile(step)
     if step < config.steps:
         raise StoppedError(f"stopped at step {step:,} of {config.steps:,}, which is saved; the same command goes on")
-
-
-def _finite(metrics: dict[str, tf.Tensor], step: int) -> dict[str, float]:
-    figures = {name: float(value) for name, value in metrics.items()}
-    if not math.isfinite(figures["loss"]):
-        raise NotFiniteError(step)
     return figures
+
+
+def steps_until_due(config: Config, step: int) -> int:
+    """How many steps one call takes: `steps_per_call`, or fewer where something is due before."""
+    periods = (config.log_every, config.evaluate_every, config.checkpoint_every, config.signals_every or config.steps)
+    return min(config.steps_per_call, config.steps - step, *(every - step % every for every in periods))
+
+
+def _step_taker(experiment: Experiment) -> Callable[[Iterator[Batch], int], Metrics]:
+    step = experiment.train_step()
+    if experiment.config.steps_per_call == 1:
+        return lambda batches, num_steps: step(next(batches))
+    steps = repeated(step)
+    return lambda batches, num_steps: steps(batches, tf.constant(num_steps))
+
+
+def _finite(metrics: Metrics, step: int) -> dict[str, float]:
+    """The figures of the last step of a call."""
+    if not np.isfinite(metrics["loss"]).all():
+        raise NotFiniteError(step)
+    return {name: float(np.ravel(values)[-1]) for name, values in metrics.items()}
 
 
 def _diagnose(experiment: Experiment, run: Run, found: int) -> str:

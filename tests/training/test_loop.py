@@ -1,12 +1,15 @@
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 
-from training import loop
-from training.errors import InputError, TrainingError
-from training.loop import fit
+from training.errors import InputError, StoppedError, TrainingError
+from training.experiment import Experiment
+from training.export import export
+from training.loop import fit, steps_until_due
 from training.model import load_network
 from training.run import Run
 
@@ -25,38 +28,133 @@ def test_run_folder_holds_what_is_promised(trained):
     ]
 
 
-class StoppedError(Exception):
+class KilledError(Exception):
     """Stands for what ends a process at an arbitrary moment."""
 
 
-@pytest.mark.parametrize("cpu_devices", [1, 2], ids=["on-one-device", "on-two-devices"])
-def test_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
-    trained, small_config, tmp_path, monkeypatch, cpu_devices
-):
-    make_train_step = loop.make_train_step
+def before_step(monkeypatch, number, act):
+    """Acts as that step is about to be taken."""
+    make = Experiment.train_step
 
-    def make_stopping_step(*args):
-        step, calls = make_train_step(*args), []
+    def train_step(experiment):
+        step, calls = make(experiment), []
 
-        def stopping_step(batch):
+        def counted(batch):
             calls.append(batch)
-            if len(calls) == 6:  # one step beyond the checkpoint of step 4
-                raise StoppedError
+            if len(calls) == number:
+                act()
             return step(batch)
 
-        return stopping_step
+        return counted
 
+    monkeypatch.setattr(Experiment, "train_step", train_step)
+
+
+def kill():
+    raise KilledError
+
+
+def weights(folder):
+    return load_network(Run(folder)).get_weights()
+
+
+def assert_same_bits(folder, other):
+    for value, expected in zip(weights(folder), weights(other), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("cpu_devices", [1, 2], ids=["on-one-device", "on-two-devices"])
+def test_killed_run_goes_on_on_any_number_of_devices(trained, small_config, tmp_path, monkeypatch, cpu_devices):
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "make_train_step", make_stopping_step)
-        with pytest.raises(StoppedError):
+        before_step(patch, 6, kill)  # one step beyond the checkpoint of step 4
+        with pytest.raises(KilledError):
             fit(small_config, tmp_path)
     fit(dataclasses.replace(small_config, cpu_devices=cpu_devices), tmp_path)
-    for value, expected in zip(
-        load_network(Run(tmp_path)).get_weights(), load_network(Run(trained)).get_weights(), strict=True
-    ):
+    for value, expected in zip(weights(tmp_path), weights(trained), strict=True):
+        np.testing.assert_allclose(value, expected, atol=0 if cpu_devices == 2 else 1e-6)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3, 4, 6, 6]
+
+
+EVERYTHING = {
+    "accumulate": 2,
+    "average": 0.9,
+    "clip_norm": 0.5,
+    "drop_factor": 2.0,
+    "evaluate_every": 2,
+    "label_smoothing": 0.1,
+    "patience": 1,
+    "schedule": "plateau",
+    "weight_decay": 1e-3,
+}
+
+
+def state(folder, step=6):
+    with np.load(folder / "checkpoints" / f"{step}.npz") as arrays:
+        return dict(arrays)
+
+
+def test_whole_state_goes_on(small_config, tmp_path, monkeypatch):
+    config = dataclasses.replace(small_config, batch_size=300, checkpoint_every=3, **EVERYTHING)
+    fit(config, tmp_path / "alone")
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, kill)
+        with pytest.raises(KilledError):
+            fit(config, tmp_path / "killed")
+    fit(config, tmp_path / "killed")
+    expected = state(tmp_path / "alone")
+    assert {name.split("/")[0] for name in expected} == {"model", "optimizer", "average", "num_arrays"}
+    np.testing.assert_equal(state(tmp_path / "killed"), expected)
+
+
+def test_several_steps_a_call_leave_the_same(trained, small_config, tmp_path):
+    fit(dataclasses.replace(small_config, steps_per_call=4), tmp_path)
+    for value, expected in zip(weights(tmp_path), weights(trained), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-6)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3, 4, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("step", "steps_per_call", "expected"),
+    [(0, 1, 1), (0, 10, 2), (2, 10, 1), (3, 10, 1), (5, 10, 1), (99, 10, 1)],
+)
+def test_call_ends_where_something_is_due(small_config, step, steps_per_call, expected):
+    config = dataclasses.replace(small_config, steps=100, steps_per_call=steps_per_call)
+    assert steps_until_due(config, step) == expected
+
+
+def test_sigterm_saves_at_the_next_step_and_tells_how_to_go_on(trained, small_config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        before_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(StoppedError, match="stopped at step 3 of 6, which is saved; the same command goes on"):
+            fit(small_config, tmp_path)
+    assert (tmp_path / "checkpoints" / "3.npz").exists()
+    fit(small_config, tmp_path)
+    assert_same_bits(tmp_path, trained)
+
+
+def test_folder_in_use_is_refused_for_training_and_free_for_reading(trained, small_config, tmp_path, monkeypatch):
+    def look():
+        with pytest.raises(InputError, match=f"lock is held by process {os.getpid()} on"):
+            fit(small_config, tmp_path)
+        looked.append(export(Run(tmp_path)).name)
+        monkeypatch.undo()
+
+    looked = []
+    with monkeypatch.context() as patch:
+        before_step(patch, 4, look)
+        fit(small_config, tmp_path)
+    assert looked == ["1"]
+    assert_same_bits(tmp_path, trained)
+
+
+def test_full_disk_ends_in_one_line_and_the_run_goes_on_later(trained, small_config, tmp_path, largest_file):
+    with largest_file(6_000), pytest.raises(TrainingError, match=r"File too large; .* the same command goes on"):
+        fit(small_config, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("*.npz"))
+    fit(small_config, tmp_path)
+    assert_same_bits(tmp_path, trained)
 
 
 def test_finished_run_is_left_as_it_is(trained, small_config, capfd):
@@ -115,10 +213,3 @@ def test_work_folder_that_cannot_be_made_is_named(small_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot hold a run: Not a directory; name another --workdir"):
         fit(small_config, tmp_path / "file" / "run")
-
-
-def test_loss_that_is_not_finite_stops_and_saves_nothing(small_config, tmp_path):
-    config = dataclasses.replace(small_config, learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step 2"):
-        fit(config, tmp_path)
-    assert not list((tmp_path / "checkpoints").glob("ckpt-*"))
