@@ -1,6 +1,9 @@
 """What a run shows and keeps of itself: a progress bar, plain lines, TensorBoard, `metrics.jsonl`."""
 
+import contextlib
+import errno
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 import keras
@@ -46,7 +49,8 @@ class Progress:
     ) -> None:
         self._bar.close()
         if self._writer:
-            self._writer.close()
+            with contextlib.suppress(tf.errors.OpError):  # what is written is flushed already
+                self._writer.close()
 
     def advance(self, steps: int = 1) -> None:
         """Moves the bar on."""
@@ -70,7 +74,9 @@ class Progress:
 
     def signals(self, step: int, model: keras.Model, images: tf.Tensor) -> None:
         """Writes, for TensorBoard, the signal and its gradient at each layer, and the rectifiers' slopes."""
-        if self._writer:
+        if self._writer is None:
+            return
+        with _on_disk():
             write_signals(self._writer, measure_gains(model, images), step)
             write_slopes(self._writer, model, step)
 
@@ -78,16 +84,25 @@ class Progress:
         if self._writer is None:
             return
         self._run.log(event, step, figures)
-        with self._writer.as_default(step):
+        with _on_disk(), self._writer.as_default(step):
             for name, value in figures.items():
                 tf.summary.scalar(f"{event}/{name}", value)
-        self._writer.flush()
+            self._writer.flush()
 
     def _say(self, line: str) -> None:
         if not self._reports:
             return
         # tqdm.write keeps a bar whole; where there is none, flushed lines can be followed through a pipe
         print(line, flush=True) if self._bar.disable else tqdm.write(line)
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    """Raises an OSError where TensorFlow raises an error of its own because a file cannot be written."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, error.message.partition("\n")[0].rpartition("; ")[2]) from None
 
 
 class Clock:
