@@ -35,7 +35,14 @@ SHAPE = (8, 8, 1)
 STEPS = 4  # two epochs of 1,438 images: a batch that is full, and one that is not
 EVEN = Config(batch_size=720, crop_padding=1, shuffle_buffer=2000, warmup_steps=0)
 RAGGED = dataclasses.replace(EVEN, batch_size=1000)  # the last batch of an epoch has no image for worker 1
-EXTRAS = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "weight_decay": 0.01, "xla": True}
+EXTRAS = {
+    "accumulate": 3,
+    "clip_norm": 0.5,
+    "label_smoothing": 0.1,
+    "weight_decay": 0.01,
+    "xla": True,
+    "deterministic": False,
+}
 CASES = {"even": EVEN, "ragged": RAGGED, "everything": dataclasses.replace(RAGGED, **EXTRAS)}
 DYING = "dying"  # as even, but worker 1 is killed after two steps
 
