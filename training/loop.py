@@ -40,8 +40,6 @@ def fit(config: Config, workdir: pathlib.Path) -> dict[str, float]:
     parse_steps(config.profile_steps)
     # First of all that uses TensorFlow: reading data would already fix its devices.
     strategy = make_strategy(config.cpu_devices, config.devices)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
     experiment = build_experiment(config, strategy)
     run = Run(workdir)
     with _held(run, experiment) if _is_chief(strategy) else contextlib.nullcontext():
@@ -72,6 +70,8 @@ def _held(run: Run, experiment: Experiment) -> Iterator[None]:
 def _train(experiment: Experiment, run: Run) -> dict[str, float]:
     """Takes the steps that are left, and returns the last evaluation; nothing where no step is left."""
     config = experiment.config
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     figures: dict[str, float] = {}
     checkpoints = _checkpoints(experiment, run)
     step = checkpoints.restore()
