@@ -4,7 +4,6 @@ import dataclasses
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,14 +13,13 @@ from keras_prelu.graph import Call, Graph, trace
 from keras_prelu.moments import (
     Obstacle,
     Signal,
-    add,
+    activated,
     backward,
     forward,
     has_kernel,
-    mean,
-    negative_slope,
+    mean_of,
     normalizes,
-    rectified,
+    sum_of,
 )
 from keras_prelu.probes import to_array
 from keras_prelu.slopes import slope_layers
@@ -127,7 +125,7 @@ def predict_gains(model: keras.Model) -> GainReport:
             calls[id(call.operation)].append(call)
     return GainReport(
         tuple(
-            _row(of_layer[0], _mean([before[call] for call in of_layer]), _mean([after[call] for call in of_layer]))
+            _row(of_layer[0], mean_of([before[call] for call in of_layer]), mean_of([after[call] for call in of_layer]))
             for of_layer in calls.values()
         )
     )
@@ -155,9 +153,9 @@ def _walk_forward(graph: Graph) -> tuple[dict[int, Signal | Obstacle], dict[Call
     before = {}
     for call in graph.calls:
         arriving = [signals[tensor] for tensor in call.inputs]
-        before[call] = _mean(arriving)
+        before[call] = mean_of(arriving)
         if has_kernel(call):
-            leaving = _activated(call, _scaled(before[call], _kernel_factors(call)[0]), to_loss=False)
+            leaving = activated(call, _scaled(before[call], _kernel_factors(call)[0]), to_loss=False)
         else:
             leaving = forward(call, arriving, data)
         signals.update(dict.fromkeys(call.outputs, leaving))
@@ -173,9 +171,9 @@ def _walk_backward(graph: Graph, signals: dict[int, Signal | Obstacle]) -> dict[
     after = {}
     for call in reversed(graph.calls):
         to_loss = consumed.isdisjoint(call.outputs)
-        after[call] = arriving = _sum([gradient for tensor in call.outputs for gradient in gradients[tensor]])
+        after[call] = arriving = sum_of([gradient for tensor in call.outputs for gradient in gradients[tensor]])
         if has_kernel(call):
-            after[call] = _activated(call, arriving, to_loss)
+            after[call] = activated(call, arriving, to_loss)
             leaving: Signal | Obstacle = _scaled(after[call], _kernel_factors(call)[1])
         elif normalizes(call):  # it divides by the deviation of what it normalizes, and so its gradient
             leaving = _scaled(arriving, 1 / _second_moment(signals[call.inputs[0]]))
@@ -197,30 +195,10 @@ def _kernel_factors(call: Call) -> tuple[float, float]:
     return forward_factor, backward_factor
 
 
-def _activated(call: Call, signal: Signal | Obstacle, to_loss: bool) -> Signal | Obstacle:
-    """A signal after the activation that a layer applies to its own outputs, or a gradient before it."""
-    slope = negative_slope(getattr(call.operation, "activation", None))
-    if isinstance(signal, Obstacle) or (slope is None and to_loss):  # a softmax at the end belongs to the loss
-        return signal
-    return Obstacle(call.path, type(call.operation).__name__) if slope is None else rectified(signal, slope)
-
-
 def _scaled(signal: Signal | Obstacle, factor: float) -> Signal:
     """A signal without a rectifier, of this multiple of another one's mean square."""
     variance = factor * _second_moment(signal)
     return Signal(variance if math.isnan(variance) else max(variance, sys.float_info.min))  # sums divide by it
-
-
-def _mean(signals: Sequence[Signal | Obstacle]) -> Signal | Obstacle:
-    return _obstacle(signals) or mean([signal for signal in signals if isinstance(signal, Signal)])
-
-
-def _sum(signals: Sequence[Signal | Obstacle]) -> Signal | Obstacle:
-    return _obstacle(signals) or add([signal for signal in signals if isinstance(signal, Signal)])
-
-
-def _obstacle(signals: Sequence[Signal | Obstacle]) -> Obstacle | None:
-    return next((signal for signal in signals if isinstance(signal, Obstacle)), None)
 
 
 def _second_moment(signal: Signal | Obstacle) -> float:

@@ -131,7 +131,7 @@ def forward(call: Call, arriving: Sequence[Signal | Obstacle], data: Signal) -> 
     """
     if normalizes(call):
         return Signal()
-    obstacle = next((signal for signal in arriving if isinstance(signal, Obstacle)), None)
+    obstacle = _first_obstacle(arriving)
     if obstacle is not None:
         return obstacle
     signals = [signal for signal in arriving if isinstance(signal, Signal)]
@@ -199,6 +199,26 @@ def mean(signals: Sequence[Signal], shares: Iterable[float] | None = None) -> Si
     return add([replace(signal, variance=share * signal.variance) for signal, share in pairs])
 
 
+def sum_of(signals: Sequence[Signal | Obstacle]) -> Signal | Obstacle:
+    """The sum of signals, or the first obstacle among them."""
+    return _first_obstacle(signals) or add([signal for signal in signals if isinstance(signal, Signal)])
+
+
+def mean_of(signals: Sequence[Signal | Obstacle]) -> Signal | Obstacle:
+    """The mean of signals, or the first obstacle among them."""
+    return _first_obstacle(signals) or mean([signal for signal in signals if isinstance(signal, Signal)])
+
+
+def activated(call: Call, signal: Signal | Obstacle, to_loss: bool) -> Signal | Obstacle:
+    """A signal after the activation that a layer with a kernel applies to its own outputs; or a gradient before it."""
+    activation = getattr(call.operation, "activation", None)
+    slope = negative_slope(activation)
+    if isinstance(signal, Obstacle) or (slope is None and to_loss):  # a softmax at the end belongs to the loss
+        return signal
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return Obstacle(call.path, name) if slope is None else rectified(signal, slope)
+
+
 def has_kernel(call: Call) -> bool:
     """Whether a call is of a layer whose kernels decide the variance of its outputs."""
     return isinstance(call.operation, LINEAR_LAYERS) and bool(fans(call.operation))
@@ -213,6 +233,10 @@ def sums(call: Call) -> bool:
 def normalizes(call: Call) -> bool:
     """Whether a call gives unit variance whatever it is given."""
     return isinstance(call.operation, NORMALIZING)
+
+
+def _first_obstacle(signals: Sequence[Signal | Obstacle]) -> Obstacle | None:
+    return next((signal for signal in signals if isinstance(signal, Obstacle)), None)
 
 
 def _rectifier_slope(call: Call) -> float | None:

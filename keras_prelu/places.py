@@ -1,16 +1,15 @@
 """Where each kernel of a model stands: the rectifier before it, the one after it, and its part in residual sums."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 from keras import layers
 
 from keras_prelu.fans import fans
 from keras_prelu.graph import Call, Graph, trace
-from keras_prelu.moments import Obstacle, Signal, add, backward, forward, has_kernel, mean, negative_slope, rectified
+from keras_prelu.moments import Obstacle, Signal, activated, backward, forward, has_kernel, mean_of, sum_of
 from keras_prelu.residuals import Scales, residual_scales
 
 _LINEAR = Signal()
@@ -103,7 +102,7 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
             calls[id(call.operation)].append(call)
     places: dict[int, KernelPlace] = {}
     for of_layer in calls.values():
-        signal, gradient = (_mean([at[call] for call in of_layer]) for at in (before, after))
+        signal, gradient = (mean_of([at[call] for call in of_layer]) for at in (before, after))
         for place in _places(of_layer[0], signal, gradient, scales):
             places.setdefault(id(place.kernel), place)
     return list(places.values())
@@ -136,10 +135,10 @@ def _walk_forward(graph: Graph, scales: Scales, data: Signal) -> dict[Call, Sign
     for call in graph.calls:
         arriving = [signals[tensor] for tensor in call.inputs]
         # an embedding multiplies one-hot vectors, whatever the mean square of their indices
-        before[call] = _LINEAR if isinstance(call.operation, layers.Embedding) else _mean(arriving)
+        before[call] = _LINEAR if isinstance(call.operation, layers.Embedding) else mean_of(arriving)
         if has_kernel(call):
             linear = Signal(variance=scales.forward.get(call.outputs[0], 1.0) ** 2)
-            leaving = _through_activation(call, linear, to_loss=False)
+            leaving = activated(call, linear, to_loss=False)
         else:
             leaving = forward(call, arriving, data)
         signals.update(dict.fromkeys(call.outputs, leaving))
@@ -154,10 +153,10 @@ def _walk_backward(graph: Graph, scales: Scales) -> dict[Call, Signal | Obstacle
     consumed = {tensor for call in graph.calls for tensor in call.inputs}
     after = {}
     for call in reversed(graph.calls):
-        arriving = _sum([gradient for tensor in call.outputs for gradient in gradients[tensor]] or [_LINEAR])
+        arriving = sum_of([gradient for tensor in call.outputs for gradient in gradients[tensor]] or [_LINEAR])
         to_loss = consumed.isdisjoint(call.outputs)
         if has_kernel(call):
-            after[call] = _through_activation(call, arriving, to_loss)
+            after[call] = activated(call, arriving, to_loss)
             leaving: Signal | Obstacle = Signal(variance=scales.backward.get(call.outputs[0], 1.0) ** 2)
         else:
             after[call] = arriving
@@ -165,28 +164,3 @@ def _walk_backward(graph: Graph, scales: Scales) -> dict[Call, Signal | Obstacle
         for tensor in call.inputs:
             gradients[tensor].append(leaving)
     return after
-
-
-def _through_activation(call: Call, signal: Signal | Obstacle, to_loss: bool) -> Signal | Obstacle:
-    """A signal after the activation that a layer with a kernel applies to its own outputs; or a gradient before it."""
-    activation = getattr(call.operation, "activation", None)
-    slope = negative_slope(activation)
-    if isinstance(signal, Obstacle) or (slope is None and to_loss):
-        return signal
-    return Obstacle(call.path, _name(activation)) if slope is None else rectified(signal, slope)
-
-
-def _name(activation: Any) -> str:
-    return getattr(activation, "__name__", type(activation).__name__)
-
-
-def _mean(signals: Sequence[Signal | Obstacle]) -> Signal | Obstacle:
-    return _obstacle(signals) or mean([signal for signal in signals if isinstance(signal, Signal)])
-
-
-def _sum(signals: Sequence[Signal | Obstacle]) -> Signal | Obstacle:
-    return _obstacle(signals) or add([signal for signal in signals if isinstance(signal, Signal)])
-
-
-def _obstacle(signals: Sequence[Signal | Obstacle]) -> Obstacle | None:
-    return next((signal for signal in signals if isinstance(signal, Obstacle)), None)
