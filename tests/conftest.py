@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Tests start processes beside running gRPC servers; its handlers of fork would write into what those print.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -16,3 +18,15 @@ with native_messages_held():
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_determinism_here():
+    """Op determinism can't be turned off again: other tests' XLA and unseeded layers would fail after it."""
+
+    def refuse():
+        pytest.fail("a deterministic run belongs into a process of its own; set deterministic=False")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.config.experimental, "enable_op_determinism", refuse)
+        yield

@@ -56,6 +56,7 @@ def run(tmp_path_factory):
         warmup_steps=5,
         batch_size=8,
         crop_padding=2,
+        deterministic=False,
     )
     workdir = tmp_path_factory.mktemp("run")
     figures = fit(config, workdir)

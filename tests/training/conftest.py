@@ -21,7 +21,7 @@ SMALL = Config(
     evaluate_every=3,
     checkpoint_every=2,
     shuffle_buffer=2000,
-    deterministic=False,  # once on, it stays on for the whole process, where XLA and some unseeded layers then fail
+    deterministic=False,
 )
 
 
