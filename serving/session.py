@@ -1,0 +1,68 @@
+"""Computes tensors of a graph in a TF1 session, as TensorFlow Serving does, so that TF1 and TF2 models run alike."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from serving.errors import Code, ServingError, invalid_argument
+
+# What Python's Session wraps around the text of the runtime: a headline, and where the operation was made.
+_HEADLINE = "Graph execution error:\n\n"
+_ORIGIN = re.compile(
+    r"\n+(Detected at node|Defined at|Original stack trace for|Errors may have originated).*", re.DOTALL
+)
+
+
+class SessionRunner:
+    """A graph and its variables, in a session of their own."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout: float | None = None
+    ) -> list[np.ndarray]:
+        """The tensors of these names, from arrays by the names of theirs. The timeout is in seconds."""
+        fed = {self._tensor(name, "FeedInputs: unable to find feed output"): feeds[name] for name in feeds}
+        fetched = [self._tensor(name, "FetchOutputs: unable to find") for name in fetches]
+        with translated_errors():
+            outputs = self._session.run(fetched, feed_dict=fed, options=_run_options(timeout))
+        # A scalar string comes as bytes, of which asarray alone would make an array of fixed-length bytes.
+        return [np.asarray(each, object if isinstance(each, bytes) else None) for each in outputs]
+
+    def close(self) -> None:
+        """Gives the memory back. Nobody may run the graph any more."""
+        self._session.close()
+
+    def _tensor(self, name: str, complaint: str) -> Any:
+        try:
+            return self._session.graph.get_tensor_by_name(name)
+        except (KeyError, ValueError) as error:
+            raise ServingError(Code.NOT_FOUND, f"{complaint} {name}") from error
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turns TensorFlow's exceptions into errors of the server, with the runtime's own text."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise ServingError(Code(error.error_code), _runtime_text(error.message)) from error
+    except (ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
+        # What the Python around the runtime refuses: a graph that does not import, a file that is not there.
+        raise invalid_argument(_runtime_text(str(error))) from error
+
+
+def _runtime_text(text: str) -> str:
+    return _ORIGIN.sub("", text.removeprefix(_HEADLINE))
+
+
+def _run_options(timeout: float | None) -> Any:
+    if timeout is None:
+        return None
+    # 0 would mean no limit, so a deadline that has passed gets the shortest one.
+    return tf.compat.v1.RunOptions(timeout_in_ms=max(1, round(timeout * 1000)))
