@@ -8,9 +8,12 @@ import pathlib
 import sys
 from typing import NoReturn
 
+from training import peers
+from training.cluster import read_cluster
 from training.config import Config, load_config, override
 from training.errors import InputError, StoppedError, TrainingError
 from training.interrupts import MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
+from training.workers import run_local_workers
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,13 +26,17 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
-    0; 2 for wrong input; 1 for a run gone wrong; 130 for Ctrl-C; 143 for a run that SIGTERM has stopped.
+    0; 2 for wrong input; 1 for a run gone wrong; 3 for one whose other worker has ended; 130 for Ctrl-C; 143 for a run
+    that SIGTERM has stopped.
     """
     try:
         return _run(_parse(sys.argv[1:] if argv is None else argv))
     except InputError as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
+    except peers.LostWorkerError as error:
+        print(f"training: {error}", file=sys.stderr)
+        return peers.STATUS
     except TrainingError as error:
         print(f"training: {error}", file=sys.stderr)
         return 1
@@ -43,18 +50,28 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.command == "fit":
-        config = override(load_config(args.config), args.overrides)
-        _start_tensorflow()
-        from training.loop import fit
+        return _fit(args)
+    _start_tensorflow()
+    from training.export import export
+    from training.run import Run
 
-        figures = fit(config, args.workdir)
+    print(f"exported to {export(Run(args.workdir))}")
+    return 0
+
+
+def _fit(args: argparse.Namespace) -> int:
+    config = override(load_config(args.config), args.overrides)
+    if args.local_workers is not None:
+        fields = [f"--{name}={text}" for name, text in args.overrides.items()]
+        command = ["fit", f"--config={args.config}", f"--workdir={args.workdir}", *fields]
+        return run_local_workers(args.local_workers, command)
+    cluster = read_cluster(os.environ)
+    _start_tensorflow()
+    from training.loop import fit
+
+    figures = fit(config, args.workdir, cluster)
+    if cluster is None or cluster.index == 0:
         print(f"test accuracy {figures['accuracy']:.2%} on {config.dataset}, run in {args.workdir}")
-    else:
-        _start_tensorflow()
-        from training.export import export
-        from training.run import Run
-
-        print(f"exported to {export(Run(args.workdir))}")
     return 0
 
 
@@ -70,6 +87,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     fit.add_argument("--config", required=True, help="a name in training/configs, or the path of such a file")
+    fit.add_argument("--local_workers", type=int, metavar="N", help="train with N processes on this machine")
     export = commands.add_parser("export", help="publish a run's network as a SavedModel", allow_abbrev=False)
     for command in (fit, export):
         command.add_argument("--workdir", required=True, type=pathlib.Path, help="the run's folder")

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib.util
+import json
 import pathlib
 import typing
 from collections.abc import Iterable, Mapping
@@ -117,11 +118,14 @@ CHANGEABLE = frozenset(
 )
 
 
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", tuple[int, ...]: "numbers with commas"}
+
+
 def load_config(name: str) -> Config:
-    """Reads an experiment: the name of a file in training/configs, or the path of such a file.
+    """Reads an experiment: the name of a file in training/configs, or the path of such a file or of a `config.json`.
 
     Raises:
-        InputError: There is no such file, or it defines no `config`.
+        InputError: There is no such file, or it holds no config.
     """
     path = CONFIGS / f"{name}.py" if name.isidentifier() else pathlib.Path(name)
     if not path.is_file():
@@ -129,6 +133,8 @@ def load_config(name: str) -> Config:
         raise InputError(
             f"there is no config {name!r}{nearest(name, names)}; there are {', '.join(names)}, or a file's path"
         )
+    if path.suffix == ".json":
+        return _stored_config(path)
     spec = importlib.util.spec_from_file_location(f"training_config_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -138,6 +144,14 @@ def load_config(name: str) -> Config:
     if not isinstance(config, Config):
         raise InputError(f"{path} must set `config = Config(...)`")
     return config
+
+
+def _stored_config(path: pathlib.Path) -> Config:
+    try:
+        fields = json.loads(path.read_text())["config"]
+        return from_dict(fields)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{path} holds no config: give the config.json of a run") from None
 
 
 def override(config: Config, overrides: Mapping[str, str]) -> Config:
@@ -155,8 +169,19 @@ def override(config: Config, overrides: Mapping[str, str]) -> Config:
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:
-    """The config that `dataclasses.asdict` turned into what JSON can hold."""
+    """The config that `dataclasses.asdict` turned into what JSON can hold; a field that is not there has its default.
+
+    Raises:
+        InputError: An unknown field, or a value that is not of the field's type.
+    """
+    types = typing.get_type_hints(Config)
     values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
+    for name, value in values.items():
+        kind = types.get(name)
+        if kind is None:
+            raise InputError(f"there is no field {name!r}{nearest(name, types)}; --help lists the fields")
+        if type(value) is not (typing.get_origin(kind) or kind) and not (kind is float and type(value) is int):
+            raise InputError(f"{name} is {value!r}, but must be {_WANTED.get(kind, 'a text')}")
     return Config(**values)
 
 
@@ -174,5 +199,4 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             return tuple(int(part) for part in text.split(","))
         return int(text.replace("_", "")) if kind is int else kind(text)
     except (KeyError, ValueError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "numbers with commas")
-        raise InputError(f"{name} is {text!r}, but must be {wanted}") from None
+        raise InputError(f"{name} is {text!r}, but must be {_WANTED[kind]}") from None

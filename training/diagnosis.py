@@ -1,7 +1,5 @@
 """Finds out where a run ceased to be finite: the step, the batch, the first layer."""
 
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,17 +7,29 @@ import tensorflow as tf
 from training.evaluation import make_evaluation
 from training.experiment import Experiment
 from training.pipeline import Batch
+from training.steps import Metrics
+
+
+def not_finite(metrics: Metrics) -> str:
+    """What of a step's metrics, or of several steps', ends a run: `loss`, `gradient_norm` or nothing.
+
+    A gradient that is not finite is no fault while a loss scale can still fall, and moves nothing then.
+    """
+    if not np.isfinite(metrics["loss"]).all():
+        return "loss"
+    at_fault = np.asarray(metrics.get("loss_scale", 1.0)) <= 1
+    return "" if np.isfinite(metrics["gradient_norm"])[at_fault].all() else "gradient_norm"
 
 
 def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
-    """Repeats a run from a checkpoint, step by step, until its loss is not finite, and tells what it finds.
+    """Repeats a run from a checkpoint, step by step, until it is not finite any more, and tells what it finds.
 
     A run can be repeated exactly, so that none of this costs anything while all goes well.
 
     Args:
         experiment: As it was at the checkpoint.
         step: The checkpoint's step, or 0 before the first.
-        last: The step by which the loss or the weights were found not to be finite.
+        last: The step by which the loss, the gradient or the weights were found not to be finite.
 
     Returns:
         A line with the step, the batch and the layer.
@@ -27,10 +37,12 @@ def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
     train_step, evaluate = experiment.train_step(), make_evaluation(experiment)
     for done, batch in enumerate(experiment.train_batches(step), start=step):
         weights = experiment.model.get_weights()
-        loss = float(train_step(batch)["loss"])
-        if not math.isfinite(loss):
+        metrics = train_step(batch)
+        name = not_finite(metrics)
+        if name:
             experiment.model.set_weights(weights)
-            return f"the loss is {loss} at step {done + 1}, {_place(experiment, done)}: {_layer(experiment, batch)}"
+            place, layer = _place(experiment, done), _layer(experiment, batch, name)
+            return f"the {name} is {float(metrics[name])} at step {done + 1}, {place}: {layer}"
         if done >= last:  # the loss of one step beyond tells of weights that are not finite after the last
             return f"the loss was not finite at step {last}, but is when the steps since {step} are repeated"
         if experiment.optimizer.plateau and (done + 1) % experiment.config.evaluate_every == 0:
@@ -61,7 +73,7 @@ def _finite(output: keras.KerasTensor) -> keras.KerasTensor:
     return keras.ops.all(keras.ops.isfinite(output), axis=tuple(range(1, len(output.shape))))
 
 
-def _layer(experiment: Experiment, batch: Batch) -> str:
+def _layer(experiment: Experiment, batch: Batch, name: str) -> str:
     spoilt = [each.path for each in experiment.model.trainable_variables if not np.isfinite(each.numpy()).all()]
     if spoilt:
         return f"the weights of {spoilt[0]} were not finite any more after the step before"
@@ -70,7 +82,7 @@ def _layer(experiment: Experiment, batch: Batch) -> str:
         if found:
             name, images = found
             return f"{name} is the first layer whose output is not finite, for {images.sum()} of {len(images)} images"
-    return "every layer's output is finite, and only the loss is not"
+    return f"every layer's output is finite, and only the {name} is not"
 
 
 def _place(experiment: Experiment, step: int) -> str:

@@ -83,13 +83,18 @@ class Experiment:
         return self.strategy.distribute_datasets_from_function(own_batches)
 
 
-def build_experiment(config: Config, strategy: tf.distribute.Strategy) -> Experiment:
+def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: ImageSet | None = None) -> Experiment:
     """Builds what a config describes.
+
+    Args:
+        config: The experiment.
+        strategy: The devices. Workers of one cluster must all build at once, for they agree on the first weights.
+        images: The config's data, if it is open already.
 
     Raises:
         InputError: The data is not there or does not fit the rest, or a batch has fewer images than there are devices.
     """
-    images = open_image_set(config.dataset, config.data_dir)
+    images = images or open_image_set(config.dataset, config.data_dir)
     image_shape = images.input_shape(config.image_size)
     for split in (config.train_split, config.test_split):
         images.num_examples(split)

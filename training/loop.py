@@ -1,60 +1,70 @@
 """The training loop: restore; for each step train, log, evaluate, save when due."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from training.checkpoint import Checkpoints
+from training.cluster import Cluster
 from training.config import Config
-from training.diagnosis import find_not_finite
+from training.datasets import open_image_set
+from training.diagnosis import find_not_finite, not_finite
 from training.errors import NotFiniteError, StoppedError, TrainingError
 from training.evaluation import make_evaluation
 from training.experiment import Experiment, build_experiment, label_error
 from training.interrupts import stop_requests
+from training.peers import Peers
 from training.pipeline import Batch
 from training.profiling import parse_steps, profiled_steps
 from training.progress import Progress
-from training.run import Run
+from training.rendezvous import meet
+from training.run import Run, versions
 from training.steps import Metrics, repeated
 from training.strategy import make_strategy
 
+# What workers need not have alike: where each finds its data and its devices, and how long it waits for the others.
+_OF_A_WORKER = ("data_dir", "devices", "cpu_devices", "worker_timeout")
 
-def fit(config: Config, workdir: pathlib.Path) -> dict[str, float]:
+
+def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -> dict[str, float]:
     """Trains a network, or takes its training up where the work folder's newest checkpoint left it.
 
     Args:
         config: The experiment.
-        workdir: The run's folder; `training.run.Run` tells what lies in it.
+        workdir: The run's folder; `training.run.Run` tells what lies in it. Several workers must all see it: the chief
+            writes, and all read the checkpoints.
+        cluster: All workers, each of which calls this, or None for a process that trains alone.
 
     Returns:
         The last evaluation's `loss` and `accuracy` on the test split.
 
     Raises:
         InputError: Something that was given cannot work.
-        TrainingError: The loss is not finite, or the disk is full.
+        TrainingError: The loss is not finite, the disk is full, or a worker did not come up.
+        LostWorkerError: Another worker has ended.
         StoppedError: SIGTERM has come; the run is saved.
     """
     parse_steps(config.profile_steps)
-    # First of all that uses TensorFlow: reading data would already fix its devices.
-    strategy = make_strategy(config.cpu_devices, config.devices)
-    experiment = build_experiment(config, strategy)
-    run = Run(workdir)
-    with _held(run, experiment) if _is_chief(strategy) else contextlib.nullcontext():
-        try:
-            figures = _train(experiment, run) or run.last_evaluation()
-        except NotFiniteError as error:
-            raise TrainingError(_diagnose(experiment, run, error.step)) from None
-        except tf.errors.InvalidArgumentError as error:
-            raise label_error(error, experiment) or error from None
-        except OSError as error:
-            raise TrainingError(
-                f"{workdir} cannot be written any more: {error.strerror}; the same command goes on from the newest "
-                "checkpoint"
-            ) from None
+    with meet(cluster, _terms(config), config.worker_timeout) as peers:
+        # First of all that uses TensorFlow: reading data would already fix its devices.
+        strategy = make_strategy(config.cpu_devices, config.devices, cluster)
+        with peers.chief_first():  # which prepares what comes with this package
+            images = open_image_set(config.dataset, config.data_dir)
+        experiment, run = build_experiment(config, strategy, images), Run(workdir)
+        with _held(run, experiment) if peers.is_chief else contextlib.nullcontext():
+            figures = _explained(experiment, run, peers)
     return {"loss": figures["loss"], "accuracy": figures["accuracy"]}
+
+
+def _terms(config: Config) -> dict[str, Any]:
+    """What all workers must have alike."""
+    fields = dataclasses.asdict(config)
+    return {name: value for name, value in fields.items() if name not in _OF_A_WORKER} | versions()
 
 
 @contextlib.contextmanager
@@ -67,19 +77,34 @@ def _held(run: Run, experiment: Experiment) -> Iterator[None]:
         yield
 
 
-def _train(experiment: Experiment, run: Run) -> dict[str, float]:
+def _explained(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
+    """Trains; what goes wrong is raised as what it means for the run."""
+    try:
+        return _train(experiment, run, peers) or run.last_evaluation()
+    except NotFiniteError as error:
+        raise TrainingError(_diagnose(experiment, run, peers, error.step)) from None
+    except tf.errors.InvalidArgumentError as error:
+        raise label_error(error, experiment) or error from None
+    except OSError as error:
+        raise TrainingError(
+            f"{run.folder} cannot be written any more: {error.strerror}; the same command goes on from the newest "
+            "checkpoint"
+        ) from None
+
+
+def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
     """Takes the steps that are left, and returns the last evaluation; nothing where no step is left."""
     config = experiment.config
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     figures: dict[str, float] = {}
-    checkpoints = _checkpoints(experiment, run)
-    step = checkpoints.restore()
+    checkpoints = _checkpoints(experiment, run, peers)
+    step = _restored(checkpoints, peers)
     take_steps, evaluate = _step_taker(experiment), make_evaluation(experiment)
     batches = iter(experiment.train_batches(step))
     with (
-        Progress(run, config, step, _is_chief(experiment.strategy)) as progress,
-        profiled_steps(config.profile_steps, run.tensorboard) as profile,
+        Progress(run, config, step, peers.is_chief) as progress,
+        profiled_steps(config.profile_steps if peers.is_chief else "", run.tensorboard) as profile,
         stop_requests() as should_stop,
         checkpoints,
     ):
@@ -92,12 +117,12 @@ def _train(experiment: Experiment, run: Run) -> dict[str, float]:
             done = step == config.steps
             if done or step % config.log_every == 0:
                 progress.train(step, _finite(metrics, step))
-            if config.signals_every and step % config.signals_every == 0:
+            if config.signals_every and step % config.signals_every == 0 and peers.is_chief:
                 progress.signals(step, experiment.model, experiment.probe_images())
             if done or step % config.evaluate_every == 0:
                 figures = evaluate()
                 progress.evaluation(step, figures)
-            stopped = should_stop()
+            stopped = peers.any(should_stop())
             if done or stopped or step % config.checkpoint_every == 0:
                 _finite(metrics, step)
                 checkpoints.save(step)
@@ -125,15 +150,15 @@ def _step_taker(experiment: Experiment) -> Callable[[Iterator[Batch], int], Metr
 
 def _finite(metrics: Metrics, step: int) -> dict[str, float]:
     """The figures of the last step of a call."""
-    if not np.isfinite(metrics["loss"]).all():
+    if not_finite(metrics):
         raise NotFiniteError(step)
     return {name: float(np.ravel(values)[-1]) for name, values in metrics.items()}
 
 
-def _diagnose(experiment: Experiment, run: Run, found: int) -> str:
+def _diagnose(experiment: Experiment, run: Run, peers: Peers, found: int) -> str:
     """Repeats the run from its newest checkpoint, in variables of its own, and says where it went wrong."""
-    experiment = build_experiment(experiment.config, experiment.strategy)
-    step = _checkpoints(experiment, run).restore()
+    experiment = build_experiment(experiment.config, experiment.strategy, experiment.images)
+    step = _restored(_checkpoints(experiment, run, peers), peers)
     kept = f"the checkpoint of step {step} stays" if step else "there is no checkpoint yet"
     return (
         f"{find_not_finite(experiment, step, found)}; {kept}; a lower learning_rate or a longer warmup_steps, in "
@@ -141,14 +166,22 @@ def _diagnose(experiment: Experiment, run: Run, found: int) -> str:
     )
 
 
-def _checkpoints(experiment: Experiment, run: Run) -> Checkpoints:
+def _checkpoints(experiment: Experiment, run: Run, peers: Peers) -> Checkpoints:
     return Checkpoints(
         run.checkpoints,
         experiment.model,
         keep=experiment.config.keep_checkpoints,
-        writes=_is_chief(experiment.strategy),
+        writes=peers.is_chief,
         **experiment.parts,
     )
+
+
+def _restored(checkpoints: Checkpoints, peers: Peers) -> int:
+    """The step that all workers go on from."""
+    with peers.chief_first():  # by then it has written what it was writing
+        step = checkpoints.restore()
+    peers.agree("the newest checkpoint's step", step)
+    return step
 
 
 def _describe(experiment: Experiment) -> None:
@@ -161,7 +194,3 @@ def _describe(experiment: Experiment) -> None:
         f"{strategy.num_replicas_in_sync} x {kind}",
         flush=True,
     )
-
-
-def _is_chief(strategy: tf.distribute.Strategy) -> bool:
-    return bool(strategy.extended.should_checkpoint)

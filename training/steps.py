@@ -17,14 +17,12 @@ from training.replicas import mean_over_replicas, sum_over_replicas, update_copi
 Metrics = dict[str, tf.Tensor]
 Step = Callable[[Batch], Metrics]
 
-_DEFAULTS = Config()
-
 
 def make_train_step(
     strategy: tf.distribute.Strategy,
     model: keras.Model,
     optimizer: MomentumSGD,
-    config: Config = _DEFAULTS,
+    config: Config,
     average: MovingAverage | None = None,
 ) -> Step:
     """Makes the function that takes one distributed batch and moves the model's weights once.

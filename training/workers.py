@@ -20,7 +20,9 @@ from typing import Any, BinaryIO
 from training.errors import InputError
 from training.peers import STATUS as STATUS_AFTER_ANOTHER
 
-GRACE_SECONDS = 20  # for the other workers to end once one has failed; longer than they take by themselves
+# For the other workers to end once one has failed: by themselves, as they do when they have met; then by SIGTERM.
+LEAVE_SECONDS = 7
+GRACE_SECONDS = 20
 _CLEAR_LINE = b"\r\x1b[K"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 
@@ -112,17 +114,16 @@ class _Watch:
         self._running = {worker.index for worker in workers}
         self._failed: list[_Worker] = []
         self._signalled = False
-        self._deadline: float | None = None
+        self._due: list[tuple[float, int]] = []  # what ends those that are left, and when
 
     def until_all_ended(self) -> int:
         """Returns the status of all workers together."""
         while self._running:
-            left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            left = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
             try:
                 event, value = self._events.get(timeout=left)
             except queue.Empty:
-                self._send(signal.SIGKILL)
-                self._deadline = None
+                self._send(self._due.pop(0)[1])
                 continue
             if event == "signal":
                 self._send(signal.SIGKILL if self._signalled else value)
@@ -136,12 +137,9 @@ class _Watch:
         if worker.status == 0:
             return
         self._failed.append(worker)
-        if self._signalled:
-            return
-        if self._deadline is None:
-            self._deadline = time.monotonic() + GRACE_SECONDS
-        if worker.status != STATUS_AFTER_ANOTHER and len(self._causes()) == 1:
-            self._send(signal.SIGTERM)
+        if len(self._failed) == 1 and not self._signalled:
+            now = time.monotonic()
+            self._due = [(now + LEAVE_SECONDS, signal.SIGTERM), (now + GRACE_SECONDS, signal.SIGKILL)]
 
     def _verdict(self) -> int:
         if not self._failed:

@@ -28,7 +28,7 @@ from training.interrupts import stop_requests
 from training.model import make_optimizer
 from training.pipeline import train_batches
 from training.rendezvous import meet
-from training.steps import make_train_step
+from training.steps import make_train_step, repeated
 from training.strategy import make_strategy, own_replicas
 
 SHAPE = (8, 8, 1)
@@ -43,7 +43,12 @@ EXTRAS = {
     "xla": True,
     "deterministic": False,
 }
-CASES = {"even": EVEN, "ragged": RAGGED, "everything": dataclasses.replace(RAGGED, **EXTRAS)}
+CASES = {
+    "even": EVEN,
+    "ragged": RAGGED,
+    "one-call": dataclasses.replace(RAGGED, steps_per_call=STEPS),
+    "everything": dataclasses.replace(RAGGED, **EXTRAS),
+}
 DYING = "dying"  # as even, but worker 1 is killed after two steps
 
 
@@ -58,6 +63,9 @@ def train(strategy: tf.distribute.Strategy, images: ImageSet, config: Config, ki
         )
     )
     step = make_train_step(strategy, model, optimizer, config)
+    if config.steps_per_call > 1:
+        repeated(step)(iter(batches), tf.constant(config.steps_per_call))
+        return model.get_weights()
     for index, batch in zip(range(STEPS), batches, strict=False):
         if killed and index == 2:
             os.kill(os.getpid(), signal.SIGKILL)

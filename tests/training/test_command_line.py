@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from training.__main__ import main
@@ -19,6 +20,8 @@ from training.__main__ import main
         ("fit --config digits --workdir W --dataset no_such_set", "knows no dataset 'no_such_set'"),
         ("export --workdir W", "holds no run"),
         ("export --workdir W --steps 3", "unknown argument --steps"),
+        ("fit --config digits --workdir W --local_workers 0", "local_workers is 0, but must be at least 1"),
+        ("fit --config digits --workdir W --local_workers two", "argument --local_workers: invalid int value: 'two'"),
         ("fly", "invalid choice: 'fly'"),
     ],
 )
@@ -33,6 +36,19 @@ def test_help_lists_every_field(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["fit", "--help"])
     assert "--crop_padding (int, default 0)" in capsys.readouterr().out
+
+
+def test_environment_that_describes_no_cluster_is_named(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "nonsense")
+    assert main(["fit", "--config", "digits", "--workdir", str(tmp_path)]) == 2
+    assert "TF_CONFIG is not JSON" in capfd.readouterr().err
+
+
+def test_run_is_repeated_from_what_is_stored(trained, tmp_path, capfd):
+    assert main(["fit", "--config", str(trained / "config.json"), "--workdir", str(tmp_path)]) == 0
+    assert (tmp_path / "metrics.jsonl").read_text().count("evaluation") == 2
+    with np.load(tmp_path / "checkpoints" / "6.npz") as ours, np.load(trained / "checkpoints" / "6.npz") as theirs:
+        np.testing.assert_equal(dict(ours), dict(theirs))
 
 
 def test_process_says_one_line(tmp_path):

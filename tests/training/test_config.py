@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -67,3 +68,30 @@ def test_file_without_a_config_is_named(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(InputError, match=r"empty\.py must set `config = Config"):
         load_config(str(tmp_path / "empty.py"))
+
+
+def test_stored_config_is_read_again(tmp_path):
+    config = Config(filters=(4, 8), flip=True, weight_decay=1.0)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": dataclasses.asdict(config), "labels": []}))
+    assert load_config(str(path)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no config: give the config.json of a run"),
+        ("[]", "holds no config: give the config.json of a run"),
+        ('{"config": 3}', "holds no config: give the config.json of a run"),
+        ('{"config": {"stepz": 3}}', r"there is no field 'stepz' \(did you mean steps\?\)"),
+        ('{"config": {"steps": "3"}}', "steps is '3', but must be a whole number"),
+        ('{"config": {"dataset": 3}}', "dataset is 3, but must be a text"),
+        ('{"config": {"filters": 3}}', "filters is 3, but must be numbers with commas"),
+        ('{"config": {"steps": 0}}', "steps is 0, but must be at least 1"),
+    ],
+)
+def test_what_is_no_stored_config_is_named(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(str(path))

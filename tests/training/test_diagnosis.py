@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_prelu.networks import small_network
-from training.diagnosis import find_not_finite, first_layer_not_finite
+from training.diagnosis import find_not_finite, first_layer_not_finite, not_finite
 from training.errors import InputError, TrainingError
 from training.experiment import build_experiment
 from training.loop import fit
@@ -82,6 +82,31 @@ def test_what_does_not_come_again_is_said(small_config):
     assert find_not_finite(experiment, 0, 1) == (
         "the loss was not finite at step 1, but is when the steps since 0 are repeated"
     )
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({"loss": 1.0, "gradient_norm": 2.0}, ""),
+        ({"loss": np.nan, "gradient_norm": 2.0}, "loss"),
+        ({"loss": [1.0, np.inf, 1.0], "gradient_norm": [1.0, 2.0, 3.0]}, "loss"),
+        ({"loss": 1.0, "gradient_norm": np.inf}, "gradient_norm"),
+        ({"loss": 1.0, "gradient_norm": np.nan, "loss_scale": 2.0}, ""),
+        ({"loss": 1.0, "gradient_norm": np.nan, "loss_scale": 1.0}, "gradient_norm"),
+        ({"loss": [1.0, 1.0], "gradient_norm": [np.inf, 1.0], "loss_scale": [2.0, 1.0]}, ""),
+    ],
+)
+def test_gradient_ends_a_run_only_when_no_loss_scale_is_left_to_fall(figures, expected):
+    assert not_finite({name: np.asarray(value) for name, value in figures.items()}) == expected
+
+
+def test_float16_that_never_recovers_is_stopped_and_explained(small_config, tmp_path):
+    # A finite loss whose gradient float16 cannot hold, however small the scale.
+    config = dataclasses.replace(small_config, precision="mixed_float16", steps=30, learning_rate=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.gradients.cross_entropies", lambda batch, logits, smoothing: 1e8 * logits[:, 0])
+        with pytest.raises(TrainingError, match=r"the gradient_norm is .* at step \d+, .*: every layer's output is"):
+            fit(config, tmp_path)
 
 
 class OneUnlabelled(tfds.core.GeneratorBasedBuilder):

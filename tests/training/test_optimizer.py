@@ -103,7 +103,7 @@ def run(strategy, model, optimizer, factors=(1,)):
     """A step for each factor, which the images of the last replica are multiplied by."""
     images = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
     labels = images[:, :3].argmax(axis=1)
-    step = make_train_step(strategy, model, optimizer)
+    step = make_train_step(strategy, model, optimizer, Config())
     num = strategy.num_replicas_in_sync
 
     def batch(factor):

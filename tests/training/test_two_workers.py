@@ -1,9 +1,12 @@
 """Two processes of this machine as workers of one run: they end as one device does, and not alone when one dies."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -56,3 +59,63 @@ def test_a_worker_that_is_killed_ends_the_other_in_one_line(workers):
     line = r"training: worker 1 \(127\.0\.0\.1:\d+\) is gone: its process has ended, or its machine cannot be reached"
     assert re.fullmatch(line, chief)
     assert parent == "training: worker 1 ended with status 137"
+
+
+FLAGS = [
+    *("--config", "digits", "--local_workers", "2", "--filters", "4,8", "--convolutions", "1", "--batch_size", "64"),
+    *("--steps", "600", "--log_every", "10", "--evaluate_every", "100", "--checkpoint_every", "30"),
+    *("--steps_per_call", "5"),
+]
+
+
+@pytest.fixture
+def fit(data_dir, tmp_path):
+    """Starts the command in a folder; everything of it is killed when the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def fit(name):
+            command = [sys.executable, "-m", "training", "fit", *FLAGS, "--workdir", str(tmp_path / name)]
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = subprocess.Popen(command, env={**os.environ, "TFDS_DATA_DIR": str(data_dir)}, **streams)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield fit
+
+
+def wait_for_reports(process, folder, count):
+    """Waits until the run has reported so many training steps, all of its processes together."""
+    metrics = folder / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count('"train"') < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(300)
+def test_two_workers_stopped_and_killed_end_with_the_bits_of_two_left_alone(fit, tmp_path):
+    alone = fit("alone")
+    output, errors = alone.communicate()
+    assert (alone.returncode, errors) == (0, "")
+    assert output.splitlines()[1].endswith(" parameters, 2 x CPU")
+    assert len(output.splitlines()) == 2 + 60 + 6 + 1  # what the chief alone says
+
+    stopped = fit("ended")
+    wait_for_reports(stopped, tmp_path / "ended", 3)
+    stopped.terminate()
+    assert "which is saved; the same command goes on" in stopped.communicate()[1]
+    assert stopped.returncode == 128 + signal.SIGTERM
+
+    killed = fit("ended")
+    wait_for_reports(killed, tmp_path / "ended", 12)
+    workers = psutil.Process(killed.pid).children()
+    assert len(workers) == 2
+    killed.kill()
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+    assert fit("ended").wait() == 0
+    ended, expected = (np.load(tmp_path / name / "checkpoints" / "600.npz") for name in ("ended", "alone"))
+    with ended, expected:
+        assert {name: value.tobytes() for name, value in ended.items()} == {
+            name: value.tobytes() for name, value in expected.items()
+        }

@@ -92,13 +92,15 @@ os.write(1, b"a bar 10%\\ra bar 99%\\n" + b"no end")
     assert len(shown.err.splitlines()) == 60
 
 
-def test_a_failing_worker_ends_the_others_and_is_named(run):
+def test_a_failing_worker_ends_the_others_and_is_named(run, monkeypatch):
+    monkeypatch.setattr("training.workers.LEAVE_SECONDS", 0.2)
     status, shown = run(3, "time.sleep(0.2); sys.exit(5) if index == 1 else time.sleep(60)")
     assert status == 5
     assert shown.err.splitlines()[-1] == "training: worker 1 ended with status 5"
 
 
-def test_a_killed_worker_has_the_status_of_shells(run):
+def test_a_killed_worker_has_the_status_of_shells(run, monkeypatch):
+    monkeypatch.setattr("training.workers.LEAVE_SECONDS", 0.2)
     status, shown = run(2, "os.kill(os.getpid(), signal.SIGKILL) if index else time.sleep(60)")
     assert status == 128 + signal.SIGKILL
     assert "training: worker 1 ended with status 137" in shown.err
@@ -111,8 +113,16 @@ def test_the_cause_is_named_though_another_worker_ended_first(run):
     assert "training: worker 1 ended with status 4" in shown.err
 
 
+def test_the_others_may_leave_by_themselves(run):
+    script = "signal.signal(signal.SIGTERM, lambda *_: print('asked')); time.sleep(0 if index else 1); sys.exit(4)"
+    status, shown = run(2, script)
+    assert status == 4
+    assert shown.out == ""
+
+
 def test_a_worker_that_does_not_end_is_killed(run, monkeypatch):
-    monkeypatch.setattr("training.workers.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("training.workers.LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr("training.workers.GRACE_SECONDS", 0.4)
     script = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(0.3); sys.exit(2) if index else time.sleep(60)"
     begin = time.monotonic()
     assert run(2, script)[0] == 2
