@@ -18,9 +18,10 @@ if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must al
     from collections.abc import Sequence
     from types import FrameType
 
+    from serving.options import Options
     from serving.server import Server
 
-START_UP_FAILURE = 2
+START_UP_FAILURE = 255  # tensorflow_model_server returns -1
 # What the shell expects of a program that Ctrl-C ended; being told to end is no failure.
 _EXIT_STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
@@ -55,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command_line = flags.parse(sys.argv[1:] if arguments is None else arguments)
     except flags.FlagError as error:
-        print(f"Failed to start server. Error: INVALID_ARGUMENT: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
+        print(flags.usage())
         return START_UP_FAILURE
-    flags.warn_unknown(command_line.unknown)
+    flags.warn(command_line)
     if command_line.wants_help:
         print(flags.usage())
         return 0
@@ -67,29 +69,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _serve(command_line.options, interruptions)
 
 
-def _serve(options: flags.Options, interruptions: Interruptions) -> int:
-    # Until the server runs, whatever goes wrong is told in one line, which is the exception's.
-    logging.getLogger("serving").addHandler(logging.NullHandler())
+def _serve(options: Options, interruptions: Interruptions) -> int:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("serving").setLevel(logging.INFO)
     try:
         check(options)
         server = _start(options)
     except ServingError as error:
         reason = " ".join(str(error).split())
-        print(f"Failed to start server. Error: {reason}", file=sys.stderr)
+        print(f"Failed to start server. Error: {reason}", flush=True)
         return START_UP_FAILURE
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("serving").setLevel(logging.INFO)
-    if server.grpc_port:
-        print(f"Running gRPC ModelServer at {options.host}:{server.grpc_port} ...", flush=True)
-    if server.rest_port:
-        print(f"Exporting HTTP/REST API at:{options.host}:{server.rest_port} ...", flush=True)
+    for line in server.addresses():
+        print(line, flush=True)
     status = interruptions.wait()
     if not server.stop():
         os._exit(status)  # a run that does not end would keep its thread, and that the process
     return status
 
 
-def _start(options: flags.Options) -> Server:
+def _start(options: Options) -> Server:
     with quiet_import():
         import tensorflow as tf
 

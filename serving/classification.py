@@ -1,26 +1,40 @@
-"""Classify: runs a signature on serialized examples and checks what comes out (classifier.cc)."""
+"""Classify: what a signature must have for it, and what must come out (classifier.cc)."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.model import Model
-from serving.signatures import DEFAULT_SIGNATURE, Signature, type_word
+from serving.inference import Method, check_input_name, check_number_of_inputs, shape_text
+from serving.signatures import Signature, type_word
 
-_INPUTS, _CLASSES, _SCORES = "inputs", "classes", "scores"
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+
+_CLASSES, _SCORES = "classes", "scores"
 _TYPES = {_CLASSES: "string", _SCORES: "float"}
 
+Answer = tuple[np.ndarray | None, np.ndarray | None]
+"""The labels and the scores of serialized examples, [examples, classes] each, or None where not given."""
 
-def classify(
-    model: Model, signature_name: str, examples: np.ndarray, timeout: float | None = None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The labels and the scores of serialized examples, [examples, classes] each, or None where not given."""
-    signature = _signature(model, signature_name or DEFAULT_SIGNATURE)
+
+def _output_names(signature: Signature) -> list[str]:
+    check_number_of_inputs(signature)
+    if len(signature.outputs) not in (1, 2):
+        raise invalid_argument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
+    check_input_name(signature, "classification")
     wanted = [name for name in (_CLASSES, _SCORES) if name in signature.outputs]
-    if len(examples) == 0:
-        raise invalid_argument("Input is empty.")
-    outputs = model.run(signature.name, {_INPUTS: examples}, wanted, timeout)
-    for name in wanted:
-        _check_output(name, outputs[name], len(examples))
+    if not wanted:
+        raise ServingError(
+            Code.FAILED_PRECONDITION,
+            "Expected classification signature outputs to contain at least one of "
+            f'"{_CLASSES}" or "{_SCORES}". Signature was: {signature.definition}',
+        )
+    return wanted
+
+
+def _read(outputs: Mapping[str, np.ndarray], num_examples: int) -> Answer:
+    for name, array in outputs.items():
+        _check_output(name, array, num_examples)
     classes, scores = outputs.get(_CLASSES), outputs.get(_SCORES)
     if classes is not None and scores is not None and classes.shape != scores.shape:
         raise invalid_argument(
@@ -29,34 +43,14 @@ def classify(
     return classes, scores
 
 
-def _signature(model: Model, name: str) -> Signature:
-    if name not in model.signatures:
-        raise invalid_argument(f"No signature was found with the name: {name}")
-    signature = model.signatures[name]
-    if len(signature.inputs) != 1:
-        raise invalid_argument("Expected one input Tensor.")
-    if len(signature.outputs) not in (1, 2):
-        raise invalid_argument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
-    if _INPUTS not in signature.inputs:
-        raise ServingError(
-            Code.FAILED_PRECONDITION,
-            f"No classification inputs found in SignatureDef: {signature.definition}",
-        )
-    if not signature.outputs.keys() & _TYPES.keys():
-        raise ServingError(
-            Code.FAILED_PRECONDITION,
-            "Expected classification signature outputs to contain at least one of "
-            f'"{_CLASSES}" or "{_SCORES}". Signature was: {signature.definition}',
-        )
-    return signature
-
-
 def _check_output(name: str, array: np.ndarray, num_examples: int) -> None:
     if array.ndim != 2:
-        shape = ",".join(map(str, array.shape))
-        raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got [{shape}]")
+        raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array)}")
     if type_word(array) != _TYPES[name]:
         wanted, given = f"DT_{_TYPES[name].upper()}", f"DT_{type_word(array).upper()}"
         raise invalid_argument(f"Expected {name} Tensor of {wanted}. Got: {given}")
     if len(array) != num_examples:
         raise invalid_argument(f"Expected {name} output batch size of {num_examples}. Got: {len(array)}")
+
+
+CLASSIFY = Method(CLASSIFY_METHOD, "classification", _output_names, _read)

@@ -1,117 +1,117 @@
 """The command line, in TensorFlow Serving's spelling: --name=value, --name value, --boolean."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from serving.options import IGNORED, Options
 
-_NUM_THREADS = 4 * (os.cpu_count() or 1)
+__all__ = ["CommandLine", "FlagError", "Options", "parse", "usage", "warn"]
+
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_SWITCHES = ("help", "version")
 
 
 class FlagError(ValueError):
     """A command line that cannot be followed; its text says which flag, and what it would take."""
 
 
-def _flag(default: T, meaning: str, least: int | None = None, most: int | None = None) -> T:
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "least": least, "most": most})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the server is told on its command line."""
-
-    port: int = _flag(8500, "TCP port of the gRPC API; 0 turns it off.", 0, 65535)
-    rest_api_port: int = _flag(0, "TCP port of the REST API; 0 turns it off.", 0, 65535)
-    host: str = _flag("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
-    model_name: str = _flag("default", "Name under which clients ask for the model.")
-    model_base_path: str = _flag("", "Directory with a numbered subdirectory for each version of the model.")
-    file_system_poll_wait_seconds: float = _flag(
-        1, "Seconds between looks for new versions; 0 looks once, a negative number never."
-    )
-    rest_api_timeout_in_ms: int = _flag(30000, "Time that a REST request may take to run.", 1)
-    enable_model_warmup: bool = _flag(True, "Whether to replay a version's warm-up requests before it serves.")
-    rest_api_num_threads: int = _flag(_NUM_THREADS, "Threads that answer REST requests.", 1)
-    grpc_max_threads: int = _flag(_NUM_THREADS, "Threads that answer gRPC requests.", 1)
-    saved_model_tags: str = _flag("serve", "Tags, with commas between, of the graph to load.")
-
-
 @dataclass(frozen=True)
 class CommandLine:
-    """A parsed command line; `unknown` are the arguments that mean nothing here."""
+    """A parsed command line; `unknown` arguments and `ignored` flags mean nothing here."""
 
     options: Options
     unknown: Sequence[str] = ()
+    ignored: Sequence[str] = ()
     wants_help: bool = False
     wants_version: bool = False
 
 
+@dataclass(frozen=True)
+class _Flag:
+    name: str
+    kind: Any
+    default: Any = None
+    least: int | None = None
+    most: int | None = None
+
+
 def parse(arguments: Sequence[str]) -> CommandLine:
     """Reads a command line. Raises FlagError where a value does not fit its flag."""
-    fields = {field.name: field for field in dataclasses.fields(Options)}
+    flags = _flags()
     values: dict[str, Any] = {}
     unknown: list[str] = []
-    switches = {"help": False, "version": False}
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         name, equals, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or (name not in fields and name not in switches):
+        if not argument.startswith("--") or name not in flags:
             unknown.append(argument)
-        elif name in switches:
-            switches[name] = _convert(name, bool, text if equals else "true")
-        else:
-            values[name] = _value(fields[name], text if equals else _next_value(fields[name], rest))
-    return CommandLine(Options(**values), unknown, switches["help"], switches["version"])
+            continue
+        flag = flags[name]
+        values[name] = _value(flag, text if equals else _next_value(flag, rest))
+    switches = [bool(values.pop(name, False)) for name in _SWITCHES]
+    ignored = [name for name in values if name in IGNORED]
+    for name in ignored:
+        del values[name]
+    return CommandLine(Options(**values), unknown, ignored, *switches)
 
 
 def usage() -> str:
     """The flags, each with its default and its meaning."""
     lines = ["usage: python -m serving --model_name=NAME --model_base_path=DIRECTORY [flags]", ""]
-    defaults = Options()
     for field in dataclasses.fields(Options):
-        default = getattr(defaults, field.name)
-        shown = str(default).lower() if isinstance(default, bool) else repr(default)
+        shown = str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)
         lines.append(f"  --{field.name}={shown}")
         lines.append(f"      {field.metadata['meaning']}")
-    lines += ["  --version", "      Print the version and exit.", "  --help", "      Print this and exit."]
+    lines += ["  --version", "      Print the version and exit.", "  --help", "      Print this and exit.", ""]
+    lines += ["Taken without effect: " + ", ".join(f"--{name}" for name in IGNORED)]
     return "\n".join(lines)
 
 
-def _next_value(field: Any, rest: list[str]) -> str:
-    if field.type is bool:  # stands alone, unless a truth value follows
+def warn(command_line: CommandLine) -> None:
+    """Says which arguments mean nothing here; as in TensorFlow Serving the server goes on without them."""
+    for argument in command_line.unknown:
+        print(f"unknown argument: {argument}", file=sys.stderr)
+    for name in command_line.ignored:
+        print(f"--{name} has no effect in this server", file=sys.stderr)
+
+
+def _flags() -> dict[str, _Flag]:
+    flags = {name: _Flag(name, bool) for name in _SWITCHES}
+    flags |= {name: _Flag(name, kind, default=kind()) for name, kind in IGNORED.items()}
+    for field in dataclasses.fields(Options):
+        flags[field.name] = _Flag(
+            field.name, field.type, field.default, field.metadata["least"], field.metadata["most"]
+        )
+    return flags
+
+
+def _next_value(flag: _Flag, rest: list[str]) -> str:
+    if flag.kind is bool:  # stands alone, unless a truth value follows
         return rest.pop(0) if rest and rest[0].lower() in _BOOLEANS else "true"
     if not rest:
-        raise FlagError(f"--{field.name} needs a value, for example --{field.name}={field.default}")
+        raise FlagError(f"--{flag.name} needs a value, for example --{flag.name}={flag.default}")
     return rest.pop(0)
 
 
-def _value(field: Any, text: str) -> Any:
-    value = _convert(field.name, field.type, text)
-    least, most = field.metadata["least"], field.metadata["most"]
-    if (least is not None and value < least) or (most is not None and value > most):
-        bounds = f"from {least} to {most}" if most is not None else f"{least} or more"
-        raise FlagError(f"--{field.name}={text} is out of range; it takes {bounds}")
+def _value(flag: _Flag, text: str) -> Any:
+    value = _convert(flag, text)
+    if (flag.least is not None and value < flag.least) or (flag.most is not None and value > flag.most):
+        bounds = f"from {flag.least} to {flag.most}" if flag.most is not None else f"{flag.least} or more"
+        raise FlagError(f"--{flag.name}={text} is out of range; it takes {bounds}")
     return value
 
 
-def _convert(name: str, kind: Any, text: str) -> Any:
-    if kind is bool:
+def _convert(flag: _Flag, text: str) -> Any:
+    if flag.kind is bool:
         if text.lower() not in _BOOLEANS:
-            raise FlagError(f"--{name}={text} does not parse; it takes true or false")
+            raise FlagError(f"--{flag.name}={text} does not parse; it takes true or false")
         return _BOOLEANS[text.lower()]
     try:
-        return kind(text)
+        return flag.kind(text)
     except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
-        raise FlagError(f"--{name}={text} does not parse; it takes {wanted}") from None
-
-
-def warn_unknown(unknown: Sequence[str]) -> None:
-    """Says which arguments mean nothing here; as in TensorFlow Serving the server goes on without them."""
-    for argument in unknown:
-        print(f"unknown argument: {argument}", file=sys.stderr)
+        wanted = "a whole number" if flag.kind is int else "a number"
+        raise FlagError(f"--{flag.name}={text} does not parse; it takes {wanted}") from None

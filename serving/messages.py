@@ -4,19 +4,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow_serving.apis import classification_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 from serving import tensors
 from serving.errors import invalid_argument
-from serving.request import Classification, ModelSpec, Prediction, PredictRequest
+from serving.multi_inference import Task
+from serving.request import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
 from serving.versions import VersionStatus
+
+_SIGNATURE_DEF = "signature_def"  # the one kind of metadata there is
 
 
 def decode_spec(message: Any) -> ModelSpec:
     """The model that a request message names."""
     if not message.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-    spec = message.model_spec
+    return _decode_spec(message.model_spec)
+
+
+def _decode_spec(spec: Any) -> ModelSpec:
     choice = spec.WhichOneof("version_choice")
     return ModelSpec(
         name=spec.name,
@@ -32,12 +46,12 @@ def decode_predict(message: Any) -> PredictRequest:
     return PredictRequest(message.model_spec.signature_name, inputs, list(message.output_filter))
 
 
-def encode_predict(prediction: Prediction) -> Any:
-    """The PredictResponse of a prediction, with its values in typed fields."""
+def encode_predict(prediction: Prediction, as_content: bool = False) -> Any:
+    """The PredictResponse of a prediction, with its values in typed fields or as tensor_content."""
     response = predict_pb2.PredictResponse()
     _encode_spec(prediction.spec, response.model_spec)
     for name, array in prediction.outputs.items():
-        response.outputs[name].CopyFrom(tensors.to_proto(array))
+        response.outputs[name].CopyFrom(tensors.to_proto(array, as_content))
     return response
 
 
@@ -56,11 +70,54 @@ def encode_classify(classification: Classification) -> Any:
     """The ClassificationResponse of a classification."""
     response = classification_pb2.ClassificationResponse()
     _encode_spec(classification.spec, response.model_spec)
-    for row in classification.rows():
-        classes = response.result.classifications.add().classes
-        for label, score in row:
-            # A label is a `string` in the message, so bytes that are not UTF-8 cannot travel as they are.
-            classes.add(label=label.decode("utf-8", "replace"), score=score)
+    _encode_classification(classification, response.result)
+    return response
+
+
+def encode_regress(regression: Regression) -> Any:
+    """The RegressionResponse of a regression."""
+    response = regression_pb2.RegressionResponse()
+    _encode_spec(regression.spec, response.model_spec)
+    _encode_regression(regression, response.result)
+    return response
+
+
+def decode_tasks(message: Any) -> list[Task]:
+    """The tasks of a MultiInferenceRequest."""
+    return [Task(_decode_spec(task.model_spec), task.method_name) for task in message.tasks]
+
+
+def encode_multi_inference(answers: Sequence[Classification | Regression]) -> Any:
+    """The MultiInferenceResponse of the answers to its tasks."""
+    response = inference_pb2.MultiInferenceResponse()
+    for answer in answers:
+        result = response.results.add()
+        _encode_spec(answer.spec, result.model_spec)
+        if isinstance(answer, Classification):
+            _encode_classification(answer, result.classification_result)
+        else:
+            _encode_regression(answer, result.regression_result)
+    return response
+
+
+def check_metadata_fields(fields: Sequence[str]) -> None:
+    """Raises ServingError where metadata is asked for that there is not."""
+    if not fields:
+        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in fields:
+        if field != _SIGNATURE_DEF:
+            raise invalid_argument(f"Metadata field {field} is not supported")
+
+
+def encode_metadata(metadata: Metadata) -> Any:
+    """The GetModelMetadataResponse of a model's signatures."""
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = metadata.spec.name
+    response.model_spec.version.value = metadata.spec.version
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in metadata.definitions.items():
+        signatures.signature_def[name].CopyFrom(definition)
+    response.metadata[_SIGNATURE_DEF].Pack(signatures)
     return response
 
 
@@ -74,6 +131,13 @@ def encode_statuses(statuses: Sequence[VersionStatus]) -> Any:
     return response
 
 
+def encode_reload() -> Any:
+    """The ReloadConfigResponse of a reload that was followed; another's status is that of the call."""
+    response = model_management_pb2.ReloadConfigResponse()
+    response.status.SetInParent()
+    return response
+
+
 def _decode_inputs(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {}
     for alias in sorted(inputs):
@@ -82,6 +146,21 @@ def _decode_inputs(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         except ValueError as error:
             raise invalid_argument(f"tensor parsing error: {alias}") from error
     return arrays
+
+
+def _encode_classification(classification: Classification, result: Any) -> None:
+    result.SetInParent()
+    for row in classification.rows():
+        classes = result.classifications.add().classes
+        for label, score in row:
+            # A label is a `string` in the message, so bytes that are not UTF-8 cannot travel as they are.
+            classes.add(label=label.decode("utf-8", "replace"), score=score)
+
+
+def _encode_regression(regression: Regression, result: Any) -> None:
+    result.SetInParent()
+    for value in regression.values.tolist():
+        result.regressions.add(value=value)
 
 
 def _encode_spec(spec: ModelSpec, message: Any) -> None:

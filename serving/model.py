@@ -1,6 +1,6 @@
 """One loaded version of a model: named arrays in, named arrays out."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,29 +10,42 @@ from tensorflow.core.framework import types_pb2
 
 from serving import saved_model, tensors
 from serving.binding import bind_inputs, bind_outputs
-from serving.errors import Code, ServingError
+from serving.errors import Code, ServingError, invalid_argument
 from serving.session import SessionRunner, translated_errors
 from serving.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
+
+_PREDICT_METHODS = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
 
 
 class Runner(Protocol):
     """What computes tensors: a session, an interpreter, or batches of requests before one of these."""
 
     def run(
-        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout: float | None = None
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> list[np.ndarray]:
-        """The tensors of these names, from arrays by the names of theirs. The timeout is in seconds."""
+        """The tensors of these names, from arrays by the names of theirs. The timeout is in seconds.
+
+        A call that nobody waits for any more is not run.
+        """
 
     def close(self) -> None:
         """Gives the memory back. Nobody may run the model any more."""
 
 
 class Model:
-    """The signatures of a version, over what computes their tensors."""
+    """The signatures of a version, over what computes their tensors.
 
-    def __init__(self, runner: Runner, signatures: Mapping[str, Signature]) -> None:
+    With `checks_method_names` a signature answers only the method that it was exported for.
+    """
+
+    def __init__(self, runner: Runner, signatures: Mapping[str, Signature], checks_method_names: bool = False) -> None:
         self.runner = runner
         self.signatures = signatures
+        self.checks_method_names = checks_method_names
 
     def run(
         self,
@@ -40,12 +53,14 @@ class Model:
         inputs: Mapping[str, np.ndarray],
         output_names: Sequence[str] = (),
         timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> dict[str, np.ndarray]:
         """Computes the outputs that are named, or all. The timeout is in seconds."""
         signature = self._signature(signature_name or DEFAULT_SIGNATURE)
         feeds = bind_inputs(signature, inputs)
         aliases = bind_outputs(signature, output_names)
-        outputs = self.runner.run(feeds, [signature.outputs[alias].name for alias in aliases], timeout)
+        fetches = [signature.outputs[alias].name for alias in aliases]
+        outputs = self.runner.run(feeds, fetches, timeout, cancelled)
         return dict(zip(aliases, outputs, strict=True))
 
     def close(self) -> None:
@@ -55,7 +70,13 @@ class Model:
     def _signature(self, name: str) -> Signature:
         if name not in self.signatures:
             raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-        return self.signatures[name]
+        signature = self.signatures[name]
+        if self.checks_method_names and signature.method_name not in _PREDICT_METHODS:
+            raise invalid_argument(
+                f"Expected prediction signature method_name to be one of {{{', '.join(_PREDICT_METHODS)}}}. "
+                f"Was: {signature.method_name}"
+            )
+        return signature
 
 
 def load(directory: Path, tags: Collection[str] = ("serve",), session_config: Any = None) -> Model:

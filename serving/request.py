@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,3 +49,19 @@ class Classification:
         classes = np.full(given.shape, b"", object) if self.classes is None else self.classes
         scores = np.zeros(given.shape, np.float32) if self.scores is None else self.scores
         return [list(zip(*row, strict=True)) for row in zip(classes, scores, strict=True)]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The answer to Regress: a value (float32) for each example."""
+
+    spec: ModelSpec
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The answer to GetModelMetadata: the version that gave it, and its SignatureDefs by name."""
+
+    spec: ModelSpec
+    definitions: Mapping[str, Any]

@@ -3,14 +3,13 @@
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from serving import messages
-from serving.errors import Code, ServingError, truncate
+from serving import config_file, messages
+from serving.errors import Code, ServingError, invalid_argument, truncate
 from serving.request import PredictRequest
 from serving.service import Service
 from serving.signatures import Signature
@@ -18,7 +17,6 @@ from serving.signatures import Signature
 logger = logging.getLogger("serving")
 
 STATUSES = {code: grpc.StatusCode[code.name] for code in Code}
-_LARGEST_MESSAGE = 2**31 - 1
 _FOR_EVER = 1e9  # seconds
 
 Method = Callable[[Any, Any, grpc.ServicerContext], Any]
@@ -39,35 +37,57 @@ def _answering_errors(method: Method) -> Method:
     return answer
 
 
-def _decode_predict(request: Any, signatures: Mapping[str, Signature]) -> PredictRequest:
-    return messages.decode_predict(request)  # tensors say their types themselves
-
-
-def _timeout(context: grpc.ServicerContext) -> float | None:
+def _limits(context: grpc.ServicerContext) -> dict[str, Any]:
     # A call without a deadline has billions of seconds left.
     remaining = context.time_remaining()
-    return remaining if remaining < _FOR_EVER else None
+    timeout = remaining if remaining < _FOR_EVER else None
+    return {"timeout": timeout, "cancelled": lambda: not context.is_active()}
 
 
 class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """TensorFlow Serving's PredictionService; what is not overridden answers UNIMPLEMENTED."""
+    """TensorFlow Serving's PredictionService. Answers to Predict hold typed fields, or tensor_content."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, as_content: bool = False) -> None:
         self._service = service
+        self._as_content = as_content
 
     @_answering_errors
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a signature on tensors."""
-        spec = messages.decode_spec(request)
-        decode = functools.partial(_decode_predict, request)
-        return messages.encode_predict(self._service.predict(spec, decode, _timeout(context)))
+
+        def decode(signatures: Mapping[str, Signature]) -> PredictRequest:
+            return messages.decode_predict(request)  # tensors say their types themselves
+
+        prediction = self._service.predict(messages.decode_spec(request), decode, **_limits(context))
+        return messages.encode_predict(prediction, self._as_content)
 
     @_answering_errors
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a classify signature on tf.Examples."""
         spec = messages.decode_spec(request)
         examples = messages.decode_examples(request.input)
-        return messages.encode_classify(self._service.classify(spec, examples, _timeout(context)))
+        return messages.encode_classify(self._service.classify(spec, examples, **_limits(context)))
+
+    @_answering_errors
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Runs a regress signature on tf.Examples."""
+        spec = messages.decode_spec(request)
+        examples = messages.decode_examples(request.input)
+        return messages.encode_regress(self._service.regress(spec, examples, **_limits(context)))
+
+    @_answering_errors
+    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Runs several classify and regress signatures on the same tf.Examples."""
+        tasks = messages.decode_tasks(request)
+        examples = messages.decode_examples(request.input)
+        return messages.encode_multi_inference(self._service.multi_inference(tasks, examples, **_limits(context)))
+
+    @_answering_errors
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Tells the signatures of a model."""
+        spec = messages.decode_spec(request)
+        messages.check_metadata_fields(request.metadata_field)
+        return messages.encode_metadata(self._service.metadata(spec))
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
@@ -81,16 +101,13 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         """Tells how the versions of a model are."""
         return messages.encode_statuses(self._service.status(messages.decode_spec(request)))
 
-
-def make_server(service: Service, executor: ThreadPoolExecutor) -> grpc.Server:
-    """A gRPC server over a service, with no port yet."""
-    options = [
-        ("grpc.max_send_message_length", _LARGEST_MESSAGE),
-        ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
-        # Two servers on one port would share its requests without a word.
-        ("grpc.so_reuseport", 0),
-    ]
-    server = grpc.server(executor, options=options)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionServicer(service), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service), server)
-    return server
+    @_answering_errors
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Replaces the models that are served; answers when the new ones do."""
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid_argument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        self._service.reload(config_file.decode(request.config), _limits(context)["cancelled"])
+        return messages.encode_reload()

@@ -2,24 +2,26 @@
 
 import logging
 import socket
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from serving.errors import Code, ServingError
-from serving.flags import Options
+from serving import config_file, grpc_server
+from serving.config_file import ModelConfig
+from serving.errors import ServingError
+from serving.health import Health
 from serving.http_server import HttpServer
-from serving.model import Model, load
-from serving.repository import ModelConfig, Repository
-from serving.request import ModelSpec
+from serving.loader import make_loader
+from serving.options import Options
+from serving.repository import Repository, RepositoryOptions
 from serving.rest import RestApplication
-from serving.rpc import make_server
 from serving.service import Service
-from serving.startup import bind, check_directory, check_ports
-from serving.versions import State
-from serving.warmup import warm_up
+from serving.startup import bind, check_options
+from serving.versions import Loading
 
 logger = logging.getLogger("serving")
 
@@ -36,13 +38,15 @@ class Server:
     def __init__(self, options: Options, pick_free_ports: bool = False) -> None:
         self._options = options
         self._pick_free_ports = pick_free_ports
-        config = ModelConfig(options.model_name, Path(options.model_base_path).absolute())
-        self._repository = Repository([config], self._load, options.file_system_poll_wait_seconds)
+        self._repository = _make_repository(options)
         self._service = Service(self._repository)
+        self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
         self._grpc_threads = ThreadPoolExecutor(options.grpc_max_threads, "grpc")
         self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
-        self._grpc = make_server(self._service, self._grpc_threads)
+        self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health)
         self._http: HttpServer | None = None
+        self._stopping = threading.Event()
+        self._config_poller = threading.Thread(target=self._poll_config_file, name="config", daemon=True)
         self.grpc_port = 0
         self.rest_port = 0
 
@@ -56,27 +60,30 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Loads the model, then opens the ports. Raises ServingError where it cannot."""
+        """Loads the models, then opens the ports. Raises ServingError where it cannot."""
         options = self._options
-        if not self._pick_free_ports:
-            check_ports(options)
-        check_directory(options.model_base_path)
+        check_options(options)
         with ExitStack() as on_failure:
             on_failure.callback(self.stop, grace=0)
             # Bound before the slow load, so that a port that is taken shows at once, but not listening before
             # there is a model: who can connect may ask.
             grpc_socket = on_failure.enter_context(self._bind(options.port, "port"))
-            rest_socket = on_failure.enter_context(self._bind(options.rest_api_port, "rest_api_port"))
-            self._repository.start()
-            self._check_loaded()
+            rest_socket = on_failure.enter_context(self._bind(self._wanted_rest_port(), "rest_api_port"))
+            if self._health is not None:
+                self._repository.on_change(self._health.update)
+            self._repository.start(_read_configs(options))
+            if options.model_config_file_poll_wait_seconds > 0 and options.model_config_file:
+                self._config_poller.start()
             if rest_socket is not None:
                 self._open_rest(rest_socket)
-            if grpc_socket is not None:
-                self._open_grpc(grpc_socket)
+            self._open_grpc(grpc_socket)
             on_failure.pop_all()
 
     def stop(self, grace: float = GRACE) -> bool:
         """Closes the ports, lets requests in flight end, unloads. Returns whether all ended in time."""
+        self._stopping.set()
+        if self._health is not None:
+            self._health.stop()
         stopped = self._grpc.stop(grace)
         if self._http is not None:
             self._http.stop()
@@ -86,27 +93,27 @@ class Server:
         self._rest_threads.shutdown(wait=ended)
         return ended
 
-    def _load(self, directory: Path) -> Model:
-        model = load(directory, self._options.saved_model_tags.split(","))
-        if self._options.enable_model_warmup:
-            try:
-                warm_up(model, directory)
-            except BaseException:
-                model.close()
-                raise
-        return model
+    def addresses(self) -> list[str]:
+        """Where it listens, in TensorFlow Serving's words."""
+        host = self._options.host
+        lines = []
+        if self.grpc_port:
+            lines.append(f"Running gRPC ModelServer at {host}:{self.grpc_port} ...")
+        if self._options.grpc_socket_path:
+            lines.append(f"Running gRPC ModelServer at UNIX socket {self._options.grpc_socket_path} ...")
+        if self.rest_port:
+            lines.append(f"Exporting HTTP/REST API at:{host}:{self.rest_port} ...")
+        return lines
 
-    def _check_loaded(self) -> None:
-        if self._options.file_system_poll_wait_seconds < 0:
-            return  # nothing was to be loaded
-        statuses = self._service.status(ModelSpec(self._options.model_name))
-        if not any(status.state == State.AVAILABLE for status in statuses):
-            failed = statuses[0]
-            raise ServingError(
-                failed.code,
-                f"Version {failed.version} under --model_base_path={self._options.model_base_path} "
-                f"failed to load: {failed.message}",
+    def _wanted_rest_port(self) -> int:
+        port = self._options.rest_api_port
+        if port and port == self._options.port:
+            logger.error(
+                "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
+                "Skipped exporting HTTP/REST API."
             )
+            return 0
+        return port
 
     def _bind(self, port: int, flag: str) -> AbstractContextManager[socket.socket | None]:
         if self._pick_free_ports:
@@ -119,12 +126,41 @@ class Server:
         self._http = HttpServer(application, bound, GRACE)
         self._http.start()
 
-    def _open_grpc(self, bound: socket.socket) -> None:
-        host, port = bound.getsockname()[:2]
-        bound.close()  # gRPC takes no socket, only an address
-        address = f"[{host}]" if ":" in host else host
-        try:
-            self.grpc_port = self._grpc.add_insecure_port(f"{address}:{port}")
-        except RuntimeError as error:
-            raise ServingError(Code.UNAVAILABLE, f"Cannot listen on --port={port}: {error}") from error
-        self._grpc.start()
+    def _open_grpc(self, bound: socket.socket | None) -> None:
+        path = self._options.grpc_socket_path
+        if bound is not None:
+            self.grpc_port = grpc_server.listen(self._grpc, bound)
+        if path:
+            grpc_server.listen_on_path(self._grpc, path)
+        if bound is not None or path:
+            self._grpc.start()
+
+    def _poll_config_file(self) -> None:
+        complaint = ""
+        while not self._stopping.wait(self._options.model_config_file_poll_wait_seconds):
+            try:
+                self._repository.reload(config_file.read(self._options.model_config_file), lambda: False)
+                complaint = ""
+            except ServingError as error:
+                if str(error) != complaint:  # once a change, not once a poll
+                    complaint = str(error)
+                    logger.error("Could not follow --model_config_file: %s", complaint)
+
+
+def _make_repository(options: Options) -> Repository:
+    loading = Loading(
+        make_loader(options), options.max_num_load_retries, max(0, options.load_retry_interval_micros) / 1e6
+    )
+    kept = RepositoryOptions(
+        poll_wait_seconds=options.file_system_poll_wait_seconds,
+        num_load_threads=options.num_load_threads,
+        num_unload_threads=options.num_unload_threads,
+        allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
+    )
+    return Repository(loading, kept)
+
+
+def _read_configs(options: Options) -> Sequence[ModelConfig]:
+    if options.model_config_file:
+        return config_file.read(options.model_config_file)
+    return [ModelConfig(options.model_name, Path(options.model_base_path).absolute())]

@@ -1,39 +1,80 @@
 """What the server does for a caller, whichever transport brought the call: it knows no wire format."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
 
-from serving.classification import classify
+from serving.classification import CLASSIFY
+from serving.config_file import ModelConfig
 from serving.errors import Code, ServingError, invalid_argument
+from serving.inference import infer, infer_one
+from serving.multi_inference import Task, bind_tasks
+from serving.regression import REGRESS
 from serving.repository import Repository
-from serving.request import Classification, ModelSpec, Prediction, PredictRequest
+from serving.request import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
 from serving.signatures import DEFAULT_SIGNATURE, Signature
 from serving.versions import Lease, VersionStatus
 
 DecodePredict = Callable[[Mapping[str, Signature]], PredictRequest]
+Cancelled = Callable[[], bool] | None
+"""Asked before a run: whether the caller has given up meanwhile."""
 
 
 class Service:
-    """Predict, Classify and the status of the models in a repository."""
+    """The methods of PredictionService and ModelService over the models in a repository. Timeouts are in seconds."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    def predict(self, spec: ModelSpec, decode: DecodePredict, timeout: float | None = None) -> Prediction:
+    def predict(
+        self, spec: ModelSpec, decode: DecodePredict, timeout: float | None = None, cancelled: Cancelled = None
+    ) -> Prediction:
         """Runs a signature. Decoding waits for the model, whose signatures say what the payload means."""
         with self._lease(spec) as lease:
             request = decode(lease.model.signatures)
-            outputs = lease.model.run(request.signature_name, request.inputs, request.output_names, timeout)
+            outputs = lease.model.run(request.signature_name, request.inputs, request.output_names, timeout, cancelled)
             return Prediction(_answering(spec, lease, request.signature_name), outputs)
 
-    def classify(self, spec: ModelSpec, examples: np.ndarray, timeout: float | None = None) -> Classification:
+    def classify(
+        self, spec: ModelSpec, examples: np.ndarray, timeout: float | None = None, cancelled: Cancelled = None
+    ) -> Classification:
         """Runs a classify signature on serialized tf.Examples."""
         with self._lease(spec) as lease:
-            classes, scores = classify(lease.model, spec.signature_name, examples, timeout)
+            classes, scores = infer_one(lease.model, CLASSIFY, spec.signature_name, examples, timeout, cancelled)
             return Classification(_answering(spec, lease, spec.signature_name), classes, scores)
+
+    def regress(
+        self, spec: ModelSpec, examples: np.ndarray, timeout: float | None = None, cancelled: Cancelled = None
+    ) -> Regression:
+        """Runs a regress signature on serialized tf.Examples."""
+        with self._lease(spec) as lease:
+            values = infer_one(lease.model, REGRESS, spec.signature_name, examples, timeout, cancelled)
+            return Regression(_answering(spec, lease, spec.signature_name), values)
+
+    def multi_inference(
+        self,
+        tasks: Sequence[Task],
+        examples: np.ndarray,
+        timeout: float | None = None,
+        cancelled: Cancelled = None,
+    ) -> list[Classification | Regression]:
+        """Classifies and regresses the same serialized tf.Examples, in one run."""
+        with self._lease(tasks[0].spec if tasks else ModelSpec("")) as lease:
+            bound = bind_tasks(lease.model, tasks)
+            answers = infer(lease.model, bound, examples, timeout, cancelled)
+            specs = [_answering(task.spec, lease, task.spec.signature_name) for task in tasks]
+            return [
+                Classification(spec, *answer) if method is CLASSIFY else Regression(spec, answer)
+                for spec, answer, (method, _) in zip(specs, answers, bound, strict=True)
+            ]
+
+    def metadata(self, spec: ModelSpec) -> Metadata:
+        """The signatures of a model."""
+        with self._lease(spec) as lease:
+            definitions = {name: each.definition for name, each in lease.model.signatures.items()}
+            return Metadata(ModelSpec(spec.name, lease.version), definitions)
 
     def status(self, spec: ModelSpec) -> list[VersionStatus]:
         """How the versions of a model are, the highest first. As in TensorFlow Serving a label is ignored."""
@@ -45,12 +86,14 @@ class Service:
             raise ServingError(Code.NOT_FOUND, f"Could not find {which} of model {spec.name}")
         return statuses
 
+    def reload(self, configs: Sequence[ModelConfig], cancelled: Cancelled = None) -> None:
+        """Serves other models, and returns when the new ones have a version that answers."""
+        self._repository.reload(configs, (lambda: not cancelled()) if cancelled else (lambda: True))
+
     def _lease(self, spec: ModelSpec) -> AbstractContextManager[Lease]:
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
-        if spec.label is not None:  # no labels can be configured yet
-            raise invalid_argument(f"Unrecognized servable version label: {spec.label}")
-        return self._repository.lease(spec.name, spec.version)
+        return self._repository.lease(spec.name, spec.version, spec.label)
 
 
 def _answering(spec: ModelSpec, lease: Lease, signature_name: str) -> ModelSpec:

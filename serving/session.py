@@ -1,7 +1,7 @@
 """Computes tensors of a graph in a TF1 session, as TensorFlow Serving does, so that TF1 and TF2 models run alike."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,9 +24,18 @@ class SessionRunner:
         self._session = session
 
     def run(
-        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout: float | None = None
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> list[np.ndarray]:
-        """The tensors of these names, from arrays by the names of theirs. The timeout is in seconds."""
+        """The tensors of these names, from arrays by the names of theirs. The timeout is in seconds.
+
+        A call that nobody waits for any more is not run.
+        """
+        if cancelled is not None and cancelled():
+            raise ServingError(Code.CANCELLED, "The client has cancelled the request")
         fed = {self._tensor(name, "FeedInputs: unable to find feed output"): feeds[name] for name in feeds}
         fetched = [self._tensor(name, "FetchOutputs: unable to find") for name in fetches]
         with translated_errors():

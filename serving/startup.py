@@ -1,56 +1,42 @@
-"""What can be checked before TensorFlow is imported and a model loaded: ports and directories."""
+"""What can be checked before TensorFlow is imported and a model loaded: flags that exclude one another, and ports."""
 
 import os
 import socket
-from pathlib import Path
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.flags import Options
-from serving.storage import find_versions, holds_saved_model
+from serving.options import Options
 
 
 def check(options: Options) -> None:
-    """Raises ServingError, with what was given and what would do, where no server can start."""
-    check_ports(options)
-    check_directory(options.model_base_path)
+    """Raises ServingError, with TensorFlow Serving's text where it has one, where no server can start."""
+    check_options(options)
     for flag, port in (("port", options.port), ("rest_api_port", options.rest_api_port)):
         if port:
             bind(options.host, port, flag).close()
 
 
-def check_ports(options: Options) -> None:
-    """There must be a port, and no port twice."""
-    if not options.port and not options.rest_api_port:
-        raise invalid_argument("Both --port and --rest_api_port are 0. Give at least one, for example --port=8500")
-    if options.port == options.rest_api_port:
+def check_options(options: Options) -> None:
+    """Raises ServingError where flags are missing or exclude one another (server.cc)."""
+    if not options.port and not options.grpc_socket_path and not options.rest_api_port:
         raise invalid_argument(
-            f"--port and --rest_api_port are both {options.port}. Give them different numbers, "
-            "for example --port=8500 --rest_api_port=8501"
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
         )
-
-
-def check_directory(base_path: str) -> None:
-    """There must be a version to serve."""
-    if not base_path:
-        raise invalid_argument("--model_base_path is empty. Give the directory that holds the model's versions")
-    path = Path(base_path)
-    wanted = f"Expected a SavedModel in a numbered directory, for example {path / '1' / 'saved_model.pb'}"
-    if not path.is_dir():
-        reason = "is not a directory" if path.exists() else "does not exist"
-        raise ServingError(Code.NOT_FOUND, f"--model_base_path={base_path} {reason}. {wanted}")
-    try:
-        versions = find_versions(path)
-    except OSError as error:
-        raise ServingError(
-            Code.PERMISSION_DENIED, f"--model_base_path={base_path} cannot be read: {error.strerror}"
-        ) from error
-    if not versions:
-        raise ServingError(Code.NOT_FOUND, f"--model_base_path={base_path} has no version in it. {wanted}")
-    if not any(holds_saved_model(directory) for directory in versions.values()):
-        listed = ", ".join(directory.name for directory in versions.values())
-        raise ServingError(
-            Code.NOT_FOUND,
-            f"--model_base_path={base_path} has versions ({listed}), but no saved_model.pb in any. {wanted}",
+    if not options.model_base_path and not options.model_config_file:
+        raise invalid_argument("Both server_options.model_base_path and server_options.model_config_file are empty!")
+    if options.batching_parameters_file and not options.enable_batching:
+        raise invalid_argument(
+            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+        )
+    parallelism = (
+        options.tensorflow_session_parallelism,
+        options.tensorflow_intra_op_parallelism,
+        options.tensorflow_inter_op_parallelism,
+    )
+    if all(parallelism):
+        raise invalid_argument(
+            "Either configure server_options.tensorflow_session_parallelism or "
+            "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
+            "separately. You cannot configure all."
         )
 
 

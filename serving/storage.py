@@ -1,10 +1,50 @@
-"""The versions of a model on disk, and which of them the policy asks for."""
+"""The versions of a model on disk, and which of them its policy asks for (file_system_storage_path_source.cc)."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 _LARGEST_VERSION = 2**63 - 1
+
+
+class Policy(Protocol):
+    """Says which of the versions on disk are to be served."""
+
+    def select(self, versions: Collection[int]) -> list[int]:
+        """The versions to serve, of those there are."""
+
+
+@dataclass(frozen=True)
+class Latest:
+    """So many of the highest versions, but at least one."""
+
+    num_versions: int = 1
+
+    def select(self, versions: Collection[int]) -> list[int]:
+        """The versions to serve, of those there are."""
+        return sorted(versions, reverse=True)[: max(1, self.num_versions)]
+
+
+@dataclass(frozen=True)
+class All:
+    """Every version."""
+
+    def select(self, versions: Collection[int]) -> list[int]:
+        """The versions to serve, of those there are."""
+        return sorted(versions, reverse=True)
+
+
+@dataclass(frozen=True)
+class Specific:
+    """The versions of these numbers."""
+
+    versions: frozenset[int]
+
+    def select(self, versions: Collection[int]) -> list[int]:
+        """The versions to serve, of those there are."""
+        return sorted(self.versions.intersection(versions), reverse=True)
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
@@ -21,13 +61,3 @@ def find_versions(base_path: Path) -> dict[int, Path]:
                 versions.setdefault(int(name), base_path / name)
     base_path.stat()  # children of a directory that was renamed meanwhile seem to be none, which would unload all
     return versions
-
-
-def latest(versions: Iterable[int], number: int = 1) -> list[int]:
-    """The policy `latest`: so many of the highest versions."""
-    return sorted(versions, reverse=True)[:number]
-
-
-def holds_saved_model(directory: Path) -> bool:
-    """Whether there is anything to load in a version's directory."""
-    return (directory / "saved_model.pb").is_file() or (directory / "saved_model.pbtxt").is_file()

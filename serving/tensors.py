@@ -50,15 +50,17 @@ def from_proto(proto: Any) -> np.ndarray:
     return _expanded(_typed_values(proto, word), NUMPY_TYPES[word], size).reshape(shape)
 
 
-def to_proto(array: np.ndarray) -> Any:
-    """The message of an array, with its values in the typed field (float_val, int64_val, ...)."""
+def to_proto(array: np.ndarray, as_content: bool = False) -> Any:
+    """The message of an array, with its values in the typed field (float_val, int64_val, ...) or as tensor_content."""
     word = type_word(array)
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DataType.Value(f"DT_{word.upper()}"))
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     field = _FIELDS[word]
     flat = np.ascontiguousarray(array).reshape(-1)
-    if field in _PACKED_FIELDS:
+    if as_content and word != "string":
+        proto.tensor_content = flat.astype(flat.dtype.newbyteorder("<"), copy=False).tobytes()
+    elif field in _PACKED_FIELDS:
         proto.MergeFromString(_packed(_PACKED_FIELDS[field], flat))
     elif word == "string":
         proto.string_val.extend(each if isinstance(each, bytes) else str(each).encode() for each in flat)

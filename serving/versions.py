@@ -3,7 +3,9 @@
 import enum
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,6 @@ from serving.errors import Code, ServingError
 from serving.model import Model
 
 logger = logging.getLogger("serving")
-
-LoadModel = Callable[[Path], Model]
 
 
 class State(enum.IntEnum):
@@ -28,7 +28,7 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """How a version is, and why it ended if an error ended it."""
+    """How a version is, and the error that ended it or that its last attempt to load ended with."""
 
     version: int
     state: State
@@ -36,16 +36,13 @@ class VersionStatus:
     message: str = ""
 
 
-def servable_not_found(name: str, version: int | None) -> ServingError:
-    """The error that TensorFlow Serving's manager gives; its readiness probe looks for "Servable" in it."""
-    which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return ServingError(Code.NOT_FOUND, f"Servable not found for request: {which}")
+@dataclass(frozen=True)
+class Loading:
+    """How a version comes into memory: what loads it, how often that is tried again, after how many seconds."""
 
-
-@dataclass
-class _Loaded:
-    model: Model
-    num_leases: int = 0
+    load: Callable[[Path], Model]
+    max_num_retries: int = 5
+    retry_interval: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -56,98 +53,189 @@ class Lease:
     model: Model
 
 
-class ModelVersions:
-    """Loads, keeps and unloads the versions of one model. One thread transitions, any thread leases."""
+def servable_not_found(name: str, version: int | None) -> ServingError:
+    """The error that TensorFlow Serving's manager gives; its readiness probe looks for "Servable" in it."""
+    which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return ServingError(Code.NOT_FOUND, f"Servable not found for request: {which}")
 
-    def __init__(self, name: str, base_path: Path, load: LoadModel) -> None:
+
+@dataclass
+class _Version:
+    directory: Path
+    status: VersionStatus
+    model: Model | None = None
+    num_leases: int = 0
+    num_failures: int = 0
+    due: float = 0.0  # when to load it, by the monotonic clock
+    busy: bool = False  # a thread loads or unloads it
+    gave_up: bool = False
+
+
+class ModelVersions:
+    """Loads, keeps and unloads the versions of one model. One thread at a time transitions, any thread leases.
+
+    `changed` guards the states, and is notified of each change; models may share it.
+    """
+
+    def __init__(self, name: str, loading: Loading, changed: threading.Condition) -> None:
         self.name = name
-        self.base_path = base_path
-        self._load_model = load
-        self._changed = threading.Condition(threading.RLock())
-        self._statuses: dict[int, VersionStatus] = {}
-        self._available: dict[int, _Loaded] = {}
-        self._draining: dict[int, _Loaded] = {}
-        self._failed: set[int] = set()
+        self._loading = loading
+        self._changed = changed
+        self._aspired: Mapping[int, Path] = {}
+        self._versions: dict[int, _Version] = {}
+        self._available: dict[int, _Version] = {}  # kept apart, as requests ask for it and versions become many
 
     def statuses(self) -> list[VersionStatus]:
         """Every version ever seen, the highest first."""
         with self._changed:
-            return sorted(self._statuses.values(), key=lambda status: -status.version)
+            return sorted((entry.status for entry in self._versions.values()), key=lambda status: -status.version)
+
+    def is_available(self, version: int | None = None) -> bool:
+        """Whether a version answers requests, or any does."""
+        with self._changed:
+            return version in self._available or (version is None and bool(self._available))
+
+    def failed(self) -> list[VersionStatus]:
+        """The versions asked for, if there are any and none of them will become available."""
+        with self._changed:
+            ended = [self._versions[version] for version in self._aspired if version in self._versions]
+            all_failed = len(ended) == len(self._aspired) and all(entry.gave_up for entry in ended)
+            return [entry.status for entry in ended] if all_failed else []
+
+    def num_loading(self) -> int:
+        """How many versions a thread is loading."""
+        with self._changed:
+            return sum(entry.busy for entry in self._in(State.LOADING).values())
+
+    def is_empty(self) -> bool:
+        """Whether nothing is in memory, nor on its way to it."""
+        with self._changed:
+            return all(entry.model is None and not entry.busy for entry in self._versions.values())
 
     @contextmanager
     def lease(self, version: int | None = None) -> Iterator[Lease]:
         """Holds a version in memory: the one asked for, or the highest available one."""
         with self._changed:
-            if version not in self._available and (version is not None or not self._available):
+            number = max(self._available, default=None) if version is None else version
+            if number is None or number not in self._available:
                 raise servable_not_found(self.name, version)
-            number = max(self._available) if version is None else version
-            loaded = self._available[number]
-            loaded.num_leases += 1
+            entry = self._available[number]
+            assert entry.model is not None
+            entry.num_leases += 1
+            lease = Lease(number, entry.model)
         try:
-            yield Lease(number, loaded.model)
+            yield lease
         finally:
             with self._changed:
-                loaded.num_leases -= 1
-                self._changed.notify_all()
+                entry.num_leases -= 1
+                if entry.status.state is not State.AVAILABLE:
+                    self._changed.notify_all()
 
     def aspire(self, directories: Mapping[int, Path]) -> None:
-        """Moves to these versions: loads what is new, then unloads what is no longer asked for.
-
-        The order is AvailabilityPreservingPolicy's: while no version asked for is ready, the last one stays.
-        """
-        # A failed version that was taken away and comes back is a new one, and deserves a new attempt.
-        self._failed &= directories.keys()
-        known = self._available.keys() | self._draining.keys() | self._failed
-        for version in sorted(directories.keys() - known, reverse=True):
-            self._load(version, directories[version])
-        for version in sorted(self._available.keys() - directories.keys()):
-            ready = self._available.keys() & directories.keys()
-            if not directories or ready or len(self._available) > 1:
-                self._retire(version)
-
-    def close_drained(self, timeout: float = 0) -> bool:
-        """Unloads the retired versions that nobody uses any more. Returns whether none is left."""
+        """Says which versions there should be. `start_load` and `unload` bring them about."""
         with self._changed:
-            self._changed.wait_for(lambda: not any(e.num_leases for e in self._draining.values()), timeout)
-            drained = [version for version, entry in self._draining.items() if not entry.num_leases]
-        for version in drained:
-            self._draining[version].model.close()
-            self._set(VersionStatus(version, State.END))
-            with self._changed:
-                del self._draining[version]
-        return not self._draining
+            self._aspired = dict(directories)
+            for version, entry in self._versions.items():
+                if version in directories:
+                    continue
+                # What was taken away and comes back is new, and deserves new attempts.
+                entry.gave_up, entry.num_failures = False, 0
+                if entry.model is None and not entry.busy and entry.status.state is not State.END:
+                    self._set(entry, State.END, entry.status.code, entry.status.message)
+            for version, directory in directories.items():
+                self._begin(version, directory)
 
-    def _load(self, version: int, directory: Path) -> None:
-        self._set(VersionStatus(version, State.START))
-        self._set(VersionStatus(version, State.LOADING))
+    def start_load(self, threads: Executor) -> bool:
+        """Begins to load the highest version that is due. Returns whether there was one."""
+        with self._changed:
+            waiting = self._in(State.START) | self._in(State.LOADING)
+            due = [version for version, entry in waiting.items() if not entry.busy and entry.due <= time.monotonic()]
+            if not due:
+                return False
+            entry = waiting[max(due)]
+            entry.busy = True
+            self._set(entry, State.LOADING, entry.status.code, entry.status.message)
+        threads.submit(self._load, entry)
+        return True
+
+    def unload(self, threads: Executor) -> None:
+        """Retires what is no longer asked for, and unloads what was retired and nobody uses any more."""
+        with self._changed:
+            self._retire()
+            for entry in self._in(State.UNLOADING).values():
+                if not entry.num_leases and not entry.busy:
+                    entry.busy = True
+                    threads.submit(self._close, entry)
+            for version, directory in self._aspired.items():  # some may have waited for their own end
+                self._begin(version, directory)
+
+    def _begin(self, version: int, directory: Path) -> None:
+        entry = self._versions.get(version)
+        if entry is None or (entry.status.state is State.END and not entry.gave_up and not entry.busy):
+            self._versions[version] = _Version(directory, VersionStatus(version, State.START))
+            self._changed.notify_all()
+
+    def _retire(self) -> None:
+        # AvailabilityPreservingPolicy: while no version asked for is ready, the last one stays.
+        ready = self._available.keys() & self._aspired.keys()
+        for version in sorted(self._available.keys() - self._aspired.keys()):
+            if not self._aspired or ready or len(self._available) > 1:
+                logger.info("Quiescing servable version {name: %s version: %d}", self.name, version)
+                self._set(self._available[version], State.UNLOADING)
+
+    def _load(self, entry: _Version) -> None:
+        number = entry.status.version
         try:
-            model = self._load_model(directory)
+            model = self._loading.load(entry.directory)
         except ServingError as error:
-            self._fail(version, error)
+            self._fail(entry, error)
             return
         except Exception as error:  # whatever a broken export makes TensorFlow raise, the others keep serving
-            logger.exception("Version %d of model %s failed to load", version, self.name)
-            self._fail(version, ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+            logger.exception("Version %d of model %s failed to load", number, self.name)
+            self._fail(entry, ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
             return
         with self._changed:
-            self._available[version] = _Loaded(model)
-            self._set(VersionStatus(version, State.AVAILABLE))
-        logger.info("Successfully loaded servable version {name: %s version: %d}", self.name, version)
+            wanted = number in self._aspired
+            if wanted:
+                entry.model, entry.busy = model, False
+                self._set(entry, State.AVAILABLE)
+        if wanted:
+            logger.info("Successfully loaded servable version {name: %s version: %d}", self.name, number)
+        else:  # it was taken away meanwhile, and should answer nobody
+            model.close()
+            self._end(entry)
 
-    def _fail(self, version: int, error: ServingError) -> None:
-        logger.error("Version %d of model %s failed to load: %s", version, self.name, error)
+    def _fail(self, entry: _Version, error: ServingError) -> None:
+        logger.error("Loading servable: {name: %s version: %d} failed: %s", self.name, entry.status.version, error)
         # Any client may read a status; where the models lie is the operator's matter.
-        message = error.message.replace(str(self.base_path), "<model_base_path>")
-        self._failed.add(version)
-        self._set(VersionStatus(version, State.END, error.code, message))
-
-    def _retire(self, version: int) -> None:
+        message = error.message.replace(str(entry.directory.parent), "<model_base_path>")
         with self._changed:
-            self._draining[version] = self._available.pop(version)
-            self._set(VersionStatus(version, State.UNLOADING))
-        logger.info("Unloading servable version {name: %s version: %d}", self.name, version)
+            entry.busy = False
+            entry.num_failures += 1
+            wanted = entry.status.version in self._aspired
+            entry.gave_up = wanted and entry.num_failures > self._loading.max_num_retries
+            entry.due = time.monotonic() + self._loading.retry_interval
+            self._set(entry, State.END if entry.gave_up or not wanted else State.LOADING, error.code, message)
 
-    def _set(self, status: VersionStatus) -> None:
+    def _close(self, entry: _Version) -> None:
+        assert entry.model is not None
+        entry.model.close()
+        logger.info("Done unloading servable version {name: %s version: %d}", self.name, entry.status.version)
+        self._end(entry)
+
+    def _end(self, entry: _Version) -> None:
         with self._changed:
-            self._statuses[status.version] = status
-            self._changed.notify_all()
+            entry.model, entry.busy = None, False
+            self._set(entry, State.END)
+
+    def _in(self, state: State) -> dict[int, _Version]:
+        return {version: entry for version, entry in self._versions.items() if entry.status.state is state}
+
+    def _set(self, entry: _Version, state: State, code: Code = Code.OK, message: str = "") -> None:
+        version = entry.status.version
+        entry.status = VersionStatus(version, state, code, message)
+        if state is State.AVAILABLE:
+            self._available[version] = entry
+        else:
+            self._available.pop(version, None)
+        self._changed.notify_all()

@@ -10,18 +10,26 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving import messages
-from serving.classification import classify
+from serving.classification import CLASSIFY
 from serving.errors import Code, ServingError, invalid_argument
+from serving.inference import infer, infer_one
 from serving.model import Model
+from serving.multi_inference import bind_tasks
+from serving.regression import REGRESS
 
 logger = logging.getLogger("serving")
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_RECORDS = 1000
+_METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
-def warm_up(model: Model, directory: Path) -> None:
-    """Replays the warm-up requests of a version, if it has any. An error in one fails the load."""
+def warm_up(model: Model, directory: Path, num_iterations: int = 1) -> None:
+    """Replays the warm-up requests of a version, if it has any, so many times each.
+
+    Raises:
+        ServingError: A request can't be read or fails; the version is not to be served then.
+    """
     path = directory / WARMUP_FILE
     if not path.is_file():
         return
@@ -29,7 +37,9 @@ def warm_up(model: Model, directory: Path) -> None:
     for count, record in enumerate(_records(path), start=1):
         if count > MOST_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}")
-        _replay(model, _parse(record, path))
+        log = _parse(record, path)
+        for _ in range(num_iterations):
+            _replay(model, log)
     logger.info("Finished reading warmup data for model at %s. Number of warmup records read: %d.", path, count)
 
 
@@ -60,9 +70,13 @@ def _replay(model: Model, log: Any) -> None:
     if kind == "predict_log":
         request = messages.decode_predict(log.predict_log.request)
         model.run(request.signature_name, request.inputs, request.output_names)
-    elif kind == "classify_log":
-        request = log.classify_log.request
-        classify(model, request.model_spec.signature_name, messages.decode_examples(request.input))
+    elif kind in _METHODS:
+        request = getattr(log, kind).request
+        infer_one(model, _METHODS[kind], request.model_spec.signature_name, messages.decode_examples(request.input))
+    elif kind == "multi_inference_log":
+        request = log.multi_inference_log.request
+        bound = bind_tasks(model, messages.decode_tasks(request))
+        infer(model, bound, messages.decode_examples(request.input))
     else:
         number = log.DESCRIPTOR.fields_by_name[kind].number if kind else 0
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")

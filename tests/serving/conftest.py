@@ -10,6 +10,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
+from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
 
 from serving.flags import Options
@@ -77,6 +78,26 @@ class Zoo(tf.Module):
         return {"scores": _parsed(inputs)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress(self, inputs):
+        return {"outputs": 10 * _parsed(inputs)[:, 0]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress_column(self, inputs):
+        return {"outputs": 10 * _parsed(inputs)[:, :1]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress_wide(self, inputs):
+        return {"outputs": _parsed(inputs)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress_double(self, inputs):
+        return {"outputs": tf.cast(_parsed(inputs)[:, 0], tf.float64)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress_short(self, inputs):
+        return {"outputs": _parsed(inputs)[1:, 0]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def flat_scores(self, inputs):
         return {"scores": _parsed(inputs)[:, 0]}
 
@@ -116,7 +137,15 @@ def _save_plus(directory, number):
 
 @contextlib.contextmanager
 def _serve(base_path, name="zoo", **options):
+    options = {"max_num_load_retries": 0, **options}
     with Server(Options(model_name=name, model_base_path=str(base_path), **options), pick_free_ports=True) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serve_config(path, **options):
+    options = {"file_system_poll_wait_seconds": 0.05, "max_num_load_retries": 0, **options}
+    with Server(Options(model_config_file=str(path), **options), pick_free_ports=True) as server:
         yield server
 
 
@@ -164,6 +193,11 @@ def serve():
 
 
 @pytest.fixture(scope="session")
+def serve_config():
+    return _serve_config
+
+
+@pytest.fixture(scope="session")
 def rest_client():
     return _rest_client
 
@@ -181,6 +215,31 @@ def predict_request():
 @pytest.fixture(scope="session")
 def save_plus():
     return _save_plus
+
+
+@pytest.fixture(scope="session")
+def status_of():
+    """The code and the text of a call that fails."""
+
+    def status(call, *arguments, **options):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(*arguments, **options)
+        return caught.value.code().name, caught.value.details()
+
+    return status
+
+
+@pytest.fixture(scope="session")
+def example():
+    """A tf.Example of float features."""
+
+    def make(**features):
+        message = example_pb2.Example()
+        for name, value in features.items():
+            message.features.feature[name].float_list.value.append(value)
+        return message
+
+    return make
 
 
 @pytest.fixture(scope="session")

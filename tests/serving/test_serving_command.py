@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,25 +48,45 @@ def plus_path(tmp_path_factory, save_plus):
 
 
 def assert_start_up_fails(answer, error):
-    """One line that says what was given and what would do; no traceback, no chatter."""
-    assert answer.stderr == f"Failed to start server. Error: {error}\n"
-    assert answer.stdout == ""
-    assert answer.returncode == 2
+    """One line on standard output, as tensorflow_model_server says it; no traceback."""
+    assert answer.stdout == f"Failed to start server. Error: {error}\n"
+    assert "Traceback" not in answer.stderr
+    assert answer.returncode == 255
 
 
-def test_both_ports_off(plus_path):
-    assert_start_up_fails(
-        run("--port=0", f"--model_base_path={plus_path}"),
-        "INVALID_ARGUMENT: Both --port and --rest_api_port are 0. Give at least one, for example --port=8500",
-    )
+EXCLUDED = {
+    "no-port": (
+        ["--port=0", "--model_base_path=/models/m"],
+        "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+    ),
+    "no-model": ([], "Both server_options.model_base_path and server_options.model_config_file are empty!"),
+    "batching": (
+        ["--model_base_path=/models/m", "--batching_parameters_file=/batching"],
+        "server_options.batching_parameters_file is set without setting server_options.enable_batching to true.",
+    ),
+    "parallelism": (
+        ["--model_base_path=/models/m"]
+        + [f"--tensorflow_{kind}_parallelism=1" for kind in ("session", "intra_op", "inter_op")],
+        "Either configure server_options.tensorflow_session_parallelism or "
+        "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
+        "separately. You cannot configure all.",
+    ),
+}
 
 
-def test_one_port_for_both(plus_path):
-    assert_start_up_fails(
-        run("--port=8500", "--rest_api_port=8500", f"--model_base_path={plus_path}"),
-        "INVALID_ARGUMENT: --port and --rest_api_port are both 8500. Give them different numbers, for example "
-        "--port=8500 --rest_api_port=8501",
-    )
+@pytest.mark.parametrize(("flags", "error"), EXCLUDED.values(), ids=EXCLUDED)
+def test_flags_that_are_missing_or_exclude_one_another(flags, error):
+    assert_start_up_fails(run(*flags), f"INVALID_ARGUMENT: {error}")
+
+
+def test_one_port_for_both_leaves_rest_out(plus_path, free_port):
+    flags = (f"--port={free_port}", f"--rest_api_port={free_port}", f"--model_base_path={plus_path}")
+    with started(*flags) as process:
+        assert process.stdout.readline() == f"Running gRPC ModelServer at 127.0.0.1:{free_port} ...\n"
+        process.terminate()
+        rest, log = process.communicate(timeout=20)
+    assert rest == ""
+    assert "server_options.http_port cannot be same as grpc_port." in log
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
@@ -78,57 +99,41 @@ def test_port_is_taken(flag, plus_path, free_port):
         )
 
 
-def test_no_base_path():
-    assert_start_up_fails(
-        run(),
-        "INVALID_ARGUMENT: --model_base_path is empty. Give the directory that holds the model's versions",
-    )
-
-
-def wanted(path):
-    return f"Expected a SavedModel in a numbered directory, for example {path}/1/saved_model.pb"
-
-
-def test_base_path_is_missing(tmp_path):
-    missing = tmp_path / "missing"
-    assert_start_up_fails(
-        run(f"--model_base_path={missing}"),
-        f"NOT_FOUND: --model_base_path={missing} does not exist. {wanted(missing)}",
-    )
-
-
-def test_base_path_is_a_file(tmp_path):
-    (tmp_path / "file").touch()
-    assert_start_up_fails(
-        run(f"--model_base_path={tmp_path}/file"),
-        f"NOT_FOUND: --model_base_path={tmp_path}/file is not a directory. {wanted(tmp_path / 'file')}",
-    )
-
-
-def test_base_path_has_no_version(plus_path):
-    version = plus_path / "1"
-    assert_start_up_fails(
-        run(f"--model_base_path={version}"),
-        f"NOT_FOUND: --model_base_path={version} has no version in it. {wanted(version)}",
-    )
-
-
-def test_version_has_no_saved_model(tmp_path):
-    (tmp_path / "1").mkdir()
-    assert_start_up_fails(
-        run(f"--model_base_path={tmp_path}"),
-        f"NOT_FOUND: --model_base_path={tmp_path} has versions (1), but no saved_model.pb in any. {wanted(tmp_path)}",
-    )
-
-
 def test_model_that_fails_to_load(tmp_path, free_port):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"not a message")
     assert_start_up_fails(
-        run(f"--port={free_port}", f"--model_base_path={tmp_path}"),
-        f"DATA_LOSS: Version 1 under --model_base_path={tmp_path} failed to load: "
-        "Can't parse <model_base_path>/1/saved_model.pb as binary proto",
+        run(f"--port={free_port}", f"--model_base_path={tmp_path}", "--max_num_load_retries=0"),
+        "UNKNOWN: 1 servable(s) did not become available: {{{name: default version: 1} due to error: "
+        "DATA_LOSS: Can't parse <model_base_path>/1/saved_model.pb as binary proto}, }",
     )
+
+
+def test_config_file_that_does_not_parse(tmp_path):
+    path = tmp_path / "models.config"
+    path.write_text("model_config_list { config { nam: 'm' } }")
+    answer = run(f"--model_config_file={path}")
+    assert_start_up_fails(answer, f"INVALID_ARGUMENT: Invalid protobuf file: '{path}'")
+    assert "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:" in answer.stderr
+
+
+def test_config_file_that_is_missing(tmp_path):
+    path = tmp_path / "models.config"
+    assert_start_up_fails(run(f"--model_config_file={path}"), f"NOT_FOUND: {path}; No such file or directory")
+
+
+def test_ports_stay_closed_until_there_is_a_model(tmp_path, plus_path, free_port):
+    base_path = tmp_path / "later"
+    with started(f"--port={free_port}", f"--model_base_path={base_path}") as process:
+        log = iter(process.stderr.readline, "")
+        assert any(f"Could not find base path {base_path} for servable default" in line for line in log)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", free_port))
+        (tmp_path / "being-written").mkdir()
+        shutil.copytree(plus_path / "1", tmp_path / "being-written" / "1")
+        (tmp_path / "being-written").rename(base_path)
+        assert process.stdout.readline() == f"Running gRPC ModelServer at 127.0.0.1:{free_port} ...\n"
+        socket.create_connection(("127.0.0.1", free_port)).close()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,10 @@ def test_model_that_fails_to_load(tmp_path, free_port):
     ids=["no-number", "no-port", "no-truth-value", "no-value"],
 )
 def test_flag_that_does_not_parse(flag, error):
-    assert_start_up_fails(run(flag), f"INVALID_ARGUMENT: {error}")
+    answer = run(flag)
+    assert answer.stderr == f"{error}\n"
+    assert answer.stdout.startswith("usage: python -m serving ")
+    assert answer.returncode == 255
 
 
 def assert_port_is_free(port):
@@ -160,9 +168,11 @@ def test_interrupt_ends_the_server(plus_path, free_port):
         process.send_signal(signal.SIGINT)
         _, log = process.communicate(timeout=20)
     assert process.returncode == 130
-    first, *rest = log.splitlines()
-    assert first == "unknown argument: --colour=blue"
-    assert re.fullmatch(r".* INFO Unloading servable version \{name: default version: 1\}", "\n".join(rest))
+    unknown, *events = log.splitlines()
+    assert unknown == "unknown argument: --colour=blue"
+    version = "servable version {name: default version: 1}"
+    told = [f"Successfully loaded {version}", f"Quiescing {version}", f"Done unloading {version}"]
+    assert [event.partition(" INFO ")[2] for event in events] == told
     assert_port_is_free(free_port)
 
 
@@ -189,7 +199,7 @@ def test_termination_waits_for_the_request_in_flight(zoo_path, free_port):
     assert_port_is_free(free_port)
 
 
-@pytest.mark.parametrize("delay", [0.15, 0.6, 2.0])
+@pytest.mark.parametrize("delay", [0.4, 0.8, 2.0])
 def test_interrupt_while_starting_is_quiet(delay, plus_path, free_port):
     with started(f"--port={free_port}", f"--model_base_path={plus_path}") as process:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,8 +1,11 @@
 """The command line, parsed."""
 
+import dataclasses
+import os
+
 import pytest
 
-from serving.flags import FlagError, Options, parse
+from serving.flags import FlagError, Options, parse, usage, warn
 
 SPELLINGS = {
     "equals": (["--port=1"], {"port": 1}),
@@ -30,16 +33,76 @@ def test_unknown_arguments_are_kept_apart():
     assert command_line.options.port == 2
 
 
-@pytest.mark.parametrize("argument", ["--port=-1", "--port=", "--port=1.5", "--grpc_max_threads=0"])
+@pytest.mark.parametrize(
+    "argument", ["--port=-1", "--port=", "--port=1.5", "--grpc_max_threads=0", "--max_num_load_retries=-1"]
+)
 def test_value_that_does_not_fit_is_refused(argument):
     with pytest.raises(FlagError) as caught:
         parse([argument])
     assert str(caught.value).startswith(f"{argument} ")
 
 
+def test_flag_without_effect_is_taken_and_told(capsys):
+    command_line = parse(["--flush_filesystem_caches=false", "--mixed_precision", "bfloat16", "--port=2"])
+    assert command_line.options == Options(port=2)
+    assert command_line.ignored == ["flush_filesystem_caches", "mixed_precision"]
+    warn(command_line)
+    assert capsys.readouterr().err == (
+        "--flush_filesystem_caches has no effect in this server\n--mixed_precision has no effect in this server\n"
+    )
+
+
+def test_flag_without_effect_must_parse():
+    with pytest.raises(FlagError, match="--per_process_gpu_memory_fraction=half does not parse; it takes a number"):
+        parse(["--per_process_gpu_memory_fraction=half"])
+
+
+def test_every_flag_is_in_the_usage():
+    text = usage()
+    for field in dataclasses.fields(Options):
+        assert f"\n  --{field.name}=" in text
+
+
+DEFAULTS = {  # model_servers/server.h and main.cc
+    "port": 8500,
+    "grpc_socket_path": "",
+    "rest_api_port": 0,
+    "model_name": "default",
+    "model_base_path": "",
+    "model_config_file": "",
+    "model_config_file_poll_wait_seconds": 0,
+    "file_system_poll_wait_seconds": 1,
+    "allow_version_labels_for_unavailable_models": False,
+    "max_num_load_retries": 5,
+    "load_retry_interval_micros": 60 * 1000 * 1000,
+    "num_load_threads": 0,
+    "num_unload_threads": 0,
+    "saved_model_tags": "serve",
+    "enable_model_warmup": True,
+    "num_request_iterations_for_warmup": 0,
+    "enable_signature_method_name_check": False,
+    "tensorflow_session_parallelism": 0,
+    "tensorflow_intra_op_parallelism": 0,
+    "tensorflow_inter_op_parallelism": 0,
+    "tensorflow_session_config_file": "",
+    "prefer_tflite_model": False,
+    "num_tflite_pools": os.cpu_count(),
+    "num_tflite_interpreters_per_pool": 1,
+    "enable_batching": False,
+    "batching_parameters_file": "",
+    "enable_per_model_batching_parameters": False,
+    "monitoring_config_file": "",
+    "rest_api_timeout_in_ms": 30000,
+    "rest_api_num_threads": 4 * os.cpu_count(),
+    "rest_api_enable_cors_support": False,
+    "grpc_max_threads": 4 * os.cpu_count(),
+    "grpc_channel_arguments": "",
+    "ssl_config_file": "",
+    "enable_grpc_healthcheck_service": False,
+    "enable_serialization_as_tensor_content": False,
+}
+OUR_OWN = {"host": "127.0.0.1", "enable_grpc_reflection": True}
+
+
 def test_defaults_are_those_of_tensorflow_serving():
-    options = Options()
-    assert (options.port, options.rest_api_port, options.model_name) == (8500, 0, "default")
-    assert (options.file_system_poll_wait_seconds, options.rest_api_timeout_in_ms) == (1, 30000)
-    assert options.enable_model_warmup is True
-    assert options.host == "127.0.0.1"
+    assert dataclasses.asdict(Options()) == DEFAULTS | OUR_OWN

@@ -35,7 +35,7 @@ def base_path(tmp_path, plus_one):
 
 @pytest.fixture
 def server(serve, base_path):
-    with serve(base_path, "plus", file_system_poll_wait_seconds=POLL) as running:
+    with serve(base_path, "plus", file_system_poll_wait_seconds=POLL, max_num_load_retries=0) as running:
         yield running
 
 
@@ -53,6 +53,17 @@ def publish(directory, base_path, version):
 def states(rest):
     listed = rest.get("/v1/models/plus").json()["model_version_status"]
     return {int(each["version"]): each["state"] for each in listed}
+
+
+def status(rest, version):
+    return rest.get(f"/v1/models/plus/versions/{version}").json()["model_version_status"][0]
+
+
+def wait_until(reached):
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_for_states(rest, wanted):
@@ -117,6 +128,37 @@ def test_version_that_failed_is_tried_again_when_it_comes_back(rest, base_path, 
     time.sleep(4 * POLL)
     publish(plus_two, base_path, 2)
     wait_for_states(rest, {2: "AVAILABLE", 1: "END"})
+
+
+def test_half_copied_version_is_tried_again_until_it_is_whole(serve, rest_client, base_path, plus_two):
+    options = {"file_system_poll_wait_seconds": POLL, "load_retry_interval_micros": 50_000, "max_num_load_retries": 400}
+    with serve(base_path, "plus", **options) as server, rest_client(server) as rest:
+        shutil.copytree(plus_two, base_path / "2", ignore=lambda folder, names: {"saved_model.pb"} & set(names))
+        wait_for_states(rest, {2: "LOADING", 1: "AVAILABLE"})
+        wait_until(lambda: status(rest, 2)["status"]["error_code"] == "NOT_FOUND")
+        assert rest.post(PREDICT, json={"instances": [0]}).json() == {"predictions": [1.0]}
+        shutil.copy(plus_two / "saved_model.pb", base_path / "2")
+        wait_for_states(rest, {2: "AVAILABLE", 1: "END"})
+        assert status(rest, 2)["status"] == {"error_code": "OK", "error_message": ""}
+
+
+def test_version_that_stays_broken_is_given_up(serve, rest_client, base_path, caplog):
+    options = {"file_system_poll_wait_seconds": POLL, "load_retry_interval_micros": 10_000, "max_num_load_retries": 2}
+    with serve(base_path, "plus", **options) as server, rest_client(server) as rest:
+        (base_path / "2").mkdir()
+        wait_for_states(rest, {2: "END", 1: "AVAILABLE"})
+        time.sleep(4 * POLL)
+    attempts = [each for each in caplog.messages if each.startswith("Loading servable: {name: plus version: 2} failed")]
+    assert len(attempts) == 3
+
+
+def test_version_that_is_taken_away_while_it_is_retried_is_forgotten(serve, rest_client, base_path):
+    options = {"file_system_poll_wait_seconds": POLL, "max_num_load_retries": 5}
+    with serve(base_path, "plus", **options) as server, rest_client(server) as rest:
+        (base_path / "2").mkdir()
+        wait_for_states(rest, {2: "LOADING", 1: "AVAILABLE"})
+        (base_path / "2").rmdir()
+        wait_for_states(rest, {2: "END", 1: "AVAILABLE"})
 
 
 def test_rollback_to_the_version_before(rest, base_path, plus_two):

@@ -41,27 +41,56 @@ def predict_log(predict_request):
     return make
 
 
+def add_example(request):
+    request.input.example_list.examples.add().features.feature["x"].float_list.value.append(1)
+
+
 def classify_log(signature):
     log = prediction_log_pb2.PredictionLog()
-    request = log.classify_log.request
-    request.model_spec.signature_name = signature
-    request.input.example_list.examples.add().features.feature["x"].float_list.value.append(1)
+    log.classify_log.request.model_spec.signature_name = signature
+    add_example(log.classify_log.request)
+    return log
+
+
+def regress_log(signature):
+    log = prediction_log_pb2.PredictionLog()
+    log.regress_log.request.model_spec.signature_name = signature
+    add_example(log.regress_log.request)
+    return log
+
+
+def multi_inference_log(*methods):
+    log = prediction_log_pb2.PredictionLog()
+    for method in methods:
+        spec = {"name": "zoo", "signature_name": method}
+        log.multi_inference_log.request.tasks.add(method_name=f"tensorflow/serving/{method}", model_spec=spec)
+    add_example(log.multi_inference_log.request)
     return log
 
 
 def failure(serve, base_path):
     with pytest.raises(ServingError) as caught, serve(base_path):
         pass
-    assert caught.value.message.startswith(f"Version 1 under --model_base_path={base_path} failed to load: ")
-    return caught.value.code.name, caught.value.message.partition("failed to load: ")[2]
+    assert caught.value.code.name == "UNKNOWN"
+    head, tail = "1 servable(s) did not become available: {{{name: zoo version: 1} due to error: ", "}, }"
+    assert caught.value.message.startswith(head)
+    assert caught.value.message.endswith(tail)
+    return caught.value.message[len(head) : -len(tail)]
 
 
 def test_warm_up_runs_before_the_version_serves(serve, base_path, write_log, predict_log):
-    write_log(predict_log(x=np.float32([1])), classify_log("classify"), predict_log("slow", n=np.int64(3)))
-    with serve(base_path) as server:
+    write_log(
+        predict_log(x=np.float32([1])),
+        classify_log("classify"),
+        regress_log("regress"),
+        multi_inference_log("classify", "regress"),
+        predict_log("slow", n=np.int64(3)),
+    )
+    with serve(base_path, num_request_iterations_for_warmup=2) as server:
         assert server.rest_port
 
 
+NAMED_PICK = {"name": "zoo", "signature_name": "pick"}
 FAILING = {
     "predict": (
         lambda predict_log: predict_log("pairs", x=np.float32([1])),
@@ -80,9 +109,19 @@ FAILING = {
         "No signature was found with the name: s",
     ),
     "regress": (
-        lambda predict_log: prediction_log_pb2.PredictionLog(regress_log={}),
+        lambda predict_log: prediction_log_pb2.PredictionLog(regress_log={"request": {"model_spec": NAMED_PICK}}),
+        "INVALID_ARGUMENT",
+        "Expected one input Tensor.",
+    ),
+    "multi-inference": (
+        lambda predict_log: prediction_log_pb2.PredictionLog(multi_inference_log={"request": {"tasks": [{}]}}),
+        "INVALID_ARGUMENT",
+        "Found ModelSpec with an empty model name.",
+    ),
+    "session-run": (
+        lambda predict_log: prediction_log_pb2.PredictionLog(session_run_log={}),
         "UNIMPLEMENTED",
-        "Unsupported log_type for warmup: 3",
+        "Unsupported log_type for warmup: 5",
     ),
     "no-log-type": (
         lambda predict_log: prediction_log_pb2.PredictionLog(),
@@ -100,23 +139,22 @@ FAILING = {
 @pytest.mark.parametrize(("make_log", "code", "message"), FAILING.values(), ids=FAILING)
 def test_failing_request_fails_the_load(serve, base_path, write_log, predict_log, make_log, code, message):
     write_log(predict_log(x=np.float32([1])), make_log(predict_log))
-    assert failure(serve, base_path) == (code, message)
+    assert failure(serve, base_path) == f"{code}: {message}"
 
 
 def test_file_that_holds_no_records_fails_the_load(serve, base_path, write_log):
     write_log().write_bytes(b"these are not records, but long enough")
     assert failure(serve, base_path) == (
-        "DATA_LOSS",
-        "corrupted record at 0 (Is this even a TFRecord file?). Please verify your warmup data is in TFRecord format.",
+        "DATA_LOSS: corrupted record at 0 (Is this even a TFRecord file?). "
+        "Please verify your warmup data is in TFRecord format."
     )
 
 
 def test_more_than_a_thousand_records_fail_the_load(serve, base_path, write_log, predict_log):
     write_log(*[predict_log(x=np.float32([1]))] * 1001)
     assert failure(serve, base_path) == (
-        "INVALID_ARGUMENT",
-        "Number of warmup records exceeds the maximum (1000) at "
-        "<model_base_path>/1/assets.extra/tf_serving_warmup_requests",
+        "INVALID_ARGUMENT: Number of warmup records exceeds the maximum (1000) at "
+        "<model_base_path>/1/assets.extra/tf_serving_warmup_requests"
     )
 
 

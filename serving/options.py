@@ -1,0 +1,87 @@
+"""What the server may be told: the flags of tensorflow_model_server, with its defaults, and a few of our own."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_NUM_CPUS = os.cpu_count() or 1
+_MOST_THREADS = 10_000
+
+IGNORED: dict[str, type] = {
+    "flush_filesystem_caches": bool,
+    "remove_unused_fields_from_bundle_metagraph": bool,
+    "per_process_gpu_memory_fraction": float,
+    "mixed_precision": str,
+    "thread_pool_factory_config_file": str,
+    "platform_config_file": str,
+    "use_alts_credentials": bool,
+    "skip_initialize_tpu": bool,
+    "xla_cpu_compilation_enabled": bool,
+    "xla_gpu_compilation_enabled": bool,
+}
+"""Flags that tensorflow_model_server takes and that mean nothing here, with the types of their values."""
+
+
+def _flag(default: T, meaning: str, least: int | None = None, most: int | None = None) -> T:
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "least": least, "most": most})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the server is told on its command line."""
+
+    port: int = _flag(8500, "TCP port of the gRPC API; 0 turns it off.", 0, 65535)
+    grpc_socket_path: str = _flag("", "UNIX socket on which the gRPC API listens too.")
+    rest_api_port: int = _flag(0, "TCP port of the REST API; 0 turns it off.", 0, 65535)
+    host: str = _flag("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
+
+    model_name: str = _flag("default", "Name under which clients ask for the model.")
+    model_base_path: str = _flag("", "Directory with a numbered subdirectory for each version of the model.")
+    model_config_file: str = _flag("", "Text file with a ModelServerConfig, in place of --model_name.")
+    model_config_file_poll_wait_seconds: float = _flag(0, "Seconds between looks at that file; 0 looks once.")
+    file_system_poll_wait_seconds: float = _flag(
+        1, "Seconds between looks for new versions; 0 looks once, a negative number never."
+    )
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        False, "Whether a label that is not in use may stand for a version that is not available yet."
+    )
+    max_num_load_retries: int = _flag(5, "How often a version that failed to load is tried again.", 0)
+    load_retry_interval_micros: int = _flag(60_000_000, "Microseconds before it is tried again.")
+    num_load_threads: int = _flag(0, "Versions that are loaded at once after the start; 0 stands for 1.", 0)
+    num_unload_threads: int = _flag(0, "Versions that are unloaded at once; 0 stands for 1.", 0)
+    saved_model_tags: str = _flag("serve", "Tags, with commas between, of the graph to load.")
+    enable_model_warmup: bool = _flag(True, "Whether to replay a version's warm-up requests before it serves.")
+    num_request_iterations_for_warmup: int = _flag(0, "How often each is replayed; 0 stands for 1.")
+    enable_signature_method_name_check: bool = _flag(
+        False, "Whether Classify and Regress refuse signatures that were exported for another method."
+    )
+
+    tensorflow_session_parallelism: int = _flag(0, "Threads of a session; 0 leaves it to TensorFlow.", 0)
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one operation; 0 leaves it to TensorFlow.", 0)
+    tensorflow_inter_op_parallelism: int = _flag(0, "Operations run at once; 0 leaves it to TensorFlow.", 0)
+    tensorflow_session_config_file: str = _flag("", "Text file with TensorFlow's ConfigProto.")
+    prefer_tflite_model: bool = _flag(False, "Whether to run model.tflite where a version's directory has one.")
+    num_tflite_pools: int = _flag(_NUM_CPUS, "Pools of interpreters of a TFLite model.", 1)
+    num_tflite_interpreters_per_pool: int = _flag(1, "Interpreters of a pool: runs at once are their product.", 1)
+
+    enable_batching: bool = _flag(False, "Whether to run the requests of several clients together.")
+    batching_parameters_file: str = _flag("", "Text file with BatchingParameters.")
+    enable_per_model_batching_parameters: bool = _flag(
+        False, "Whether a version's own batching_params.pbtxt says how it is batched, if at all."
+    )
+    monitoring_config_file: str = _flag("", "Text file with a MonitoringConfig.")
+
+    rest_api_timeout_in_ms: int = _flag(30000, "Time that a REST request may take to run.", 1)
+    rest_api_num_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer REST requests.", 1, _MOST_THREADS)
+    rest_api_enable_cors_support: bool = _flag(False, "Whether pages of other origins may use the REST API.")
+    grpc_max_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer gRPC requests.", 1, _MOST_THREADS)
+    grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")
+    ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
+    enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
+    enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")
+    enable_serialization_as_tensor_content: bool = _flag(
+        False, "Whether gRPC answers hold tensor_content in place of float_val and its like."
+    )
