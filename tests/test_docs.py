@@ -1,0 +1,27 @@
+"""What the documents name exists."""
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_every_test_that_a_document_names_is_there():
+    named = []
+    for path in (ROOT / "docs").glob("*.md"):
+        for file, name in re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)::(test_\w+)`", path.read_text()):
+            (found,) = [*ROOT.glob(f"tests/{file}"), *ROOT.glob(f"tests/*/{file}")]
+            assert f"def {name}(" in found.read_text(), f"{path.name} names {file}::{name}"
+            named.append(name)
+    assert named
+    assert (
+        ROOT.joinpath("docs/keras_fit.md").read_text().count("::test_")
+        == len([line for line in ROOT.joinpath("docs/keras_fit.md").read_text().splitlines() if line.startswith("| ")])
+        - 1
+    )
+
+
+def test_links_between_documents_lead_somewhere():
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
