@@ -145,7 +145,7 @@ def torch_steps() -> Step:
 def table(costs: dict[str, list[Cost]]) -> str:
     """A line a candidate."""
     lines = [
-        "| | images/s | CPU seconds a step | trainer's images/s over these | at least | | trainer's CPU time over this |",
+        "| | images/s | CPU seconds a step | trainer's images/s over these | at least | | its CPU time over this |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, own in costs.items():
