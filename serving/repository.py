@@ -52,10 +52,10 @@ class Repository:
 
     def start(self, configs: Sequence[ModelConfig]) -> None:
         """Loads what is configured and keeps to it. Raises ServingError where a model has no version that loads."""
-        self._configure(configs)
+        names = self._configure(configs)
         self._manager.start()
         if self._options.poll_wait_seconds >= 0:
-            self._wait_until_available([each.name for each in configs], "servable")
+            self._wait_until_available(names, "servable")
         self._load_limit = max(1, self._options.num_load_threads)
 
     def reload(self, configs: Sequence[ModelConfig], is_awaited: Callable[[], bool] = lambda: True) -> None:
@@ -64,9 +64,7 @@ class Repository:
         Raises:
             ServingError: The configuration can't be followed and nothing has changed; or a new model can't be loaded.
         """
-        known = {each.name for each in self._configs}
-        self._configure(configs)
-        self._wait_until_available([each.name for each in configs if each.name not in known], "model", is_awaited)
+        self._wait_until_available(self._configure(configs), "model", is_awaited)
 
     def stop(self, timeout: float = 0) -> bool:
         """Unloads everything, giving requests in flight so many seconds. Returns whether all ended."""
@@ -103,8 +101,10 @@ class Repository:
         """Calls a function, which must not wait, soon after models have come or gone."""
         self._listeners.append(listener)
 
-    def _configure(self, configs: Sequence[ModelConfig]) -> None:
+    def _configure(self, configs: Sequence[ModelConfig]) -> list[str]:
+        """Takes a configuration over. Returns the names of the models that are new."""
         with self._configuring:
+            before = {each.name for each in self._configs}
             check_platforms(configs, self._configs)
             self._labels = assign_labels(
                 configs, self._labels, self._is_available, self._options.allow_labels_for_unavailable
@@ -116,6 +116,7 @@ class Repository:
                 self._configs = tuple(configs)
             if self._options.poll_wait_seconds >= 0:
                 self._poll()
+            return [each.name for each in configs if each.name not in before]
 
     def _is_available(self, name: str, version: int) -> bool:
         return name in self._models and self._models[name].is_available(version)

@@ -135,6 +135,19 @@ def _save_plus(directory, number):
     tf.saved_model.save(module, str(directory), module.add)
 
 
+class Counting(tf.Module):
+    """Says how often it was run."""
+
+    def __init__(self):
+        self.runs = tf.Variable(0, dtype=tf.int64)
+
+    @tf.function(input_signature=[FLOATS])
+    def count(self, x):
+        return {"runs": tf.fill(tf.shape(x), self.runs.assign_add(1))}
+
+    slow = Zoo.slow
+
+
 @contextlib.contextmanager
 def _serve(base_path, name="zoo", **options):
     options = {"max_num_load_retries": 0, **options}
@@ -246,6 +259,14 @@ def example():
 def zoo_path(tmp_path_factory):
     base_path = tmp_path_factory.mktemp("zoo")
     _save_zoo(base_path / "00000123")
+    return base_path
+
+
+@pytest.fixture(scope="session")
+def counting_path(tmp_path_factory):
+    base_path = tmp_path_factory.mktemp("counting")
+    counting = Counting()
+    tf.saved_model.save(counting, str(base_path / "1"), {"count": counting.count, "slow": counting.slow})
     return base_path
 
 

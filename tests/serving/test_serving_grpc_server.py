@@ -1,0 +1,135 @@
+"""The gRPC server around the methods: where it listens, what else it answers, what it does not run."""
+
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from serving.errors import ServingError
+from serving.grpc_server import parse_channel_arguments
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+ONE = np.float32([1])
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_unix_socket_answers_as_the_port_does(serve, grpc_stubs, predict_request, zoo_path, tmp_path):
+    path = tmp_path / "grpc.sock"
+    with serve(zoo_path, grpc_socket_path=str(path)) as server:
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            assert list(stub.Predict(predict_request(x=ONE)).outputs["y"].float_val) == [2.5]
+        with grpc_stubs(server) as stubs:
+            assert list(stubs.prediction.Predict(predict_request(x=ONE)).outputs["y"].float_val) == [2.5]
+
+
+def test_channel_arguments_are_parsed():
+    assert parse_channel_arguments("grpc.so_reuseport=1,grpc.primary_user_agent=me,grpc.x=-5,") == {
+        "grpc.so_reuseport": 1,
+        "grpc.primary_user_agent": "me",
+        "grpc.x": -5,
+    }
+    with pytest.raises(ServingError, match="it takes key=value,key=value"):
+        parse_channel_arguments("grpc.so_reuseport")
+
+
+def test_channel_arguments_reach_the_server(serve, grpc_stubs, predict_request, status_of, zoo_path):
+    with (
+        serve(zoo_path, grpc_channel_arguments="grpc.max_receive_message_length=1000") as server,
+        grpc_stubs(server) as stubs,
+    ):
+        large = predict_request(x=np.zeros(1000, np.float32))
+        assert status_of(stubs.prediction.Predict, large)[0] == "RESOURCE_EXHAUSTED"
+        assert list(stubs.prediction.Predict(predict_request(x=ONE)).outputs["y"].float_val) == [2.5]
+
+
+def test_answers_as_tensor_content(serve, grpc_stubs, predict_request, zoo_path):
+    with serve(zoo_path, enable_serialization_as_tensor_content=True) as server, grpc_stubs(server) as stubs:
+        floats = stubs.prediction.Predict(predict_request(x=np.float32([1, 4]))).outputs["y"]
+        assert floats.tensor_content == np.float32([2.5, 4]).tobytes()
+        assert list(floats.float_val) == []
+        text = stubs.prediction.Predict(predict_request("only_text", s=np.array([b"a"], object))).outputs["text"]
+        assert list(text.string_val) == [b"a!"]
+
+
+def test_request_that_its_client_cancelled_is_not_run(serve, grpc_stubs, predict_request, tmp_path, counting_path):
+    with serve(counting_path, "counting", grpc_max_threads=1) as server, grpc_stubs(server) as stubs:
+        slow = stubs.prediction.Predict.future(predict_request("slow", model="counting", n=np.int64(100_000)))
+        waiting = stubs.prediction.Predict.future(predict_request("count", model="counting", x=ONE))
+        time.sleep(0.1)
+        assert not slow.done(), "the run was too short to prove anything"
+        waiting.cancel()
+        slow.result(timeout=60)
+        answer = stubs.prediction.Predict(predict_request("count", model="counting", x=ONE))
+        assert list(answer.outputs["runs"].int64_val) == [1]
+
+
+def test_reflection_names_the_services(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        ask = reflection_pb2.ServerReflectionRequest
+        symbol = "tensorflow.serving.PredictionService"
+        listed, described = stub.ServerReflectionInfo(iter([ask(list_services=""), ask(file_containing_symbol=symbol)]))
+    names = {each.name for each in listed.list_services_response.service}
+    assert names >= {symbol, "tensorflow.serving.ModelService"}
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(each)
+        for each in described.file_descriptor_response.file_descriptor_proto
+    ]
+    methods = {method.name for file in files for service in file.service for method in service.method}
+    assert methods == {"Predict", "Classify", "Regress", "MultiInference", "GetModelMetadata"}
+
+
+def test_reflection_can_be_turned_off(serve, zoo_path):
+    with (
+        serve(zoo_path, enable_grpc_reflection=False) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([]))
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def check_health(channel, service=""):
+    request = health_pb2.HealthCheckRequest(service=service)
+    return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
+
+
+def test_health_is_that_of_the_models(serve, save_plus, tmp_path):
+    save_plus(tmp_path / "1", 1)
+    options = {"file_system_poll_wait_seconds": 0.05, "enable_grpc_healthcheck_service": True}
+    with (
+        serve(tmp_path, "plus", **options) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        for service in ("", "PredictionService", "tensorflow.serving.PredictionService", "plus"):
+            assert check_health(channel, service) == SERVING
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="plus"), timeout=20)
+        assert next(watched).status == SERVING
+        (tmp_path / "1").rename(tmp_path / "gone")
+        assert next(watched).status == NOT_SERVING
+        assert check_health(channel) == NOT_SERVING
+        (tmp_path / "gone").rename(tmp_path / "1")
+        assert next(watched).status == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            check_health(channel, "unknown")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert next(watched).status == NOT_SERVING
+        watched.cancel()  # a stream that stays open would keep the server for its time of grace
+        stopping.join()
+
+
+def test_health_is_off_unless_asked_for(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel, pytest.raises(grpc.RpcError) as caught:
+        check_health(channel)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
