@@ -1,16 +1,14 @@
 """Which models to serve: ModelServerConfig, from a text file or from a request (server_core.cc)."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.errors import Code, ServingError, invalid_argument
+from serving.errors import invalid_argument
+from serving.protos import read_text
 from serving.storage import All, Latest, Policy, Specific
 
 PLATFORM = "tensorflow"  # the only one there is
@@ -29,22 +27,7 @@ class ModelConfig:
 
 def read(path: str) -> list[ModelConfig]:
     """The models in a file. Raises ServingError where it can't be read or followed."""
-    return decode(read_text_message(path, model_server_config_pb2.ModelServerConfig()))
-
-
-def read_text_message(path: str, message: Message) -> Any:
-    """Fills a message from a file of protobuf text. Raises ServingError where there is none or it doesn't parse."""
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.UNKNOWN
-        raise ServingError(code, f"{path}; {error.strerror}") from error
-    try:
-        return text_format.Parse(text, message)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        # The line that protobuf's C++ parser logs, which scripts look for.
-        print(f"Error parsing text-format {message.DESCRIPTOR.full_name}: {error}", file=sys.stderr)
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
+    return decode(read_text(path, model_server_config_pb2.ModelServerConfig))
 
 
 def decode(message: Any) -> list[ModelConfig]:

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
 from serving.errors import Code, ServingError, invalid_argument
 from serving.health import Health
 from serving.options import Options
+from serving.protos import SSLConfig, read_text
 from serving.rpc import ModelServicer, PredictionServicer
 from serving.service import Service
 
@@ -60,20 +61,38 @@ def parse_channel_arguments(text: str) -> dict[str, str | int]:
     return arguments
 
 
-def listen(server: grpc.Server, bound: socket.socket) -> int:
+def make_credentials(path: str) -> grpc.ServerCredentials | None:
+    """What an SSLConfig in a file asks for; nothing where there is no path."""
+    if not path:
+        return None
+    config = read_text(path, SSLConfig)
+    try:
+        return grpc.ssl_server_credentials(
+            [(config.server_key.encode(), config.server_cert.encode())],
+            root_certificates=config.custom_ca.encode() or None,
+            require_client_auth=config.client_verify,
+        )
+    except ValueError as error:
+        raise invalid_argument(f"--ssl_config_file={path}: {error}") from error
+
+
+def listen(server: grpc.Server, bound: socket.socket, credentials: grpc.ServerCredentials | None) -> int:
     """Adds the address of a bound socket, which is closed, as gRPC takes only addresses. Returns the port."""
     host, port = bound.getsockname()[:2]
     bound.close()
     address = f"[{host}]" if ":" in host else host
-    try:
-        return server.add_insecure_port(f"{address}:{port}")
-    except RuntimeError as error:
-        raise ServingError(Code.UNAVAILABLE, f"Cannot listen on --port={port}: {error}") from error
+    return _add_port(server, f"{address}:{port}", credentials, f"--port={port}")
 
 
-def listen_on_path(server: grpc.Server, path: str) -> None:
+def listen_on_path(server: grpc.Server, path: str, credentials: grpc.ServerCredentials | None) -> None:
     """Adds a UNIX socket."""
+    _add_port(server, f"unix:{Path(path).absolute()}", credentials, f"--grpc_socket_path={path}")
+
+
+def _add_port(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None, flag: str) -> int:
     try:
-        server.add_insecure_port(f"unix:{Path(path).absolute()}")
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise ServingError(Code.UNAVAILABLE, f"Cannot listen on --grpc_socket_path={path}: {error}") from error
+        raise ServingError(Code.UNAVAILABLE, f"Cannot listen on {flag}: {error}") from error

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from serving import config_file, messages
 from serving.errors import Code, ServingError, invalid_argument, truncate
+from serving.metrics import GRPC, Caller
 from serving.request import PredictRequest
 from serving.service import Service
 from serving.signatures import Signature
@@ -37,6 +39,35 @@ def _answering_errors(method: Method) -> Method:
     return answer
 
 
+def _counted(method: Method) -> Method:
+    @functools.wraps(method)
+    def count(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        started, code, spec = time.perf_counter(), Code.INTERNAL, _asked(self._service, request)
+        try:
+            response = method(self, request, context)
+            code, spec = Code.OK, _answered(response)
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            caller = Caller(spec[0], method.__name__, GRPC, *spec[1:])
+            self._service.metrics.record_request(caller, code, time.perf_counter() - started)
+        return response
+
+    return count
+
+
+def _asked(service: Service, request: Any) -> tuple[str, ...]:
+    tasks = getattr(request, "tasks", ())
+    name = tasks[0].model_spec.name if tasks else getattr(request, "model_spec", None) and request.model_spec.name
+    return (name if name and service.knows(name) else "",)
+
+
+def _answered(response: Any) -> tuple[str, ...]:
+    spec = response.results[0].model_spec if hasattr(response, "results") else response.model_spec
+    return spec.name, str(spec.version.value), spec.signature_name
+
+
 def _limits(context: grpc.ServicerContext) -> dict[str, Any]:
     # A call without a deadline has billions of seconds left.
     remaining = context.time_remaining()
@@ -52,6 +83,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._as_content = as_content
 
     @_answering_errors
+    @_counted
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a signature on tensors."""
 
@@ -62,6 +94,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         return messages.encode_predict(prediction, self._as_content)
 
     @_answering_errors
+    @_counted
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a classify signature on tf.Examples."""
         spec = messages.decode_spec(request)
@@ -69,6 +102,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         return messages.encode_classify(self._service.classify(spec, examples, **_limits(context)))
 
     @_answering_errors
+    @_counted
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a regress signature on tf.Examples."""
         spec = messages.decode_spec(request)
@@ -76,6 +110,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         return messages.encode_regress(self._service.regress(spec, examples, **_limits(context)))
 
     @_answering_errors
+    @_counted
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs several classify and regress signatures on the same tf.Examples."""
         tasks = messages.decode_tasks(request)

@@ -15,7 +15,8 @@ from serving.config_file import ModelConfig
 from serving.errors import ServingError
 from serving.health import Health
 from serving.http_server import HttpServer
-from serving.loader import make_loader
+from serving.loader import Loader
+from serving.metrics import Metrics
 from serving.options import Options
 from serving.repository import Repository, RepositoryOptions
 from serving.rest import RestApplication
@@ -32,17 +33,20 @@ class Server:
     """A model server in this process; `with Server(options) as server:` starts and stops it.
 
     With `pick_free_ports` both transports are on, each at a port that the system picks; `grpc_port` and
-    `rest_port` say which (0 where a transport is off).
+    `rest_port` say which (0 where a transport is off). `metrics` holds what was counted.
     """
 
     def __init__(self, options: Options, pick_free_ports: bool = False) -> None:
         self._options = options
         self._pick_free_ports = pick_free_ports
-        self._repository = _make_repository(options)
-        self._service = Service(self._repository)
+        self.metrics = Metrics()
+        self._loader = Loader(options, self.metrics)
+        self._repository = _make_repository(options, self._loader)
+        self._service = Service(self._repository, self.metrics)
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
         self._grpc_threads = ThreadPoolExecutor(options.grpc_max_threads, "grpc")
         self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
+        self._credentials = grpc_server.make_credentials(options.ssl_config_file)
         self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health)
         self._http: HttpServer | None = None
         self._stopping = threading.Event()
@@ -89,6 +93,8 @@ class Server:
             self._http.stop()
         stopped.wait()
         ended = self._repository.stop(grace)
+        if ended:
+            self._loader.close()
         self._grpc_threads.shutdown(wait=ended)
         self._rest_threads.shutdown(wait=ended)
         return ended
@@ -129,9 +135,9 @@ class Server:
     def _open_grpc(self, bound: socket.socket | None) -> None:
         path = self._options.grpc_socket_path
         if bound is not None:
-            self.grpc_port = grpc_server.listen(self._grpc, bound)
+            self.grpc_port = grpc_server.listen(self._grpc, bound, self._credentials)
         if path:
-            grpc_server.listen_on_path(self._grpc, path)
+            grpc_server.listen_on_path(self._grpc, path, self._credentials)
         if bound is not None or path:
             self._grpc.start()
 
@@ -147,10 +153,8 @@ class Server:
                     logger.error("Could not follow --model_config_file: %s", complaint)
 
 
-def _make_repository(options: Options) -> Repository:
-    loading = Loading(
-        make_loader(options), options.max_num_load_retries, max(0, options.load_retry_interval_micros) / 1e6
-    )
+def _make_repository(options: Options, loader: Loader) -> Repository:
+    loading = Loading(loader, options.max_num_load_retries, max(0, options.load_retry_interval_micros) / 1e6)
     kept = RepositoryOptions(
         poll_wait_seconds=options.file_system_poll_wait_seconds,
         num_load_threads=options.num_load_threads,

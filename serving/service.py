@@ -1,7 +1,8 @@
 """What the server does for a caller, whichever transport brought the call: it knows no wire format."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from serving.classification import CLASSIFY
 from serving.config_file import ModelConfig
 from serving.errors import Code, ServingError, invalid_argument
 from serving.inference import infer, infer_one
+from serving.metrics import Metrics
 from serving.multi_inference import Task, bind_tasks
 from serving.regression import REGRESS
 from serving.repository import Repository
@@ -25,8 +27,9 @@ Cancelled = Callable[[], bool] | None
 class Service:
     """The methods of PredictionService and ModelService over the models in a repository. Timeouts are in seconds."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, metrics: Metrics) -> None:
         self._repository = repository
+        self.metrics = metrics
 
     def predict(
         self, spec: ModelSpec, decode: DecodePredict, timeout: float | None = None, cancelled: Cancelled = None
@@ -34,7 +37,11 @@ class Service:
         """Runs a signature. Decoding waits for the model, whose signatures say what the payload means."""
         with self._lease(spec) as lease:
             request = decode(lease.model.signatures)
-            outputs = lease.model.run(request.signature_name, request.inputs, request.output_names, timeout, cancelled)
+            self.metrics.record_examples(spec.name, _num_rows(request.inputs))
+            with self._measured(spec, "Predict"):
+                outputs = lease.model.run(
+                    request.signature_name, request.inputs, request.output_names, timeout, cancelled
+                )
             return Prediction(_answering(spec, lease, request.signature_name), outputs)
 
     def classify(
@@ -42,7 +49,9 @@ class Service:
     ) -> Classification:
         """Runs a classify signature on serialized tf.Examples."""
         with self._lease(spec) as lease:
-            classes, scores = infer_one(lease.model, CLASSIFY, spec.signature_name, examples, timeout, cancelled)
+            self.metrics.record_examples(spec.name, len(examples))
+            with self._measured(spec, "Classify"):
+                classes, scores = infer_one(lease.model, CLASSIFY, spec.signature_name, examples, timeout, cancelled)
             return Classification(_answering(spec, lease, spec.signature_name), classes, scores)
 
     def regress(
@@ -50,7 +59,9 @@ class Service:
     ) -> Regression:
         """Runs a regress signature on serialized tf.Examples."""
         with self._lease(spec) as lease:
-            values = infer_one(lease.model, REGRESS, spec.signature_name, examples, timeout, cancelled)
+            self.metrics.record_examples(spec.name, len(examples))
+            with self._measured(spec, "Regress"):
+                values = infer_one(lease.model, REGRESS, spec.signature_name, examples, timeout, cancelled)
             return Regression(_answering(spec, lease, spec.signature_name), values)
 
     def multi_inference(
@@ -61,9 +72,12 @@ class Service:
         cancelled: Cancelled = None,
     ) -> list[Classification | Regression]:
         """Classifies and regresses the same serialized tf.Examples, in one run."""
-        with self._lease(tasks[0].spec if tasks else ModelSpec("")) as lease:
+        first = tasks[0].spec if tasks else ModelSpec("")
+        with self._lease(first) as lease:
             bound = bind_tasks(lease.model, tasks)
-            answers = infer(lease.model, bound, examples, timeout, cancelled)
+            self.metrics.record_examples(first.name, len(examples))
+            with self._measured(first, "MultiInference"):
+                answers = infer(lease.model, bound, examples, timeout, cancelled)
             specs = [_answering(task.spec, lease, task.spec.signature_name) for task in tasks]
             return [
                 Classification(spec, *answer) if method is CLASSIFY else Regression(spec, answer)
@@ -90,6 +104,16 @@ class Service:
         """Serves other models, and returns when the new ones have a version that answers."""
         self._repository.reload(configs, (lambda: not cancelled()) if cancelled else (lambda: True))
 
+    def knows(self, name: str) -> bool:
+        """Whether there is, or was, a model of this name."""
+        return bool(self._repository.statuses(name))
+
+    @contextmanager
+    def _measured(self, spec: ModelSpec, method: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.metrics.record_run(spec.name, method, time.perf_counter() - started)
+
     def _lease(self, spec: ModelSpec) -> AbstractContextManager[Lease]:
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
@@ -98,3 +122,7 @@ class Service:
 
 def _answering(spec: ModelSpec, lease: Lease, signature_name: str) -> ModelSpec:
     return replace(spec, version=lease.version, signature_name=signature_name or DEFAULT_SIGNATURE)
+
+
+def _num_rows(inputs: Mapping[str, np.ndarray]) -> int:
+    return max((len(array) for array in inputs.values() if array.ndim), default=1)

@@ -24,15 +24,15 @@ MOST_RECORDS = 1000
 _METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
-def warm_up(model: Model, directory: Path, num_iterations: int = 1) -> None:
-    """Replays the warm-up requests of a version, if it has any, so many times each.
+def warm_up(model: Model, directory: Path, num_iterations: int = 1) -> int:
+    """Replays the warm-up requests of a version, if it has any, so many times each. Returns how many there are.
 
     Raises:
         ServingError: A request can't be read or fails; the version is not to be served then.
     """
     path = directory / WARMUP_FILE
     if not path.is_file():
-        return
+        return 0
     count = 0
     for count, record in enumerate(_records(path), start=1):
         if count > MOST_RECORDS:
@@ -41,6 +41,7 @@ def warm_up(model: Model, directory: Path, num_iterations: int = 1) -> None:
         for _ in range(num_iterations):
             _replay(model, log)
     logger.info("Finished reading warmup data for model at %s. Number of warmup records read: %d.", path, count)
+    return count
 
 
 def _records(path: Path) -> Iterator[bytes]:

@@ -117,11 +117,6 @@ def test_config_file_that_does_not_parse(tmp_path):
     assert "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:" in answer.stderr
 
 
-def test_config_file_that_is_missing(tmp_path):
-    path = tmp_path / "models.config"
-    assert_start_up_fails(run(f"--model_config_file={path}"), f"NOT_FOUND: {path}; No such file or directory")
-
-
 def test_ports_stay_closed_until_there_is_a_model(tmp_path, plus_path, free_port):
     base_path = tmp_path / "later"
     with started(f"--port={free_port}", f"--model_base_path={base_path}") as process:

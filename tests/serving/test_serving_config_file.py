@@ -67,6 +67,13 @@ def test_empty_file_serves_nothing(tmp_path):
     assert read(str(path)) == []
 
 
+def test_missing_file(tmp_path):
+    path = tmp_path / "models.config"
+    with pytest.raises(ServingError) as caught:
+        read(str(path))
+    assert str(caught.value) == f"NOT_FOUND: {path}; No such file or directory"
+
+
 REFUSED = {
     "no-platform": (
         models(MODEL),

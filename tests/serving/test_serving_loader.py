@@ -1,0 +1,126 @@
+"""How versions are loaded: what the flags for sessions, batching and metrics do."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from serving.errors import ServingError
+from serving.loader import Loader, make_session_config
+from serving.metrics import Caller, Metrics
+from serving.options import Options
+from serving.server import Server
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+ONE = np.float32([1])
+
+PARALLELISM = {
+    "default": ({}, (0, 0)),
+    "session": ({"tensorflow_session_parallelism": 3}, (3, 3)),
+    "operations": ({"tensorflow_intra_op_parallelism": 2}, (2, 0)),
+    "both": ({"tensorflow_intra_op_parallelism": 2, "tensorflow_inter_op_parallelism": 4}, (2, 4)),
+}
+
+
+@pytest.mark.parametrize(("flags", "threads"), PARALLELISM.values(), ids=PARALLELISM)
+def test_session_parallelism(flags, threads):
+    config = make_session_config(Options(**flags))
+    assert (config.intra_op_parallelism_threads, config.inter_op_parallelism_threads) == threads
+
+
+def test_flags_go_before_the_session_config_file(tmp_path):
+    path = tmp_path / "session.config"
+    path.write_text("inter_op_parallelism_threads: 7 log_device_placement: true")
+    config = make_session_config(Options(tensorflow_session_config_file=str(path)))
+    assert (config.inter_op_parallelism_threads, config.log_device_placement) == (7, True)
+    flags = {"tensorflow_session_config_file": str(path), "tensorflow_session_parallelism": 1}
+    config = make_session_config(Options(**flags))
+    assert (config.inter_op_parallelism_threads, config.log_device_placement) == (1, True)
+
+
+@pytest.mark.parametrize("flag", ["tensorflow_session_config_file", "batching_parameters_file"])
+def test_file_that_does_not_parse(tmp_path, flag):
+    path = tmp_path / "parameters"
+    path.write_text("no_such_field: 1")
+    with pytest.raises(ServingError, match=f"^INVALID_ARGUMENT: Invalid protobuf file: '{path}'$"):
+        Loader(Options(enable_batching=True, **{flag: str(path)}), Metrics())
+
+
+@pytest.fixture
+def batching_file(tmp_path):
+    path = tmp_path / "batching.config"
+    path.write_text(
+        "max_batch_size { value: 4 } batch_timeout_micros { value: 10000000 } allowed_batch_sizes: 4 "
+        "num_batch_threads { value: 1 }"
+    )
+    return str(path)
+
+
+def counted(server, name):
+    return getattr(server.metrics, name).values()
+
+
+def test_requests_run_together(serve, grpc_stubs, predict_request, zoo_path, batching_file):
+    options = {"enable_batching": True, "batching_parameters_file": batching_file}
+    with (
+        serve(zoo_path, **options) as server,
+        grpc_stubs(server) as stubs,
+        ThreadPoolExecutor(4) as clients,
+    ):
+        # A batch waits ten seconds for company, so these are answered soon only if they become one.
+        requests = [predict_request(x=np.float32([number])) for number in range(4)]
+        answers = list(clients.map(lambda each: stubs.prediction.Predict(each, timeout=8), requests))
+        assert [list(each.outputs["y"].float_val) for each in answers] == [[2], [2.5], [3], [3.5]]
+        assert counted(server, "wrapped_runs") == {(): 1}
+
+
+def test_request_larger_than_a_batch(serve, grpc_stubs, predict_request, status_of, zoo_path, batching_file):
+    options = {"enable_batching": True, "batching_parameters_file": batching_file}
+    with serve(zoo_path, **options) as server, grpc_stubs(server) as stubs:
+        request = predict_request(x=np.zeros(5, np.float32))
+        assert status_of(stubs.prediction.Predict, request) == (
+            "INVALID_ARGUMENT",
+            "Task size 5 is larger than maximum input batch size 4",
+        )
+
+
+@pytest.mark.parametrize(("has_file", "num_batches"), [(True, 1), (False, 0)], ids=["with-file", "without"])
+def test_version_says_itself_how_it_is_batched(
+    serve, grpc_stubs, predict_request, zoo_path, tmp_path, has_file, num_batches
+):
+    shutil.copytree(zoo_path, tmp_path / "models")
+    if has_file:
+        (tmp_path / "models" / "00000123" / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }")
+    options = {"enable_batching": True, "enable_per_model_batching_parameters": True}
+    with serve(tmp_path / "models", **options) as server, grpc_stubs(server) as stubs:
+        answer = stubs.prediction.Predict(predict_request(x=ONE))
+        assert list(answer.outputs["y"].float_val) == [2.5]
+        assert sum(counted(server, "wrapped_runs").values()) == num_batches
+
+
+def test_requests_are_counted(serve, grpc_stubs, predict_request, status_of, zoo_path):
+    with serve(zoo_path) as server, grpc_stubs(server) as stubs:
+        for _ in range(2):
+            stubs.prediction.Predict(predict_request(x=np.float32([1, 2, 3])))
+        status_of(stubs.prediction.Predict, predict_request("s", x=ONE))
+        status_of(stubs.prediction.Predict, predict_request(model="made-up", x=ONE))
+        answered = Caller("zoo", "Predict", "GRPC", "123", "serving_default")
+        assert counted(server, "request_count") == {
+            (*answered, "OK"): 2,
+            (*Caller("zoo", "Predict", "GRPC"), "FAILED_PRECONDITION"): 1,
+            # Names that clients make up are not kept: each would take memory for ever.
+            (*Caller("", "Predict", "GRPC"), "NOT_FOUND"): 1,
+        }
+        assert sum(counted(server, "request_latency")[answered].counts) == 2
+        assert counted(server, "example_count_total") == {("zoo",): 6 + 1}
+        assert counted(server, "load_attempts") == {(str(zoo_path / "00000123"), "success"): 1}
+
+
+def test_failed_load_is_counted(tmp_path):
+    (tmp_path / "1").mkdir()
+    server = Server(Options(model_base_path=str(tmp_path), max_num_load_retries=0), pick_free_ports=True)
+    with pytest.raises(ServingError):
+        server.start()
+    assert counted(server, "load_attempts") == {(str(tmp_path / "1"), "fail"): 1}
