@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -95,6 +96,9 @@ def _start(options: Options) -> Server:
 
         tf.config.list_physical_devices()  # looks for accelerators, and complains, here rather than later
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # What is imported by now stays: to look through it for garbage would hold all requests up for 0.2 s each time.
+    gc.collect()
+    gc.freeze()
     server = Server(options)
     server.start()
     return server

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.errors import Code, ServingError
+from serving.memory import give_back
 from serving.model import Model
 
 logger = logging.getLogger("serving")
@@ -222,6 +223,7 @@ class ModelVersions:
         entry.model.close()
         logger.info("Done unloading servable version {name: %s version: %d}", self.name, entry.status.version)
         self._end(entry)
+        give_back()
 
     def _end(self, entry: _Version) -> None:
         with self._changed:
