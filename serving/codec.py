@@ -8,8 +8,9 @@ import numpy as np
 
 from serving.errors import ServingError, invalid_argument
 from serving.instances import decode_rows
+from serving.json_numbers import SMALLEST_BODY, Numbers, read_numbers
 from serving.json_tensors import decode_tensor, encode_tensor, is_base64
-from serving.json_text import value_text, write
+from serving.json_text import parse_object, value_text, write
 from serving.request import PredictRequest
 from serving.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
@@ -21,6 +22,12 @@ class Layout(enum.Enum):
 
     ROW = "instances"
     COLUMN = "inputs"
+
+
+def parse_predict(body: bytes) -> dict[str, Any]:
+    """The object that a request body holds, its large arrays of numbers still in the text."""
+    document = read_numbers(body) if len(body) >= SMALLEST_BODY else None
+    return parse_object(body) if document is None else document
 
 
 def decode_signature_name(document: Mapping[str, Any]) -> str:
@@ -44,9 +51,9 @@ def decode_layout(document: Mapping[str, Any]) -> Layout:
         raise _format_error(
             document, f"Not formatted correctly expecting only one of '{columns}' or '{rows}' keys to exist "
         )
-    if not isinstance(document[rows], list):
+    if not isinstance(document[rows], list | Numbers):
         raise _format_error(document, f"Expecting '{rows}' to be an list/array")
-    if not document[rows]:
+    if document[rows] == []:
         raise _format_error(document, f"No values in '{rows}' array")
     return Layout.ROW
 

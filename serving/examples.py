@@ -1,4 +1,4 @@
-"""TensorFlow Serving's JSON <-> tf.Examples and their classes, for Classify."""
+"""TensorFlow Serving's JSON <-> tf.Examples and what a model says of them, for Classify and Regress."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,8 @@ from tensorflow.core.example import example_pb2
 
 from serving.errors import ServingError, invalid_argument
 from serving.json_tensors import decode_base64, encode_tensor, is_base64
-from serving.json_text import type_name, value_text, write
-from serving.request import Classification
+from serving.json_text import type_name, value_text, write, write_array
+from serving.request import Classification, Regression
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
@@ -33,6 +33,11 @@ def encode_classify(classification: Classification) -> bytes:
         return b'{"results":' + write(rows) + b"}"
     texts = [b"[" + b",".join(_pair(*pair) for pair in row) + b"]" for row in rows]
     return b'{"results":[' + b",".join(texts) + b"]}"
+
+
+def encode_regress(regression: Regression) -> bytes:
+    """The answer: a value for each example."""
+    return b'{"results":' + write_array(regression.values) + b"}"
 
 
 def _text(label: bytes) -> str:

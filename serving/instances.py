@@ -6,35 +6,39 @@ from typing import Any
 import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
+from serving.json_numbers import Numbers, plain
 from serving.json_tensors import decode_tensor, is_base64
 from serving.json_text import value_text
 from serving.signatures import TensorInfo
 
 
-def decode_rows(rows: list[Any], inputs: Mapping[str, TensorInfo], booleans: bool) -> dict[str, np.ndarray]:
+def decode_rows(rows: list[Any] | Numbers, inputs: Mapping[str, TensorInfo], booleans: bool) -> dict[str, np.ndarray]:
     """The arrays of `instances`: a list of plain values, or of objects with a value for each input."""
-    first = rows[0]
-    if not isinstance(first, dict) and len(inputs) > 1:
+    if len(inputs) > 1 and (isinstance(rows, Numbers) or not isinstance(rows[0], dict)):
         raise invalid_argument(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as "
             "per tensorinfo_map"
         )
-    columns = _named_columns(rows, inputs) if _is_named(first) else _plain_column(rows, inputs)
+    columns = _columns(rows, inputs)
     try:
         return {name: decode_tensor(columns[name], inputs[name].dtype, booleans) for name in columns}
     except ServingError:
         # The texts for rows name the element that is wrong, so go through them one by one.
-        return _decode_elements(rows, inputs)
+        return _decode_elements(plain(rows), inputs)
 
 
 def _is_named(element: Any) -> bool:
     return isinstance(element, dict) and not is_base64(element)
 
 
-def _plain_column(rows: list[Any], inputs: Mapping[str, TensorInfo]) -> dict[str, list[Any]]:
-    for item, row in enumerate(rows):
-        if _is_named(row):
-            raise invalid_argument(f"Expecting value/list but got object at item {item} of input list")
+def _columns(rows: list[Any] | Numbers, inputs: Mapping[str, TensorInfo]) -> Mapping[str, list[Any] | Numbers]:
+    """For each input the values of all rows."""
+    if not isinstance(rows, Numbers):
+        if _is_named(rows[0]):
+            return _named_columns(rows, inputs)
+        for item, row in enumerate(rows):
+            if _is_named(row):
+                raise invalid_argument(f"Expecting value/list but got object at item {item} of input list")
     return {next(iter(inputs)): rows}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
+from serving.json_numbers import Numbers
 from serving.json_text import type_name, value_text, write, write_array
 from serving.signatures import NUMPY_TYPES, type_word
 
@@ -59,14 +60,13 @@ def encode_tensor(array: np.ndarray, as_base64: bool = False) -> bytes:
 
 def _decode_quickly(value: Any, word: str, may_hold_booleans: bool) -> np.ndarray | None:
     """NumPy's reading of clean input, or None where only the strict reading can say what is wrong."""
-    try:
-        array = np.array(value)
-    except (ValueError, TypeError, OverflowError):
+    array = _natural_array(value, word)
+    if array is None:
         return None
     if word == "bool":
         return array if array.dtype == bool else None
     # NumPy takes true for 1 when numbers stand beside it.
-    if may_hold_booleans or array.dtype.kind not in "iuf":
+    if (may_hold_booleans and not isinstance(value, Numbers)) or array.dtype.kind not in "iuf":
         return None
     if array.size == 0 and word in _WRITABLE:
         return array.astype(NUMPY_TYPES[word])
@@ -78,6 +78,22 @@ def _decode_quickly(value: Any, word: str, may_hold_booleans: bool) -> np.ndarra
     if word not in _EXACT_INTEGERS or not _is_small(array, _EXACT_INTEGERS[word]):
         return None
     return array.astype(NUMPY_TYPES[word])
+
+
+def _natural_array(value: Any, word: str) -> np.ndarray | None:
+    """The array of the type that its literals suggest."""
+    if isinstance(value, Numbers):
+        kind = "d" if word in _EXACT_INTEGERS else "u" if word == "uint64" else "i"
+        return value.read(kind) if word in _WRITABLE else None
+    if isinstance(value, list) and value and isinstance(value[0], Numbers):
+        rows = [_natural_array(each, word) for each in value]
+        if any(row is None or row.shape != rows[0].shape for row in rows):  # type: ignore[union-attr]
+            return None
+        return np.stack(rows)  # type: ignore[arg-type]
+    try:
+        return np.array(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _is_small(array: np.ndarray, limit: int) -> bool:
@@ -99,8 +115,10 @@ def _decode_strictly(value: Any, word: str) -> np.ndarray:
 
 def _shape(value: Any) -> tuple[int, ...]:
     """The shape that the first elements suggest (GetDenseTensorShape)."""
-    sizes = []
-    while isinstance(value, list):
+    sizes: list[int] = []
+    while isinstance(value, list | Numbers):
+        if isinstance(value, Numbers):
+            return (*sizes, *value.shape)
         sizes.append(len(value))
         if not value:
             break
@@ -110,6 +128,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 def _collect(value: Any, word: str, shape: tuple[int, ...], level: int, values: list[Any]) -> None:
     """Appends the elements in order, refusing what does not fit the shape (FillTensorProto)."""
+    value = value.lists() if isinstance(value, Numbers) else value
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid_argument(

@@ -9,11 +9,13 @@ import numpy as np
 import orjson
 
 from serving.errors import ServingError, invalid_argument
+from serving.json_numbers import plain
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b', re.DOTALL)
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
+_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # which mean something at the top
 _TRAILING_COMMA = "Illegal trailing comma before end of "  # Python 3.13 and later
 # What Python's parser says, in RapidJSON's words (error/en.h).
 _MESSAGES = {
@@ -38,9 +40,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        document = orjson.loads(body)
+        document = _parse_slowly(body) if any(body.count(key) > 1 for key in _KEYS) else orjson.loads(body)
     except orjson.JSONDecodeError:
-        # NaN, text after the object, bytes that are not UTF-8: Python's parser bends where orjson does not.
+        # NaN, text after the object, bytes that are not UTF-8: Python's parser bends where orjson does not. And it can
+        # be told to take the first of several members of one name, as RapidJSON does.
         document = _parse_slowly(body)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {value_text(document)} Is not object")
@@ -51,7 +54,7 @@ def value_text(value: Any) -> str:
     """A JSON value as error texts show it (JsonValueToString in util/json_tensor.cc)."""
     if isinstance(value, float):
         return _decimal(value)
-    return json.dumps(value, indent=4, ensure_ascii=False)
+    return json.dumps(plain(value), indent=4, ensure_ascii=False)
 
 
 def type_name(value: Any) -> str:
@@ -65,6 +68,11 @@ def type_name(value: Any) -> str:
 def write(value: Any) -> bytes:
     """The JSON text of nested lists, objects and arrays; float32 with the fewest digits that give it back."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def write_indented(value: Any) -> bytes:
+    """The JSON text of nested lists and objects, to be read by people as well."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
 
 def write_array(array: np.ndarray) -> bytes:
@@ -107,7 +115,7 @@ def _parse_slowly(body: bytes) -> Any:
         raise _parse_error("The document is empty.", text, start)
     if "Inf" in text:
         text = _STRING_OR_INF.sub(lambda found: "Infinity" if found[0] == "Inf" else found[0], text)
-    decoder = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float)
+    decoder = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float, object_pairs_hook=_first_of_each)
     try:
         document, _ = decoder.raw_decode(text, start)
         json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
@@ -120,6 +128,13 @@ def _parse_slowly(body: bytes) -> Any:
     except _NumberTooBigError as error:
         raise _parse_error("Number too big to be stored in double.", text, text.index(str(error))) from error
     return document
+
+
+def _first_of_each(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    first: dict[str, Any] = {}
+    for name, value in members:
+        first.setdefault(name, value)
+    return first
 
 
 class _NumberTooBigError(Exception):

@@ -1,27 +1,26 @@
-"""The REST API as an ASGI application."""
+"""The REST API: a request, and the response to it."""
 
-import asyncio
 import logging
-import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
 from concurrent.futures import Executor
 from typing import Any
 
-import orjson
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2
 
-from serving import codec, examples
-from serving.errors import Code, ServingError, invalid_argument
-from serving.json_text import error_body, parse_object
+from serving import codec, examples, messages
+from serving.errors import Code, ServingError
+from serving.http_connection import Response
+from serving.http_gzip import inflate
+from serving.http_requests import Request
+from serving.json_text import error_body, parse_object, write_indented
+from serving.metrics import REST, Caller, Metrics
+from serving.metrics_pages import PrometheusPage, tensorflow_page
 from serving.request import ModelSpec
-from serving.routes import is_api, parse_route
+from serving.routes import Route, is_api, parse_route
 from serving.service import Service
 
 logger = logging.getLogger("serving")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Answer = tuple[int, bytes]
 
 STATUSES = {  # ToHTTPStatusCode in http_server.cc
     Code.OK: 200,
@@ -42,124 +41,135 @@ STATUSES = {  # ToHTTPStatusCode in http_server.cc
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
-LARGEST_INFLATED_BODY = 100 * 1024 * 1024
+METRICS_PATH = "/metrics"
 
 _NOT_FOUND_PAGE = (  # libevent's, for paths that no handler takes
     b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 )
-_GZIP = 16 + zlib.MAX_WBITS
+_CORS_HEADERS = (
+    b"Access-Control-Allow-Origin: *\r\n"
+    b"Access-Control-Allow-Methods: POST, GET\r\n"
+    b"Access-Control-Allow-Headers: Content-Type\r\n"
+)
 
 
 class RestApplication:
-    """TensorFlow Serving's REST API over a service. The timeout of a run is in seconds."""
+    """TensorFlow Serving's REST API over a service, for an HttpServer that runs it in threads of the executor.
 
-    def __init__(self, service: Service, executor: Executor, timeout: float | None) -> None:
+    The timeout of a run is in seconds. Metrics are under `METRICS_PATH`, and under TensorFlow Serving's names where
+    `monitoring_path` says. With `enable_cors` browsers let pages of other origins in.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        executor: Executor,
+        timeout: float | None,
+        *,
+        metrics: Metrics | None = None,
+        monitoring_path: str = "",
+        enable_cors: bool = False,
+    ) -> None:
+        self.executor = executor
         self._service = service
-        self._executor = executor
         self._timeout = timeout
+        self._metrics = metrics or Metrics()
+        self._prometheus = PrometheusPage(self._metrics)
+        self._monitoring_path = monitoring_path
+        self._api_headers = _CORS_HEADERS if enable_cors else b""
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Reads a request and answers it, as ASGI asks."""
-        body = await _read_body(receive)
-        if body is None:
-            return  # the client went away
-        path = scope["raw_path"].decode("latin-1")
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if not is_api(path):
-            await _send(send, 404, _NOT_FOUND_PAGE, b"text/html")
-            return
-        # Models run outside the event loop, which stays free to read and to answer.
-        arguments = (scope["method"], path, headers, body)
-        loop = asyncio.get_running_loop()
-        status, text = await loop.run_in_executor(self._executor, self.answer, *arguments)
-        await _send(send, status, text, b"application/json")
+    def answer(self, request: Request) -> Response:
+        """The response to a request; whatever fails is told in it."""
+        if is_api(request.path):
+            status, body = self._answer_api(request)
+            return Response(status, body, headers=self._api_headers)
+        if self._monitoring_path and request.path == self._monitoring_path:
+            return Response(200, tensorflow_page(self._metrics), "text/plain")
+        if request.path == METRICS_PATH and request.method == "GET":
+            page, content_type = self._prometheus.write(_header(request, b"accept"))
+            return Response(200, page, content_type)
+        return Response(404, _NOT_FOUND_PAGE, "text/html")
 
-    def answer(self, method: str, path: str, headers: dict[bytes, str], body: bytes) -> Answer:
-        """The status and the body that answer a request."""
-        if method == "OPTIONS":
-            return _answer_options(headers)
+    def _answer_api(self, request: Request) -> tuple[int, bytes]:
+        if request.method == "OPTIONS":
+            origin = _header(request, b"origin")
+            return (200 if "http://" in origin or "https://" in origin else 400), b""
         try:
-            return 200, self._route(method, path, _inflate(headers, body))
+            route = parse_route(request.method, request.path)
+            return 200, self._infer(route, request) if route.infers else self._describe(route)
         except ServingError as error:
             return STATUSES[error.code], error_body(error)
         except Exception:
-            logger.exception("%s %s failed", method, path)
+            logger.exception("%s %s failed", request.method, request.path)
             return 500, error_body(ServingError(Code.INTERNAL, "Internal error; the server's log has more."))
 
-    def _route(self, method: str, path: str, body: bytes) -> bytes:
-        route = parse_route(method, path)
-        if route.action == "predict":
-            return self._predict(route.spec, body)
-        if route.action == "classify":
-            return self._classify(route.spec, body)
-        if route.action == "status":
-            return self._status(route.spec)
-        raise ServingError(Code.UNIMPLEMENTED, f"This server does not answer {route.action} requests.")
+    def _infer(self, route: Route, request: Request) -> bytes:
+        started = time.perf_counter()
+        caller, code = Caller(route.spec.name, route.action, REST), Code.INTERNAL
+        try:
+            spec, body = self._METHODS[route.action](self, route.spec, request)
+            caller, code = caller._replace(version=str(spec.version), signature=spec.signature_name), Code.OK
+            return body
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            self._metrics.record_request(caller, code, time.perf_counter() - started)
 
-    def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
-        document = parse_object(body)
+    def _predict(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, bytes]:
+        body = _inflated(request)
+        document = codec.parse_predict(body)
         codec.decode_signature_name(document)
         may_hold_booleans = b"true" in body or b"false" in body
         prediction = self._service.predict(
             spec,
             lambda signatures: codec.decode_predict(document, signatures, may_hold_booleans),
             self._timeout,
+            lambda: request.cancelled,
         )
-        return codec.encode_predict(prediction.outputs, codec.decode_layout(document))
+        return prediction.spec, codec.encode_predict(prediction.outputs, codec.decode_layout(document))
 
-    def _classify(self, spec: ModelSpec, body: bytes) -> bytes:
-        document = parse_object(body)
+    def _classify(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, bytes]:
+        named, serialized = self._decode_examples(spec, request)
+        answer = self._service.classify(named, serialized, self._timeout, lambda: request.cancelled)
+        return answer.spec, examples.encode_classify(answer)
+
+    def _regress(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, bytes]:
+        named, serialized = self._decode_examples(spec, request)
+        answer = self._service.regress(named, serialized, self._timeout, lambda: request.cancelled)
+        return answer.spec, examples.encode_regress(answer)
+
+    _METHODS = {"predict": _predict, "classify": _classify, "regress": _regress}  # noqa: RUF012  never changed
+
+    def _decode_examples(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, Any]:
+        document = parse_object(_inflated(request))
         named = ModelSpec(spec.name, spec.version, spec.label, codec.decode_signature_name(document))
-        decoded = examples.decode_examples(document)
-        return examples.encode_classify(self._service.classify(named, decoded, self._timeout))
+        serialized = examples.decode_examples(document)
+        self._metrics.record_examples(spec.name, len(serialized))
+        return named, serialized
 
-    def _status(self, spec: ModelSpec) -> bytes:
-        statuses = [
-            {
-                "version": str(each.version),  # protobuf's JSON writes an int64 as a string
-                "state": each.state.name,
-                "status": {"error_code": each.code.name, "error_message": each.message},
-            }
-            for each in self._service.status(spec)
-        ]
-        return orjson.dumps({"model_version_status": statuses}, option=orjson.OPT_INDENT_2)
-
-
-async def _read_body(receive: Receive) -> bytes | None:
-    chunks = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+    def _describe(self, route: Route) -> bytes:
+        if route.action == "status":
+            return write_indented(_fields(messages.encode_statuses(self._service.status(route.spec))))
+        response = messages.encode_metadata(self._service.metadata(route.spec))
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(signatures)
+        spec = _fields(response.model_spec)
+        return write_indented({"model_spec": spec, "metadata": {"signature_def": _fields(signatures)}})
 
 
-async def _send(send: Send, status: int, body: bytes, content_type: bytes) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _fields(message: Any) -> Any:
+    """A message as TensorFlow Serving prints it: with the names of the .proto file, and with defaults."""
+    return json_format.MessageToDict(
+        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
+    )
 
 
-def _answer_options(headers: dict[bytes, str]) -> Answer:
-    origin = headers.get(b"origin", "")
-    return (200 if "http://" in origin or "https://" in origin else 400), b""
+def _header(request: Request, name: bytes) -> str:
+    return request.headers.get(name, b"").decode("latin-1")
 
 
-def _inflate(headers: dict[bytes, str], body: bytes) -> bytes:
-    if headers.get(b"content-encoding", "").strip().lower() != "gzip":
-        return body
-    inflated = b""
-    while body:  # a gzip file may have several members
-        member = zlib.decompressobj(_GZIP)
-        try:
-            inflated += member.decompress(body, LARGEST_INFLATED_BODY + 1 - len(inflated))
-        except zlib.error as error:
-            raise invalid_argument(f"Request body is not valid gzip: {error}") from error
-        if len(inflated) > LARGEST_INFLATED_BODY:
-            raise invalid_argument(f"Request body inflates to more than {LARGEST_INFLATED_BODY} bytes.")
-        if not member.eof:
-            raise invalid_argument("Request body is not valid gzip: it ends too early")
-        body = member.unused_data
-    return inflated
+def _inflated(request: Request) -> bytes:
+    if _header(request, b"content-encoding").strip().lower() != "gzip":
+        return request.body
+    return inflate(request.body)

@@ -24,6 +24,11 @@ class Route:
     action: str
     spec: ModelSpec
 
+    @property
+    def infers(self) -> bool:
+        """Whether a model is to run."""
+        return self.action in ("predict", "classify", "regress")
+
 
 def is_api(path: str) -> bool:
     """Whether a path belongs to the API at all."""

@@ -1,14 +1,16 @@
 """TensorFlow Serving's JSON, without a server: what is read, what is refused, what is written."""
 
 import base64
+import json
 
 import numpy as np
 import pytest
 from tensorflow.core.example import example_pb2
 
-from serving.codec import Layout, decode_predict, encode_predict
+from serving.codec import Layout, decode_predict, encode_predict, parse_predict
 from serving.errors import ServingError
 from serving.examples import decode_examples
+from serving.json_numbers import SMALLEST_BODY, read_numbers
 from serving.json_text import parse_object
 from serving.signatures import NUMPY_TYPES, Signature, TensorInfo
 
@@ -20,7 +22,7 @@ def decode(body, **types):
     signature = Signature("serving_default", "", inputs, {})
     body = body if isinstance(body, bytes) else body.encode()
     holds_booleans = b"true" in body or b"false" in body
-    return decode_predict(parse_object(body), {"serving_default": signature}, holds_booleans).inputs
+    return decode_predict(parse_predict(body), {"serving_default": signature}, holds_booleans).inputs
 
 
 def refusal(function, *arguments, **types):
@@ -104,6 +106,110 @@ def test_type_without_json_is_unimplemented(dtype):
     assert refusal(decode, '{"instances": [1.5]}', x=dtype) == (
         f"INVALID_ARGUMENT: Failed to process element: 0 of 'instances' list. Error: {message}"
     )
+
+
+def test_of_two_members_of_one_name_the_first_counts():
+    assert decode('{"inputs": [1], "inputs": [2, 3]}', x="int32")["x"].tolist() == [1]
+    assert decode('{"inputs": {"x": [1], "x": [2]}, "y": {"inputs": 0}}', x="int32")["x"].tolist() == [1]
+
+
+# Texts long enough for simdjson: padded with space, which means nothing in JSON.
+def long(text):
+    body = text.encode() if isinstance(text, str) else text
+    return body + b" " * SMALLEST_BODY
+
+
+LARGE_VALUES = np.random.default_rng(0).normal(size=(4, 16, 24)) * 1000
+LARGE_LITERALS = {
+    "float": np.float32(LARGE_VALUES).tolist(),
+    "double": LARGE_VALUES.tolist(),
+    "int8": (LARGE_VALUES.astype(np.int64) % 128).tolist(),
+    "int32": LARGE_VALUES.astype(np.int64).tolist(),
+    "int64": (LARGE_VALUES.astype(np.int64) * 2**40).tolist(),
+    "uint8": (LARGE_VALUES.astype(np.int64) % 256).tolist(),
+    "uint32": (LARGE_VALUES.astype(np.int64) % 2**32).tolist(),
+    "uint64": (np.uint64(LARGE_VALUES.astype(np.int64) % 2**32) + np.uint64(2**63)).tolist(),
+}
+
+
+@pytest.mark.parametrize("dtype", LARGE_LITERALS)
+@pytest.mark.parametrize("form", ["instances", "inputs", "rows-of-objects", "columns-of-objects"])
+def test_large_arrays_are_read_without_objects_of_python(form, dtype):
+    literals = LARGE_LITERALS[dtype]
+    document = {
+        "instances": {"instances": literals},
+        "inputs": {"inputs": literals},
+        "rows-of-objects": {"instances": [{"x": row} for row in literals]},
+        "columns-of-objects": {"inputs": {"x": literals}},
+    }[form]
+    body = long(json.dumps(document, indent=1))
+    assert "Numbers" in repr(read_numbers(body))
+    array = decode(body, x=dtype)["x"]
+    assert array.dtype == NUMPY_TYPES[dtype]
+    np.testing.assert_array_equal(array, np.array(literals, NUMPY_TYPES[dtype]))
+
+
+# What simdjson must leave to the ordinary parser, which says what is wrong, if anything is.
+OTHER_TEXTS = [
+    '{"inputs": [[1, 2], [3]]}',
+    '{"inputs": [[1, 2], [3, 4, 5], [6]]}',
+    '{"inputs": [[1, 2], 3, 4]}',
+    '{"inputs": [1, [2]]}',
+    '{"inputs": []}',
+    '{"inputs": [1, true]}',
+    '{"inputs": [1, null]}',
+    '{"inputs": [1, "2"]}',
+    '{"inputs": [1, {}]}',
+    '{"inputs": [NaN]}',
+    '{"inputs": [1]} and more',
+    '{"inputs": [1], "inputs": [2]}',
+    '{"inputs": [1e999]}',
+    '{"inputs": [123456789012345678901234567890]}',
+    '{"inputs": [{"b64": "YQ=="}, {"b64": "Yg=="}]}',
+    '{"inputs": ["a", "b"]}',
+    "[1, 2]",
+    '{"inputs": ' + "[" * 2000 + "1" + "]" * 2000 + "}",
+    '{"inputs": [1',
+    b'{"inputs": [1], "\xff": 2}',
+]
+
+
+@pytest.mark.parametrize("text", OTHER_TEXTS, ids=range(len(OTHER_TEXTS)))
+def test_other_texts_are_left_to_the_ordinary_parser(text):
+    assert read_numbers(long(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        ("int32", '{"inputs": [1, 2.0]}'),
+        ("int32", '{"inputs": [1, 2147483648]}'),
+        ("uint8", '{"instances": [[1.5]]}'),
+        ("uint64", '{"inputs": [-1]}'),
+        ("float", '{"inputs": [16777217]}'),
+        ("float", '{"inputs": [1e39]}'),
+        ("float", '{"inputs": [[[1]], [[]]]}'),
+        ("int64", '{"instances": [[[1]], [[]]]}'),
+        ("bool", '{"inputs": [1]}'),
+        ("string", '{"instances": [1]}'),
+        ("half", '{"inputs": [1.5]}'),
+        ("float", '{"instances": [{"x": [1]}, {"x": [1, 2]}]}'),
+        ("float", '{"instances": [{"x": [1]}, {"x": "a"}]}'),
+        ("float", '{"instances": [{"x": [1]}, {"y": [1]}]}'),
+        ("float", '{"instances": [{"x": [1]}], "inputs": [1]}'),
+        ("float", '{"instances": [1, 2], "signature_name": 5}'),
+        ("float", '{"signature_name": "\\u0061\\n[1]", "inputs": [1]}'),
+    ],
+)
+def test_long_texts_are_refused_with_the_words_for_short_ones(dtype, text):
+    assert refusal(decode, long(text), x=dtype) == refusal(decode, text, x=dtype)
+
+
+def test_large_values_beside_others_are_exact():
+    text = '{"signature_name": "", "inputs": {"x": [16777215, -0.0, 1e-45], "b": [true]}, "other": {"\u00fc": null}}'
+    arrays = decode(long(text), x="float", b="bool")
+    assert arrays["x"].tobytes() == np.float32([16777215, -0.0, 1e-45]).tobytes()
+    assert arrays["b"].tolist() == [True]
 
 
 def test_strings_are_utf8_and_base64_objects_are_bytes():

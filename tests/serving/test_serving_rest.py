@@ -1,14 +1,19 @@
 """The REST API behind a real socket."""
 
+import contextlib
 import gzip
 import json
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
 
+from serving.http_requests import Request
+from serving.http_server import HttpServer
+from serving.metrics import Metrics
 from serving.rest import RestApplication
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -16,6 +21,7 @@ pytestmark = pytest.mark.xdist_group("serving")
 STATUS = "/v1/models/zoo"
 PREDICT = STATUS + ":predict"
 CLASSIFY = STATUS + ":classify"
+REGRESS = STATUS + ":regress"
 
 
 def test_rows_agree_with_numpy(rest):
@@ -72,6 +78,10 @@ EXACT_ANSWERS = {
         {"signature_name": "classify", "context": {"shift": 2.0}, "examples": [{"x": 0.5}]},
         b'{"results":[[["cat",2.5],["dog",0.5]]]}',
     ),
+    "regress": (
+        {"signature_name": "regress", "examples": [{"x": 0.25}, {"x": [0.5]}]},
+        b'{"results":[2.5,5.0]}',
+    ),
     "classify-scores-only": (
         {"signature_name": "only_scores", "examples": [{"x": 0.5}]},
         b'{"results":[[["",0.5],["",0.5]]]}',
@@ -81,7 +91,9 @@ EXACT_ANSWERS = {
 
 @pytest.mark.parametrize(("request_body", "answer_body"), EXACT_ANSWERS.values(), ids=EXACT_ANSWERS)
 def test_answer_is_exactly(rest, request_body, answer_body):
-    path = CLASSIFY if "examples" in request_body else PREDICT
+    path = PREDICT
+    if "examples" in request_body:
+        path = REGRESS if request_body["signature_name"] == "regress" else CLASSIFY
     answer = rest.post(path, json=request_body)
     assert answer.content == answer_body
     assert answer.status_code == 200
@@ -185,8 +197,16 @@ PATHS = {
         404,
         "Could not find version 7 of model zoo",
     ),
-    "regress": ("POST", "/v1/models/zoo:regress", 501, "This server does not answer regress requests."),
-    "metadata": ("GET", "/v1/models/zoo/metadata", 501, "This server does not answer metadata requests."),
+    "malformed-regress": ("GET", "/v1/models/zoo:regress", 400, "Malformed request: GET /v1/models/zoo:regress"),
+    "metadata-of-unknown-model": ("GET", "/v1/models/m/metadata", 404, "Servable not found for request: Latest(m)"),
+    "post-to-status": ("POST", "/v1/models/zoo", 400, "Malformed request: POST /v1/models/zoo"),
+    "version-that-is-no-number": (
+        "GET",
+        "/v1/models/zoo/versions/a",
+        400,
+        "Malformed request: GET /v1/models/zoo/versions/a",
+    ),
+    "empty-name": ("GET", "/v1/models/", 400, "Malformed request: GET /v1/models/"),
 }
 
 
@@ -210,6 +230,32 @@ def test_status(rest):
     assert rest.get(f"{STATUS}/versions/123").json() == {"model_version_status": [status]}
 
 
+def test_regression_that_is_not_finite(rest):
+    body = b'{"signature_name": "regress", "examples": [{"x": NaN}, {"x": -Infinity}]}'
+    assert rest.post(REGRESS, content=body).content == b'{"results":[NaN,-Infinity]}'
+
+
+def test_unknown_signature_of_regress(rest):
+    answer = rest.post(REGRESS, json={"signature_name": "s", "examples": [{"x": 1.0}]})
+    assert (answer.status_code, answer.json()) == (400, {"error": "No signature was found with the name: s"})
+
+
+@pytest.mark.parametrize("path", [f"{STATUS}/metadata", f"{STATUS}/versions/123/metadata"])
+def test_metadata(rest, path):
+    answer = rest.get(path).json()
+    assert answer["model_spec"] == {"name": "zoo", "signature_name": "", "version": "123"}
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    pick = signatures["pick"]
+    assert pick["method_name"] == "tensorflow/serving/predict"
+    assert pick["inputs"]["a"] == {
+        "dtype": "DT_INT64",
+        "name": "pick_a:0",
+        "tensor_shape": {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False},
+    }
+    assert pick["outputs"].keys() == {"y"}
+    assert {"serving_default", "classify", "regress"} <= signatures.keys()
+
+
 def test_outside_the_api_is_a_bare_404(rest):
     answer = rest.get("/")
     assert answer.status_code == 404
@@ -223,6 +269,69 @@ def test_options(rest, origin, status):
     assert (answer.status_code, answer.content) == (status, b"")
 
 
+@pytest.fixture
+def serve_application(server):
+    """Serves a RestApplication with options over the models of the server."""
+
+    @contextlib.contextmanager
+    def serve(**options):
+        with ThreadPoolExecutor(2) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
+            http = HttpServer(RestApplication(server._service, threads, 30, **options), bound, grace=10)
+            http.start()
+            url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+            try:
+                with httpx.Client(base_url=url, trust_env=False) as client:
+                    yield client
+            finally:
+                http.stop()
+
+    return serve
+
+
+CORS = {
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": "POST, GET",
+    "access-control-allow-headers": "Content-Type",
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"), [("GET", STATUS), ("GET", "/v1/nothing"), ("OPTIONS", PREDICT)], ids=["right", "wrong", "options"]
+)
+def test_other_origins_are_let_in_where_that_is_asked_for(rest, serve_application, verb, path):
+    origin = {"Origin": "https://a.example"}
+    with serve_application(enable_cors=True) as client:
+        assert CORS.items() <= client.request(verb, path, headers=origin).headers.items()
+    assert not CORS.keys() & rest.request(verb, path, headers=origin).headers.keys()
+
+
+def test_metrics_are_under_both_names(serve_application):
+    metrics = Metrics()
+    with serve_application(metrics=metrics, monitoring_path="/monitoring/prometheus/metrics") as client:
+        client.post(PREDICT, json={"instances": [1]})
+        client.post(PREDICT, json={"instances": ["a"]})
+        client.post(CLASSIFY, json={"signature_name": "classify", "examples": [{"x": 1.0}, {"x": 0.5}]})
+        upstream = client.get("/monitoring/prometheus/metrics")
+        own = client.get("/metrics")
+    assert upstream.headers["content-type"] == "text/plain"
+    assert ':tensorflow:serving:request_count{model_name="zoo",status="OK"} 2' in upstream.text.splitlines()
+    assert ':tensorflow:serving:request_count{model_name="zoo",status="INVALID_ARGUMENT"} 1' in upstream.text
+    assert ':tensorflow:serving:request_example_count_total{model="zoo"} 2' in upstream.text
+    count = 'request_latency_count{model_name="zoo",API="predict",entrypoint="REST"} 1'
+    assert f":tensorflow:serving:{count}" in upstream.text
+    assert own.headers["content-type"].startswith("text/plain; version=")
+    assert (
+        'tensorflow_serving_request_count_total{method="classify",model="zoo",signature="classify",status="OK",'
+        'transport="REST",version="123"} 1.0'
+    ) in own.text.splitlines()
+
+
+def test_monitoring_path_is_off_unless_asked_for(rest):
+    assert rest.get("/monitoring/prometheus/metrics").status_code == 404
+    assert rest.get("/metrics").status_code == 200
+    assert rest.post("/metrics").status_code == 404
+
+
 def test_gzip_request(rest):
     body = gzip.compress(b'{"instances": ') + gzip.compress(b"[1]}")  # two members
     answer = rest.post(PREDICT, content=body, headers={"Content-Encoding": "gzip"})
@@ -230,9 +339,11 @@ def test_gzip_request(rest):
 
 
 BOMB = b"".join([gzip.compress(bytes(2**20))] * 100 + [gzip.compress(b"1")])
+MEMBERS = gzip.compress(b"") * 1001
 BAD_GZIP = {
     "not-gzip": (b"{}", "Request body is not valid gzip: Error -3 while decompressing data: incorrect header check"),
     "cut": (gzip.compress(b"{}" * 99)[:-9], "Request body is not valid gzip: it ends too early"),
+    "many-members": (MEMBERS, "Request body is gzip of more than 1000 members."),
     "bomb": (BOMB, "Request body inflates to more than 104857600 bytes."),
 }
 
@@ -286,8 +397,9 @@ def test_deadline(serve, rest_client, zoo_path):
 
 def test_unexpected_error_tells_the_log_and_not_the_client(caplog):
     application = RestApplication(service=None, executor=None, timeout=None)
-    status, body = application.answer("GET", STATUS, {}, b"")
-    assert (status, body) == (500, b'{"error":"Internal error; the server\'s log has more."}')
+    response = application.answer(Request(method="GET", path=STATUS))
+    assert response.status == 500
+    assert response.body == b'{"error":"Internal error; the server\'s log has more."}'
     (record,) = caplog.records
     assert record.getMessage() == "GET /v1/models/zoo failed"
     assert record.exc_info[0] is AttributeError

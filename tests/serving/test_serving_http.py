@@ -1,0 +1,375 @@
+"""HTTP behind a real socket: what a client may do, and what is done with one that does otherwise."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serving.errors import ServingError
+from serving.http_connection import Response
+from serving.http_requests import Limits
+from serving.http_server import HttpServer
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+WAIT = 30.0  # seconds that nothing here should take
+LIMITS = Limits(head_size=2000, body_size=10_000, all_bodies_size=15_000)
+
+
+class Echo:
+    """Answers with what it was asked, once its gate is open."""
+
+    def __init__(self, threads):
+        self.executor = threads
+        self.requests = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def answer(self, request):
+        self.requests.append(request)
+        assert self.gate.wait(WAIT)
+        size = int(request.headers.get(b"x-answer-size", b"0"))
+        text = f"{request.method} {request.path} {len(request.body)} ".encode()
+        return Response(200, text + request.body[:20] + b"." * size, "text/plain")
+
+
+class Client:
+    """Sends bytes and reads answers."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=WAIT)
+        self.reader = self.socket.makefile("rb")
+
+    def send(self, text):
+        self.socket.sendall(text.encode("latin-1") if isinstance(text, str) else text)
+
+    def read(self, has_body=True):
+        """The status, the headers and the body of an answer."""
+        line = self.reader.readline()
+        if not line:
+            return None
+        lines = iter(self.reader.readline, b"\r\n")
+        split = (each.decode().strip().partition(": ") for each in lines)
+        headers = {name.lower(): value for name, _, value in split}
+        body = self.reader.read(int(headers.get("content-length", 0))) if has_body else b""
+        return int(line.split()[1]), headers, body
+
+    def ask(self, text):
+        self.send(text)
+        return self.read()
+
+    def is_closed(self):
+        return self.reader.read(1) == b""
+
+    def close(self):
+        self.reader.close()
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def running(limits=LIMITS, grace=WAIT):
+    with ThreadPoolExecutor(8) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
+        application = Echo(threads)
+        server = HttpServer(application, bound, grace, limits)
+        server.start()
+        try:
+            yield server, application, bound.getsockname()[1]
+        finally:
+            application.gate.set()
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def http():
+    with running() as (_, application, port):
+        yield application, port
+
+
+@pytest.fixture
+def application(http):
+    http[0].requests.clear()
+    return http[0]
+
+
+@pytest.fixture
+def connect(http):
+    """Connects clients to the server, or to another port."""
+    with contextlib.ExitStack() as stack:
+
+        def make(port=http[1]):
+            client = Client(port)
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
+def get(path="/", headers=""):
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"
+
+
+def post(body, headers=""):
+    return f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{headers}\r\n{body}"
+
+
+UPGRADE = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+ANSWERED = {
+    "get": (get("/a"), b"GET /a 0 "),
+    "query": (get("/a?b=/c"), b"GET /a 0 "),
+    "whole-address": (get("http://host:80/a?b"), b"GET /a 0 "),
+    "encoded": (get("/%C3%BC"), b"GET /%C3%BC 0 "),
+    "post": (post("abc"), b"POST / 3 abc"),
+    "chunked": (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\nT: u\r\n\r\n",
+        b"POST / 3 abc",
+    ),
+    "blank-line-first": ("\r\n" + get("/a"), b"GET /a 0 "),
+    "upgrade": (get("/a", UPGRADE), b"GET /a 0 "),
+    "upgrade-with-body": (post("abc", UPGRADE), b"POST / 3 abc"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "answer"), ANSWERED.values(), ids=ANSWERED)
+@pytest.mark.usefixtures("application")
+def test_request_is_answered(connect, text, answer):
+    status, headers, body = connect().ask(text)
+    assert (status, body) == (200, answer)
+    assert headers["content-type"] == "text/plain"
+    assert "date" in headers
+
+
+def test_request_that_comes_byte_by_byte_is_answered(connect):
+    client = connect()
+    for letter in post("abc"):
+        client.send(letter)
+    assert client.read()[2] == b"POST / 3 abc"
+
+
+def test_requests_sent_at_once_are_answered_in_order(connect):
+    client = connect()
+    client.send("".join(get(f"/{number}") for number in range(200)) + post("abc"))
+    for number in range(200):
+        assert client.read()[2] == f"GET /{number} 0 ".encode()
+    assert client.read()[2] == b"POST / 3 abc"
+
+
+def test_connection_goes_on_after_an_upgrade_that_was_not_granted(connect):
+    client = connect()
+    client.send(post("abc", UPGRADE) + post("d", UPGRADE) + get("/a"))
+    assert [client.read()[2] for _ in range(3)] == [b"POST / 3 abc", b"POST / 1 d", b"GET /a 0 "]
+
+
+def test_head_has_no_body(connect):
+    client = connect()
+    client.send("HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, headers, _ = client.read(has_body=False)
+    assert (status, headers["content-length"]) == (200, str(len("HEAD /a 0 ")))
+    assert client.ask(get("/b"))[2] == b"GET /b 0 "
+
+
+def test_client_that_waits_for_leave_gets_it(connect):
+    client = connect()
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    assert client.read()[0] == 100
+    assert client.ask("abc")[2] == b"POST / 3 abc"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [get("/a", "Connection: close\r\n"), "GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"],
+    ids=["asked-for", "http-1.0"],
+)
+def test_connection_is_closed_after_the_answer(connect, text):
+    client = connect()
+    status, headers, _ = client.ask(text)
+    assert (status, headers["connection"]) == (200, "close")
+    assert client.is_closed()
+
+
+REFUSED = {
+    "nonsense": ("nonsense\r\n\r\n", 400, "Malformed HTTP request: "),
+    "binary": (b"\x16\x03\x01\x02\x00\x01\x00", 400, "Malformed HTTP request: "),  # what TLS begins with
+    "not-ascii": (get("/\xfc"), 400, "Malformed HTTP request: "),
+    "proxy": ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Malformed HTTP request: this is no proxy"),
+    "bad-header": (get("/", "a b: c\r\n"), 400, "Malformed HTTP request: "),
+    "bad-length": (get("/", "Content-Length: -1\r\n"), 400, "Malformed HTTP request: "),
+    "two-lengths": (get("/", "Content-Length: 1\r\nContent-Length: 2\r\n"), 400, "Malformed HTTP request: "),
+    "length-and-chunked": (
+        get("/", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"),
+        400,
+        "Malformed HTTP request: ",
+    ),
+    "bad-chunk": (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        400,
+        "Malformed HTTP request: ",
+    ),
+    "many-headers": (get("/", "A: b\r\n" * 1001), 431, "The headers are too large."),
+    "long-header": (get("/", f"A: {'b' * 2000}\r\n"), 431, "The headers are too large."),
+    "endless-header": ("GET / HTTP/1.1\r\nA: " + "b" * 2000, 431, "The headers are too large."),
+    "endless-path": ("GET /" + "b" * 2000, 431, "The headers are too large."),
+    "announced-body": (
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10001\r\n\r\n",
+        413,
+        "The body is larger than 10000 bytes.",
+    ),
+    "huge-body": (
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551615\r\nExpect: 100-continue\r\n\r\n",
+        413,
+        "The body is larger than 10000 bytes.",
+    ),
+    "chunked-body": (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + f"3e8\r\n{'a' * 1000}\r\n" * 11,
+        413,
+        "The body is larger than 10000 bytes.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "status", "message"), REFUSED.values(), ids=REFUSED)
+def test_request_is_refused_and_the_connection_closed(connect, application, text, status, message):
+    client = connect()
+    given, headers, body = client.ask(text)
+    assert given == status
+    assert body.decode().startswith('{"error":"' + message)
+    assert headers["connection"] == "close"
+    assert client.is_closed()
+    assert application.requests == []
+    assert connect().ask(get("/a"))[0] == 200
+
+
+def test_refused_client_can_read_why_while_it_still_sends(connect):
+    client = connect()
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+    for _ in range(20):
+        client.send("a" * 50_000)
+    assert client.read()[0] == 413
+
+
+def test_what_came_before_nonsense_is_answered_first(connect):
+    client = connect()
+    client.send(get("/a") + get("/b") + "nonsense\r\n\r\n")
+    assert [client.read()[0] for _ in range(3)] == [200, 200, 400]
+    assert client.is_closed()
+
+
+def test_request_whose_client_has_gone_is_marked(connect, application):
+    application.gate.clear()
+    client = connect()
+    client.send(get("/a"))
+    wait_until(lambda: application.requests)
+    assert not application.requests[0].cancelled
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no farewell
+    client.close()
+    wait_until(lambda: application.requests[0].cancelled)
+    application.gate.set()
+    assert connect().ask(get("/b"))[0] == 200
+
+
+SLOW = {
+    "half-a-head": ("GET / HTTP/1.1\r\nHost:", 408),
+    "half-a-body": ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", 408),
+    "nothing": ("", None),
+    "nothing-more": (get("/"), 200),
+}
+
+
+def test_slow_clients_are_sent_away(connect):
+    limits = Limits(head_time=0.3, idle_time=0.3, linger_time=0.2, body_rate=1e9)
+    with running(limits) as (server, _, port):
+        clients = {name: connect(port) for name in SLOW}
+        for name, (text, _) in SLOW.items():
+            clients[name].send(text)
+        for name, (_, status) in SLOW.items():
+            answer = clients[name].read()
+            assert (answer and answer[0]) == status, name
+            assert clients[name].is_closed(), name
+        wait_until(lambda: not server.connections)
+
+
+def test_client_that_does_not_read_is_sent_away(connect):
+    with running(Limits(head_time=0.3)) as (server, _, port):
+        connect(port).send(get("/", "X-Answer-Size: 50000000\r\n"))
+        wait_until(lambda: server.connections)
+        wait_until(lambda: not server.connections)
+
+
+def test_body_that_comes_steadily_may_take_long(connect):
+    with running(Limits(head_time=0.6, body_rate=5)) as (_, _, port):
+        client = connect(port)
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n")
+        for _ in range(15):
+            time.sleep(0.1)
+            client.send("a")
+        assert client.read()[2] == b"POST / 15 aaaaaaaaaaaaaaa"
+
+
+def test_largest_body_goes_where_all_are_too_large_together(connect):
+    clients = [connect(), connect()]
+    for client, size in zip(clients, (9000, 8000), strict=True):
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9500\r\n\r\n" + "a" * size)
+    status, _, body = clients[0].read()
+    assert (status, body) == (503, b'{"error":"The server holds too many bodies. Try again later."}')
+    assert clients[1].ask("a" * 1500)[2].startswith(b"POST / 9500 ")
+
+
+def test_many_connections_at_once(connect):
+    clients = [connect() for _ in range(200)]
+    for number, client in enumerate(clients):
+        client.send(get(f"/{number}"))
+    assert [client.read()[2] for client in clients] == [f"GET /{number} 0 ".encode() for number in range(200)]
+
+
+def test_stop_answers_what_is_in_flight_and_refuses_more(connect):
+    with running() as (server, application, port):
+        application.gate.clear()
+        busy, idle = connect(port), connect(port)
+        busy.send(get("/a"))
+        wait_until(lambda: application.requests)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert idle.is_closed()
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+        application.gate.set()
+        status, headers, body = busy.read()
+        assert (status, headers["connection"], body) == (200, "close", b"GET /a 0 ")
+        stopping.join(WAIT)
+        assert not stopping.is_alive()
+
+
+def test_stop_does_not_wait_longer_than_the_grace(connect):
+    with running(grace=0.2) as (server, application, port):
+        application.gate.clear()
+        client = connect(port)
+        client.send(get("/a"))
+        wait_until(lambda: application.requests)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < WAIT / 2
+        with contextlib.suppress(ConnectionResetError):
+            assert client.read() is None
+
+
+def test_port_that_was_just_taken_is_refused():
+    with ThreadPoolExecutor(1) as threads, socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        second.bind(first.getsockname())  # Linux lets both bind, but only one listen
+        first.listen()
+        server = HttpServer(Echo(threads), second, grace=1)
+        with pytest.raises(ServingError, match=r"^UNAVAILABLE: Cannot listen on --rest_api_port=\d+: Address already"):
+            server.start()
+        server.stop()
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
