@@ -14,7 +14,7 @@ from serving.http_connection import Response
 from serving.http_gzip import inflate
 from serving.http_requests import Request
 from serving.json_text import error_body, parse_object, write_indented
-from serving.metrics import REST, Caller, Metrics
+from serving.metrics import REST, Caller
 from serving.metrics_pages import PrometheusPage, tensorflow_page
 from serving.request import ModelSpec
 from serving.routes import Route, is_api, parse_route
@@ -56,8 +56,8 @@ _CORS_HEADERS = (
 class RestApplication:
     """TensorFlow Serving's REST API over a service, for an HttpServer that runs it in threads of the executor.
 
-    The timeout of a run is in seconds. Metrics are under `METRICS_PATH`, and under TensorFlow Serving's names where
-    `monitoring_path` says. With `enable_cors` browsers let pages of other origins in.
+    The timeout of a run is in seconds. The service's metrics are under `METRICS_PATH`, and under TensorFlow Serving's
+    names where `monitoring_path` says. With `enable_cors` browsers let pages of other origins in.
     """
 
     def __init__(
@@ -66,14 +66,13 @@ class RestApplication:
         executor: Executor,
         timeout: float | None,
         *,
-        metrics: Metrics | None = None,
         monitoring_path: str = "",
         enable_cors: bool = False,
     ) -> None:
         self.executor = executor
         self._service = service
         self._timeout = timeout
-        self._metrics = metrics or Metrics()
+        self._metrics = service.metrics
         self._prometheus = PrometheusPage(self._metrics)
         self._monitoring_path = monitoring_path
         self._api_headers = _CORS_HEADERS if enable_cors else b""
@@ -144,9 +143,7 @@ class RestApplication:
     def _decode_examples(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, Any]:
         document = parse_object(_inflated(request))
         named = ModelSpec(spec.name, spec.version, spec.label, codec.decode_signature_name(document))
-        serialized = examples.decode_examples(document)
-        self._metrics.record_examples(spec.name, len(serialized))
-        return named, serialized
+        return named, examples.decode_examples(document)
 
     def _describe(self, route: Route) -> bytes:
         if route.action == "status":

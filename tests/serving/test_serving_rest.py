@@ -15,6 +15,7 @@ from serving.http_requests import Request
 from serving.http_server import HttpServer
 from serving.metrics import Metrics
 from serving.rest import RestApplication
+from serving.service import Service
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -276,7 +277,8 @@ def serve_application(server):
     @contextlib.contextmanager
     def serve(**options):
         with ThreadPoolExecutor(2) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
-            http = HttpServer(RestApplication(server._service, threads, 30, **options), bound, grace=10)
+            service = Service(server._repository, Metrics())
+            http = HttpServer(RestApplication(service, threads, 30, **options), bound, grace=10)
             http.start()
             url = f"http://127.0.0.1:{bound.getsockname()[1]}"
             try:
@@ -306,8 +308,7 @@ def test_other_origins_are_let_in_where_that_is_asked_for(rest, serve_applicatio
 
 
 def test_metrics_are_under_both_names(serve_application):
-    metrics = Metrics()
-    with serve_application(metrics=metrics, monitoring_path="/monitoring/prometheus/metrics") as client:
+    with serve_application(monitoring_path="/monitoring/prometheus/metrics") as client:
         client.post(PREDICT, json={"instances": [1]})
         client.post(PREDICT, json={"instances": ["a"]})
         client.post(CLASSIFY, json={"signature_name": "classify", "examples": [{"x": 1.0}, {"x": 0.5}]})
@@ -316,7 +317,7 @@ def test_metrics_are_under_both_names(serve_application):
     assert upstream.headers["content-type"] == "text/plain"
     assert ':tensorflow:serving:request_count{model_name="zoo",status="OK"} 2' in upstream.text.splitlines()
     assert ':tensorflow:serving:request_count{model_name="zoo",status="INVALID_ARGUMENT"} 1' in upstream.text
-    assert ':tensorflow:serving:request_example_count_total{model="zoo"} 2' in upstream.text
+    assert ':tensorflow:serving:request_example_count_total{model="zoo"} 3' in upstream.text
     count = 'request_latency_count{model_name="zoo",API="predict",entrypoint="REST"} 1'
     assert f":tensorflow:serving:{count}" in upstream.text
     assert own.headers["content-type"].startswith("text/plain; version=")
@@ -396,7 +397,7 @@ def test_deadline(serve, rest_client, zoo_path):
 
 
 def test_unexpected_error_tells_the_log_and_not_the_client(caplog):
-    application = RestApplication(service=None, executor=None, timeout=None)
+    application = RestApplication(Service(repository=None, metrics=Metrics()), executor=None, timeout=None)
     response = application.answer(Request(method="GET", path=STATUS))
     assert response.status == 500
     assert response.body == b'{"error":"Internal error; the server\'s log has more."}'
