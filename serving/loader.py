@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from serving import tflite
 from serving.batching import BatchedRunner, BatchingOptions, BatchScheduler, from_message
 from serving.errors import Code, ServingError
 from serving.metrics import Metrics
@@ -51,12 +52,18 @@ class Loader:
             self._scheduler.close()
 
     def _read(self, directory: Path) -> Model:
-        model = load(directory, self._options.saved_model_tags.split(","), self._session_config)
+        model = self._load(directory)
         runner = model.runner
         batching = None if self._scheduler is None else self._batching_of(directory, self._scheduler)
         if self._scheduler is not None and batching is not None:
             runner = BatchedRunner(self._scheduler, runner, batching, self._metrics.record_batch)
         return Model(runner, model.signatures, self._options.enable_signature_method_name_check)
+
+    def _load(self, directory: Path) -> Model:
+        options = self._options
+        if options.prefer_tflite_model and (directory / tflite.MODEL_FILE).is_file():
+            return tflite.load(directory, options.num_tflite_pools * options.num_tflite_interpreters_per_pool)
+        return load(directory, options.saved_model_tags.split(","), self._session_config)
 
     def _batching_of(self, directory: Path, scheduler: BatchScheduler) -> BatchingOptions | None:
         shared = scheduler.options
