@@ -17,7 +17,9 @@ from serving.health import Health
 from serving.http_server import HttpServer
 from serving.loader import Loader
 from serving.metrics import Metrics
+from serving.metrics_pages import DEFAULT_PATH
 from serving.options import Options
+from serving.protos import MonitoringConfig, read_text
 from serving.repository import Repository, RepositoryOptions
 from serving.rest import RestApplication
 from serving.service import Service
@@ -46,6 +48,7 @@ class Server:
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
         self._grpc_threads = ThreadPoolExecutor(options.grpc_max_threads, "grpc")
         self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
+        self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._credentials = grpc_server.make_credentials(options.ssl_config_file)
         self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health)
         self._http: HttpServer | None = None
@@ -127,7 +130,13 @@ class Server:
         return bind(self._options.host, port, flag) if port else nullcontext()
 
     def _open_rest(self, bound: socket.socket) -> None:
-        application = RestApplication(self._service, self._rest_threads, self._options.rest_api_timeout_in_ms / 1000)
+        application = RestApplication(
+            self._service,
+            self._rest_threads,
+            self._options.rest_api_timeout_in_ms / 1000,
+            monitoring_path=self._monitoring_path,
+            enable_cors=self._options.rest_api_enable_cors_support,
+        )
         self.rest_port = bound.getsockname()[1]
         self._http = HttpServer(application, bound, GRACE)
         self._http.start()
@@ -168,3 +177,11 @@ def _read_configs(options: Options) -> Sequence[ModelConfig]:
     if options.model_config_file:
         return config_file.read(options.model_config_file)
     return [ModelConfig(options.model_name, Path(options.model_base_path).absolute())]
+
+
+def _read_monitoring_path(path: str) -> str:
+    """Where REST shows TensorFlow Serving's metrics; nowhere unless a MonitoringConfig turns them on."""
+    if not path:
+        return ""
+    prometheus = read_text(path, MonitoringConfig).prometheus_config
+    return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
