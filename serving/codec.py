@@ -9,7 +9,7 @@ import numpy as np
 from serving.errors import ServingError, invalid_argument
 from serving.instances import decode_rows
 from serving.json_numbers import SMALLEST_BODY, Numbers, read_numbers
-from serving.json_tensors import decode_tensor, encode_tensor, is_base64
+from serving.json_tensors import decode_tensor, encode_tensor, is_base64, row_values
 from serving.json_text import parse_object, value_text, write
 from serving.request import PredictRequest
 from serving.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
@@ -112,6 +112,10 @@ def _encode_rows(outputs: Mapping[str, np.ndarray]) -> bytes:
     if len(outputs) == 1:
         return _encode_columns(outputs)
     names = sorted(outputs)
+    values = [row_values(outputs[name], name.endswith(_BYTES_SUFFIX)) for name in names]
+    finite = [column for column in values if column is not None]
+    if len(finite) == len(names):
+        return write([dict(zip(names, row, strict=True)) for row in zip(*finite, strict=True)])
     columns = [[_encode_output(name, row) for row in _rows(outputs[name])] for name in names]
     rows = [_object_text(dict(zip(names, texts, strict=True))) for texts in zip(*columns, strict=True)]
     return b"[" + b",".join(rows) + b"]"

@@ -50,12 +50,25 @@ def decode_tensor(value: Any, word: str, may_hold_booleans: bool = True) -> np.n
 
 def encode_tensor(array: np.ndarray, as_base64: bool = False) -> bytes:
     """The JSON text of a tensor; strings are text unless they are to be {"b64": ...}."""
-    word = type_word(array)
-    if word == "string":
+    if _checked_word(array) == "string":
         return write(_string_values(array.tolist(), as_base64))
-    if word not in _WRITABLE:
-        raise invalid_argument(f"Failed to write JSON value for tensor type: {word}")
     return write_array(array)
+
+
+def row_values(array: np.ndarray, as_base64: bool = False) -> list[Any] | None:
+    """The rows of a tensor as `write` takes them, or None where numbers that are not finite stop it."""
+    if _checked_word(array) == "string":
+        return [_string_values(row, as_base64) for row in array.tolist()]
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return None
+    return list(np.ascontiguousarray(array))
+
+
+def _checked_word(array: np.ndarray) -> str:
+    word = type_word(array)
+    if word != "string" and word not in _WRITABLE:
+        raise invalid_argument(f"Failed to write JSON value for tensor type: {word}")
+    return word
 
 
 def _decode_quickly(value: Any, word: str, may_hold_booleans: bool) -> np.ndarray | None:

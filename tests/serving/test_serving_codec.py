@@ -413,6 +413,21 @@ def test_bytes_suffix_means_base64_for_strings_only():
     )
 
 
+NAN_ROW = b'{"i":1,"s":"a","x":[NaN,0.2],"y":-0.5}'
+FINITE_ROW = b'{"i":1,"s":"a","x":[1.0,0.2],"y":-0.5}'
+
+
+@pytest.mark.parametrize(("value", "row"), [(1, FINITE_ROW), (np.nan, NAN_ROW)], ids=["finite", "nan"])
+def test_rows_of_several_outputs_are_objects(value, row):
+    outputs = {
+        "x": np.float32([[value, 0.2], [1, 0.2]]).T.copy().T,  # rows that don't lie together in memory
+        "y": np.float64([-0.5, -0.5]),
+        "i": np.int64([1, 1]),
+        "s": np.array([b"a", b"a"], object),
+    }
+    assert encode_predict(outputs, Layout.ROW) == b'{"predictions":[' + row + b"," + FINITE_ROW + b"]}"
+
+
 def test_type_that_json_cannot_write_is_refused():
     message = refusal(encode_predict, {"y": np.float16([1])}, Layout.ROW)
     assert message == "INVALID_ARGUMENT: Failed to write JSON value for tensor type: half"
