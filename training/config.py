@@ -30,9 +30,15 @@ class Config:
     train_split: str = _field("train", "split to train on, in tfds notation: train, train[:90%], ...")
     test_split: str = _field("test", "split to evaluate on")
     image_size: int = _field(0, "height and width the network sees; 0: what the dataset has")
+    holdout: float = _field(0.2, "share of each class held out as val where image_folder has no splits of its own")
+    holdout_seed: int = _field(0, "which photos these are")
+    max_unreadable: float = _field(0.01, "share of a split's images that may be unreadable; such images are left out")
 
-    filters: tuple[int, ...] = _field((32, 64), "channels of each stage, comma-separated; a pooling lies between two")
-    convolutions: int = _field(2, "3x3 convolutions in each stage")
+    network: str = _field("small", "small, or one of the paper's: 14-layer, 30-layer, A, B, C or VGG-19")
+    filters: tuple[int, ...] = _field(
+        (32, 64), "small: channels of each stage, comma-separated; a pooling lies between two"
+    )
+    convolutions: int = _field(2, "small: 3x3 convolutions in each stage")
     rectifier: str = _field("prelu", "relu, leaky_relu, prelu (a slope per channel) or prelu_shared (one per layer)")
 
     steps: int = _field(1_000, "optimizer steps to train for")
@@ -55,10 +61,17 @@ class Config:
     clip_norm: float = _field(0.0, "largest norm of the gradient of all weights together; 0: any")
     label_smoothing: float = _field(0.0, "share of each label that is spread evenly over all classes")
     average: float = _field(0.0, "decay of the moving average of the weights that is evaluated and exported; 0: none")
-    dropout: float = _field(0.0, "share of the inputs of the last layer that is dropped in training")
+    dropout: float = _field(
+        0.0, "share of the last layer's inputs dropped in training; of the two before it, in the paper's"
+    )
     shuffle_buffer: int = _field(10_000, "encoded images held in memory to draw the next one from")
+    scale_min: int = _field(0, "least length that a training image's shorter side is scaled to before a random crop")
+    scale_max: int = _field(0, "largest such length; 0 for both: training images are cropped as test images are")
+    test_scale: int = _field(0, "length a test image's shorter side is scaled to before the centre crop; 0: image_size")
     crop_padding: int = _field(0, "pixels of zeros around a training image before it is cropped back at random")
     flip: bool = _field(False, "mirror half of the training images")
+    pca_colour: float = _field(0.0, "deviation of the principal colours added to training images; AlexNet has 0.1")
+    erase: float = _field(0.0, "share of the training images in which a random rectangle is replaced by noise")
     seed: int = _field(0, "seeds the weights, the order of the images and their augmentation")
 
     devices: str = _field("", "devices to train on, as GPU:0,GPU:2; default: all GPUs, or cpu_devices")
@@ -85,13 +98,31 @@ class Config:
         for name in ("momentum", "label_smoothing", "average", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, but must be at least 0 and below 1")
+        self._check_data()
         if self.drop_factor <= 1:
             raise InputError(f"drop_factor is {self.drop_factor}, but must be above 1")
         if self.xla and self.deterministic:
             raise InputError("xla has no deterministic gradient of max pooling: set --deterministic false beside it")
 
+    def _check_data(self) -> None:
+        for name in ("max_unreadable", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}, but must be at least 0 and at most 1")
+        if not 0 < self.holdout < 1:
+            raise InputError(f"holdout is {self.holdout}, but must be above 0 and below 1")
+        if (self.scale_min or self.scale_max) and not max(1, self.image_size) <= self.scale_min <= self.scale_max:
+            raise InputError(
+                f"scale_min is {self.scale_min} and scale_max {self.scale_max}, but they must rise from image_size, "
+                f"{self.image_size}"
+            )
+        if self.test_scale and self.test_scale < self.image_size:
+            raise InputError(
+                f"test_scale is {self.test_scale}, but must be at least image_size, {self.image_size}, or 0"
+            )
+
 
 _CHOICES = {
+    "network": ("small", "14-layer", "30-layer", "A", "B", "C", "VGG-19"),
     "rectifier": ("relu", "leaky_relu", "prelu", "prelu_shared"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "schedule": ("cosine", "steps", "plateau"),
@@ -106,6 +137,7 @@ _LOWEST = {
     0: (
         *("image_size", "learning_rate", "warmup_steps", "crop_padding", "seed"),
         *("weight_decay", "clip_norm", "signals_every"),
+        *("scale_min", "scale_max", "test_scale", "pca_colour", "holdout_seed"),
     ),
 }
 

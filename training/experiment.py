@@ -11,13 +11,16 @@ import tensorflow as tf
 
 from training.averages import MovingAverage
 from training.config import Config
-from training.datasets import ImageSet, open_image_set
+from training.datasets import open_image_set
 from training.errors import InputError
+from training.image_folder import Holdout
+from training.image_set import ImageSet
 from training.model import make_network, make_optimizer
 from training.optimizer import MomentumSGD
 from training.pipeline import Batch, evaluation_batches, steps_per_epoch, train_batches
 from training.steps import Step, make_evaluation_step, make_train_step
 from training.strategy import own_replicas
+from training.unreadable import too_many_unreadable
 
 _OUT_OF_RANGE = "label out of range"
 
@@ -95,6 +98,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
         InputError: The data is not there or does not fit the rest, or a batch has fewer images than there are devices.
     """
     images = images or open_image_set(config.dataset, config.data_dir)
+    images = images.held_out(Holdout(config.holdout, config.holdout_seed))
     image_shape = images.input_shape(config.image_size)
     for split in (config.train_split, config.test_split):
         images.num_examples(split)
@@ -111,7 +115,10 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
 
 
 def label_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:
-    """What to tell of an error, if it is that of a label out of range."""
+    """What to tell of an error, if it is that of a label out of range, or of too many images that can't be read."""
+    unreadable = too_many_unreadable(error)
+    if unreadable:
+        return InputError(unreadable)
     found = re.search(rf"\[{_OUT_OF_RANGE}\] \[(-?\d+).*?\] \[(.+?)\] \[(\d+)\]", str(error))
     if not found:
         return None

@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import keras
 
 from keras_prelu.networks import small_network
+from keras_prelu.paper_networks import paper_network
 from training.averages import MovingAverage
 from training.checkpoint import Checkpoints
 from training.config import Config
@@ -22,17 +24,23 @@ def make_network(config: Config, image_shape: tuple[int, int, int], num_classes:
     """
     try:
         with _dtype_policy(config.precision):
-            return small_network(
-                image_shape,
-                num_classes,
-                config.filters,
-                config.convolutions,
-                config.rectifier,
-                dropout=config.dropout,
-                seed=config.seed,
-            )
+            return _network(config, image_shape, num_classes)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def _network(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+    if config.network == "small":
+        make = partial(small_network, filters=config.filters, convolutions=config.convolutions)
+    else:
+        make = partial(paper_network, config.network)
+    return make(
+        input_shape=image_shape,
+        num_classes=num_classes,
+        rectifier=config.rectifier,
+        dropout=config.dropout,
+        seed=config.seed,
+    )
 
 
 def load_network(run: Run) -> keras.Model:

@@ -1,0 +1,174 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from training import augmentation
+from training.augmentation import COLOUR_DEVIATIONS, COLOUR_DIRECTIONS, augment, crop_at_random_scale, erase
+from training.config import Config
+
+
+def seeds(count):
+    return [tf.constant([7, index], tf.int64) for index in range(count)]
+
+
+def drawn(seed, number):
+    """The seed of one of an image's draws."""
+    return tf.random.fold_in(seed, tf.constant(number, tf.int64))
+
+
+def photo(height, width, detail=24):
+    """A picture with as much detail as a photo has at twice its size."""
+    rng = np.random.default_rng(height)
+    return np.clip(
+        tf.image.resize(rng.normal(128, 60, (height // detail + 2, width // detail + 2, 3)), (height, width)), 0, 255
+    ).astype(np.uint8)
+
+
+def jpeg(pixels, mode="RGB"):
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).convert(mode).save(file, "JPEG", quality=92)
+        return file.getvalue()
+
+
+def test_crop_is_a_shift_of_the_padded_image():
+    image = np.random.default_rng(0).uniform(1, 255, (6, 6, 1)).astype("float32")
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    shifts = [padded[top : top + 6, left : left + 6].tobytes() for top in range(5) for left in range(5)]
+    seen = {
+        augment(tf.constant(image), tf.constant([0, seed], tf.int64), Config(crop_padding=2)).numpy().tobytes()
+        for seed in range(60)
+    }
+    assert seen <= set(shifts)
+    assert len(seen) > 15
+
+
+def test_flip_mirrors_about_half():
+    image = tf.constant(np.arange(12, dtype="float32").reshape(2, 6, 1))
+    flips = [
+        bool(augment(image, tf.constant([1, seed], tf.int64), Config(flip=True))[0, 0, 0] == 5) for seed in range(100)
+    ]
+    assert 30 < sum(flips) < 70
+
+
+def reference_crop(image, size, scales, seed):
+    """The crop in NumPy: the draws are the seed's, what follows from them is computed anew."""
+    shorter = int(tf.random.stateless_uniform([], drawn(seed, 1), scales[0], scales[1] + 1, tf.int32))
+    place = tf.random.stateless_uniform([2], drawn(seed, 2)).numpy()
+    side = int(np.round(np.float32(size * min(image.shape[:2])) / np.float32(shorter)))
+    top, left = (int(np.floor(p * (length - side + 1))) for p, length in zip(place, image.shape[:2], strict=True))
+    return bilinear(image[top : top + side, left : left + side].astype("float64"), size)
+
+
+def bilinear(image, size):
+    """Two taps on each axis, at the pixels' centres."""
+    for axis in (0, 1):
+        length = image.shape[axis]
+        at = (np.arange(size) + 0.5) * length / size - 0.5
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape([-1 if each == axis else 1 for each in range(3)])
+        low, high = np.clip([low, low + 1], 0, length - 1)
+        image = np.take(image, low, axis) * (1 - share) + np.take(image, high, axis) * share
+    return image
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "cmyk", "grey"])
+def test_scale_jitter_and_crop_are_the_references(kind):
+    pixels = photo(75, 100)
+    modes = {"jpeg": "RGB", "cmyk": "CMYK", "grey": "L"}
+    encoded = tf.io.encode_png(pixels) if kind == "png" else jpeg(pixels, modes[kind])
+    whole = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+    for seed in seeds(20):
+        crop = crop_at_random_scale(encoded, (40, 40, 3), (46, 92), seed).numpy()
+        np.testing.assert_allclose(crop, reference_crop(whole, 40, (46, 92), seed), atol=1e-3)
+
+
+def test_scales_and_places_are_drawn_evenly():
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
+    encoded = tf.io.encode_png(ramp)
+    crops = [crop_at_random_scale(encoded, (50, 50, 3), (50, 100), seed).numpy()[0, :, 0] for seed in seeds(300)]
+    # 49 pixels of a crop span 49 * 200 / scale levels
+    scales = np.array([49 * 200 / (crop[-2] - crop[1]) * 47 / 49 for crop in crops])
+    assert scales.min() >= 49
+    assert scales.max() <= 102
+    assert abs(scales.mean() - 75) < 3
+    starts = np.array([crop[0] for crop in crops])[scales > 90]
+    assert starts.min() < 10
+    assert starts.max() > 75
+
+
+@pytest.mark.parametrize(("side", "ratio"), [(420, 1), (800, 2), (1600, 4), (3300, 8)])
+def test_large_jpeg_is_cropped_at_a_fraction_of_its_size(side, ratio, monkeypatch):
+    ratios = []
+    decode = tf.io.decode_and_crop_jpeg
+    monkeypatch.setattr(
+        tf.io,
+        "decode_and_crop_jpeg",
+        lambda *args, ratio, **rest: ratios.append(ratio) or decode(*args, ratio=ratio, **rest),
+    )
+    pixels = photo(side, side, detail=side // 8)
+    (seed,) = seeds(1)
+    crop = crop_at_random_scale(jpeg(pixels), (224, 224, 3), (400, 400), seed).numpy()
+    assert ratios == [ratio]
+    whole = tf.image.resize(pixels, (400, 400), antialias=True).numpy()
+    place = tf.random.stateless_uniform([2], drawn(seed, 2)).numpy()
+    top, left = np.floor(place * 177).astype(int)
+    assert np.abs(crop - whole[top : top + 224, left : left + 224]).mean() < 3
+
+
+def test_large_png_is_antialiased():
+    stripes = np.zeros((800, 800, 3), np.uint8)
+    stripes[::2] = 200
+    crop = crop_at_random_scale(tf.io.encode_png(stripes), (50, 50, 3), (60, 60), seeds(1)[0]).numpy()
+    np.testing.assert_allclose(crop, 100, atol=8)
+
+
+def test_colours_move_along_the_principal_components():
+    image = np.random.default_rng(0).uniform(0, 255, (4, 5, 3)).astype("float32")
+    config = Config(pca_colour=0.1)
+    for seed in seeds(3):
+        amounts = tf.random.stateless_normal([3], drawn(seed, 3), stddev=0.1).numpy()
+        shift = np.array(COLOUR_DIRECTIONS) @ (amounts * np.array(COLOUR_DEVIATIONS)) * 255
+        np.testing.assert_allclose(augment(tf.constant(image), seed, config), image + shift, rtol=1e-5)
+
+
+def test_colour_directions_are_orthonormal():
+    directions = np.array(COLOUR_DIRECTIONS)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-3)
+
+
+def test_a_rectangle_is_replaced_by_noise():
+    image, noise = np.zeros((6, 7, 2), "float32"), np.ones((6, 7, 2), "float32")
+    expected = image.copy()
+    expected[1:4, 2:7] = 1
+    np.testing.assert_array_equal(erase(tf.constant(image), tf.constant([1, 2]), tf.constant([3, 5]), noise), expected)
+
+
+def test_erased_rectangles_have_the_papers_sizes():
+    image = tf.fill([40, 60, 3], -1.0)
+    shares = []
+    for seed in seeds(200):
+        erased = augment(image, seed, Config(erase=0.5)).numpy() >= 0
+        rows, columns = np.flatnonzero(erased.any((1, 2))), np.flatnonzero(erased.any((0, 2)))
+        shares.append(erased.mean())
+        if shares[-1]:
+            assert erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    shares = np.array(shares)
+    assert 70 < (shares > 0).sum() < 130
+    assert shares.max() <= 0.41
+    assert 0.15 < shares[shares > 0].mean() < 0.25
+
+
+def test_the_same_seed_gives_the_same_image_and_another_another():
+    image = tf.constant(np.random.default_rng(0).uniform(0, 255, (16, 16, 3)), tf.float32)
+    config = Config(crop_padding=2, flip=True, pca_colour=0.1, erase=1.0)
+    first, again, other = (augment(image, seeds(9)[index], config).numpy() for index in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_every_draw_has_a_number_of_its_own():
+    numbers = [value for name, value in vars(augmentation).items() if name[1:].isupper() and type(value) is int]
+    assert len(set(numbers)) == len(numbers) >= 6
