@@ -98,6 +98,26 @@ def test_scalar_and_string_outputs_are_arrays(zoo):
     assert (text.shape, text.dtype, text[()]) == ((), object, b"a\0!")
 
 
+ARRAYS = {
+    "strided": np.arange(8, dtype=np.float32)[::2],
+    "backwards": np.arange(4, dtype=np.float32)[::-1],
+    "column-major": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+    "read-only": np.frombuffer(np.float32([1, 2]).tobytes(), np.float32),
+    "empty": np.zeros(0, np.float32),
+}
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+def test_array_of_any_layout(zoo, array):
+    np.testing.assert_array_equal(zoo.run("identity", {"x": array})["y"], array)
+
+
+@pytest.mark.parametrize("kind", ["O", "S", "U"])
+def test_strings_in_any_kind_of_array(zoo, kind):
+    array = np.array(["a", "bc"]).astype(kind) if kind != "O" else np.array([b"a", b"bc"], object)
+    assert zoo.run("only_text", {"s": array})["text"].tolist() == [b"a!", b"bc!"]
+
+
 def test_timeout_ends_the_run(zoo):
     with pytest.raises(ServingError) as caught:
         zoo.run("slow", {"n": np.int64(10**9)}, timeout=0.2)
