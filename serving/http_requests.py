@@ -81,7 +81,7 @@ class RequestReader:
             self._parse(data)
         except httptools.HttpParserError as error:
             self.refuse(HTTPStatus.BAD_REQUEST, f"Malformed HTTP request: {error}")
-        self._check_head(len(data))
+        self._check_unended(len(data))
         complete, self._complete = self._complete, []
         return complete
 
@@ -111,10 +111,13 @@ class RequestReader:
         self._head_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header has come."""
+        """A header has come, or one of those that may follow a body in chunks."""
         assert self._request is not None
-        self._request.headers[name.lower()] = value
         self._head_size += len(name) + len(value)
+        if self._head_size > self._limits.head_size:
+            self._refuse_head()
+        else:
+            self._request.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """All headers have come."""
@@ -139,7 +142,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         """The request is there."""
         assert self._request is not None
-        if self.refusal is None and self._head_size <= self._limits.head_size:
+        if self.refusal is None:
             self._request.body = b"".join(self._chunks)
             self._complete.append(self._request)
             self._request, self._chunks = None, []
@@ -173,12 +176,15 @@ class RequestReader:
         self._body_size = 0
         self._chunks = []
 
-    def _check_head(self, num_bytes: int) -> None:
+    def _check_unended(self, num_bytes: int) -> None:
         # A header that has not ended is still in the parser, so what came without ending anything counts, too.
         unended = not self.is_idle and self._in_head and not self._complete
         self._unended_size = self._unended_size + num_bytes if unended else 0
         if max(self._head_size, self._unended_size) > self._limits.head_size:
-            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large.")
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large.")
 
     def _refuse_body(self) -> None:
         self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {self._limits.body_size} bytes.")

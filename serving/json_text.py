@@ -13,6 +13,7 @@ from serving.json_numbers import plain
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b', re.DOTALL)
+_LONGEST_ERROR = 16 * 1024
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 _KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # which mean something at the top
@@ -88,6 +89,8 @@ def error_body(error: ServingError) -> bytes:
     """The body of every answer that is an error."""
     # A text that quotes bytes which are not UTF-8 holds surrogates, which no answer can.
     message = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if len(message) > _LONGEST_ERROR:  # it may quote the whole request
+        message = message[:_LONGEST_ERROR] + "...TRUNCATED"
     return write({"error": message})
 
 

@@ -8,10 +8,10 @@ import pytest
 from tensorflow.core.example import example_pb2
 
 from serving.codec import Layout, decode_predict, encode_predict, parse_predict
-from serving.errors import ServingError
+from serving.errors import Code, ServingError
 from serving.examples import decode_examples
 from serving.json_numbers import SMALLEST_BODY, read_numbers
-from serving.json_text import parse_object
+from serving.json_text import error_body, parse_object
 from serving.signatures import NUMPY_TYPES, Signature, TensorInfo
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -359,6 +359,7 @@ PARSE_ERRORS = {
     "comma-in-list": ('{"a": ["]}", 1 2]}', "Missing a comma or ] after an array element. at offset: 15"),
     "quotation-mark": ('{"a": "b}', "Missing a closing quotation mark in string. at offset: 6"),
     "offset-is-in-bytes": ('{"\u00fc": x}', "Invalid value. at offset: 7"),
+    "far-too-big": ('{"a": ' + "9" * 10_000 + "}", "Number too big to be stored in double. at offset: 6"),
     "too-big": ('{"a": 1e999}', "Number too big to be stored in double. at offset: 6"),
     "lone-surrogate": ('{"a": "\\ud800"}', "The surrogate pair in string is invalid. at offset: 7"),
     "too-deep": ('{"a": ' + "[" * 100_000, "The document is nested too deeply."),
@@ -368,6 +369,11 @@ PARSE_ERRORS = {
 @pytest.mark.parametrize(("body", "message"), PARSE_ERRORS.values(), ids=PARSE_ERRORS)
 def test_parse_error_is_exactly(body, message):
     assert refusal(parse_object, body.encode()) == f"INVALID_ARGUMENT: JSON Parse error: {message}"
+
+
+def test_error_that_quotes_a_large_request_is_cut():
+    error = ServingError(Code.INVALID_ARGUMENT, "\u00fc" * 1_000_000)
+    assert error_body(error) == b'{"error":"' + "\u00fc".encode() * 16_384 + b'...TRUNCATED"}'
 
 
 WRITTEN = {

@@ -210,6 +210,16 @@ REFUSED = {
     ),
     "many-headers": (get("/", "A: b\r\n" * 1001), 431, "The headers are too large."),
     "long-header": (get("/", f"A: {'b' * 2000}\r\n"), 431, "The headers are too large."),
+    "long-header-and-another-request": (
+        get("/", f"A: {'b' * 2000}\r\n") + get("/a"),
+        431,
+        "The headers are too large.",
+    ),
+    "many-trailers": (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + "A: b\r\n" * 1001,
+        431,
+        "The headers are too large.",
+    ),
     "endless-header": ("GET / HTTP/1.1\r\nA: " + "b" * 2000, 431, "The headers are too large."),
     "endless-path": ("GET /" + "b" * 2000, 431, "The headers are too large."),
     "announced-body": (
