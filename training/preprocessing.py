@@ -30,8 +30,12 @@ def decode_image(encoded: tf.Tensor, image_shape: tuple[int, int, int], scale: i
     size = tf.shape(image)[:2]
     scaled = tf.cast(tf.round(tf.cast(size, tf.float32) * _factor(size, target, scale)), tf.int32)
     scaled = tf.maximum(target, scaled)
-    # antialias: without it a photo that is made much smaller keeps single pixels instead of averages
-    image = tf.image.resize(image, scaled, antialias=True)
+    image = tf.cond(  # resizing to the same size would cost a small image more than decoding it
+        tf.reduce_all(size == scaled),
+        lambda: tf.cast(image, tf.float32),
+        # antialias: without it a photo that is made much smaller keeps single pixels instead of averages
+        lambda: tf.image.resize(image, scaled, antialias=True),
+    )
     top, left = tf.unstack((scaled - target) // 2)
     image = image[top : top + height, left : left + width]
     return tf.ensure_shape(image, image_shape)
