@@ -11,6 +11,7 @@ _NUM_CPUS = os.cpu_count() or 1
 _MOST_THREADS = 10_000
 
 IGNORED: dict[str, type] = {
+    "enable_profiler": bool,  # TensorFlow's profiler server listens on every address of the machine
     "flush_filesystem_caches": bool,
     "remove_unused_fields_from_bundle_metagraph": bool,
     "per_process_gpu_memory_fraction": float,

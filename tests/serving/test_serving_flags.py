@@ -6,6 +6,7 @@ import os
 import pytest
 
 from serving.flags import FlagError, Options, parse, usage, warn
+from serving.options import IGNORED
 
 SPELLINGS = {
     "equals": (["--port=1"], {"port": 1}),
@@ -50,6 +51,28 @@ def test_flag_without_effect_is_taken_and_told(capsys):
     assert capsys.readouterr().err == (
         "--flush_filesystem_caches has no effect in this server\n--mixed_precision has no effect in this server\n"
     )
+
+
+FLAGS_WITHOUT_EFFECT = {
+    "enable_profiler",
+    "flush_filesystem_caches",
+    "mixed_precision",
+    "per_process_gpu_memory_fraction",
+    "platform_config_file",
+    "remove_unused_fields_from_bundle_metagraph",
+    "skip_initialize_tpu",
+    "thread_pool_factory_config_file",
+    "use_alts_credentials",
+    "xla_cpu_compilation_enabled",
+    "xla_gpu_compilation_enabled",
+}
+
+
+def test_every_flag_of_tensorflow_serving_is_taken():
+    assert set(IGNORED) == FLAGS_WITHOUT_EFFECT
+    command_line = parse([f"--{name}=1" for name in sorted(FLAGS_WITHOUT_EFFECT)])
+    assert command_line.unknown == []
+    assert command_line.ignored == sorted(FLAGS_WITHOUT_EFFECT)
 
 
 def test_flag_without_effect_must_parse():
