@@ -79,6 +79,14 @@ class RestApplication:
 
     def answer(self, request: Request) -> Response:
         """The response to a request; whatever fails is told in it."""
+        try:
+            return self._respond(request)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            error = ServingError(Code.INTERNAL, "Internal error; the server's log has more.")
+            return Response(500, error_body(error), headers=self._api_headers)
+
+    def _respond(self, request: Request) -> Response:
         if is_api(request.path):
             status, body = self._answer_api(request)
             return Response(status, body, headers=self._api_headers)
@@ -98,9 +106,6 @@ class RestApplication:
             return 200, self._infer(route, request) if route.infers else self._describe(route)
         except ServingError as error:
             return STATUSES[error.code], error_body(error)
-        except Exception:
-            logger.exception("%s %s failed", request.method, request.path)
-            return 500, error_body(ServingError(Code.INTERNAL, "Internal error; the server's log has more."))
 
     def _infer(self, route: Route, request: Request) -> bytes:
         started = time.perf_counter()
