@@ -6,7 +6,6 @@
 import base64
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -116,13 +115,11 @@ def picture(image: bytes) -> str:
 
 def _held_out() -> tuple[list[bytes], list[str], list[dict[str, float]]]:
     """Held-out images, their labels, and the scores by label that the Keras model gives them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from training.quiet import native_messages_held
+    from training.quiet import start_tensorflow
 
-    with native_messages_held():
-        import tensorflow as tf
+    start_tensorflow()
+    import tensorflow as tf
 
-        tf.config.list_physical_devices("GPU")
     from training.datasets import open_image_set
     from training.model import load_network
     from training.preprocessing import decode_image

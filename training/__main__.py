@@ -1,26 +1,18 @@
-"""The command line: `python -m training fit` and `python -m training export`."""
+"""The command line: `python -m training fit`, `evaluate`, `export`, `report`."""
 
 import argparse
-import dataclasses
-import logging
 import os
-import pathlib
 import sys
 from typing import NoReturn
 
 from training import peers
+from training.arguments import parse_arguments
 from training.cluster import read_cluster
-from training.config import Config, load_config, override
+from training.config import load_config, override
 from training.errors import InputError, StoppedError, TrainingError
 from training.interrupts import MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
+from training.quiet import start_tensorflow
 from training.workers import run_local_workers
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the command line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; `{self.prog} --help` lists what there is")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     that SIGTERM has stopped.
     """
     try:
-        return _run(_parse(sys.argv[1:] if argv is None else argv))
+        args = parse_arguments(sys.argv[1:] if argv is None else argv)
+        return _COMMANDS[args.command](args)
     except InputError as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
@@ -48,17 +41,6 @@ def main(argv: list[str] | None = None) -> int:
         return STATUS
 
 
-def _run(args: argparse.Namespace) -> int:
-    if args.command == "fit":
-        return _fit(args)
-    _start_tensorflow()
-    from training.export import export
-    from training.run import Run
-
-    print(f"exported to {export(Run(args.workdir))}")
-    return 0
-
-
 def _fit(args: argparse.Namespace) -> int:
     config = override(load_config(args.config), args.overrides)
     if args.local_workers is not None:
@@ -66,7 +48,7 @@ def _fit(args: argparse.Namespace) -> int:
         command = ["fit", f"--config={args.config}", f"--workdir={args.workdir}", *fields]
         return run_local_workers(args.local_workers, command)
     cluster = read_cluster(os.environ)
-    _start_tensorflow()
+    start_tensorflow()
     from training.loop import fit
 
     figures = fit(config, args.workdir, cluster)
@@ -75,59 +57,43 @@ def _fit(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="python -m training", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="fit|export")
-    fit = commands.add_parser(
-        "fit",
-        help="train a network, or go on with its training",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_fields_help(),
-        usage="python -m training fit --config NAME_OR_FILE --workdir FOLDER [--field value ...]",
-        allow_abbrev=False,
-    )
-    fit.add_argument("--config", required=True, help="a name in training/configs, or the path of such a file")
-    fit.add_argument("--local_workers", type=int, metavar="N", help="train with N processes on this machine")
-    export = commands.add_parser("export", help="publish a run's network as a SavedModel", allow_abbrev=False)
-    for command in (fit, export):
-        command.add_argument("--workdir", required=True, type=pathlib.Path, help="the run's folder")
-    args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "fit":
-        raise InputError(f"unknown argument {rest[0]}; `python -m training {args.command} --help` lists what there is")
-    args.overrides = _overrides(rest)
-    return args
+def _evaluate(args: argparse.Namespace) -> int:
+    try:
+        scales = tuple(int(scale) for scale in args.scales.split(",") if scale)
+    except ValueError:
+        raise InputError(f"scales is {args.scales!r}, but must be numbers with commas, as 256,384,480") from None
+    start_tensorflow()
+    from training.evaluate import describe, evaluate_runs, write
+    from training.protocols import Protocol
+    from training.run import Run
+
+    runs = [Run(folder) for folder in args.run]
+    result = evaluate_runs(runs, Protocol(args.views, scales, args.split, args.data_dir))
+    print(describe(result))
+    if args.json:
+        write(result, args.json)
+    return 0
 
 
-def _overrides(rest: list[str]) -> dict[str, str]:
-    """Reads `--field value` and `--field=value`."""
-    overrides = {}
-    words = iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            raise InputError(f"unexpected argument {word!r}; fields are set by --field value")
-        name, equals, value = word[2:].partition("=")
-        overrides[name] = value if equals else next(words, "")
-    return overrides
+def _export(args: argparse.Namespace) -> int:
+    start_tensorflow()
+    from training.export import export
+    from training.run import Run
+
+    print(f"exported to {export(Run(args.workdir))}")
+    return 0
 
 
-def _fields_help() -> str:
-    lines = [
-        f"  --{field.name} ({field.type.__name__ if isinstance(field.type, type) else field.type}, "
-        f"default {field.default!r})\n      {field.metadata['doc']}"
-        for field in dataclasses.fields(Config)
-    ]
-    return "fields, with the defaults that a config file may change:\n" + "\n".join(lines)
+def _report(args: argparse.Namespace) -> int:
+    start_tensorflow()
+    from training.report import write_report
+    from training.run import Run
+
+    print(f"the report is {write_report(Run(args.workdir), args.data_dir)}")
+    return 0
 
 
-def _start_tensorflow() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # tensorflow-datasets warns of each folder it finds empty
-    from training.quiet import native_messages_held
-
-    with native_messages_held():
-        import tensorflow as tf
-
-        tf.config.list_physical_devices("GPU")
+_COMMANDS = {"fit": _fit, "evaluate": _evaluate, "export": _export, "report": _report}
 
 
 def command() -> NoReturn:

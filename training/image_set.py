@@ -96,13 +96,14 @@ class PreparedSet(ImageSet):
     label_key: str
 
     def references(self, split: str) -> tf.data.Dataset:
-        """Encoded images, with tensorflow-datasets' ids as names."""
-        examples = self.builder.as_dataset(
-            split=split,
-            decoders={self.image_key: tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(add_tfds_id=True),
-        )
-        return examples.map(lambda each: (each[self.image_key], each[self.label_key], each["tfds_id"]))
+        """Encoded images, named by their number in the split."""
+        examples = self.builder.as_dataset(split=split, decoders={self.image_key: tfds.decode.SkipDecoding()})
+
+        def triple(number: tf.Tensor, example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            name = tf.strings.join(["image ", tf.strings.as_string(number), f" of {split}"])
+            return example[self.image_key], example[self.label_key], name
+
+        return examples.enumerate().map(triple)
 
     def _count(self, split: str) -> int:
         return int(self.builder.info.splits[split].num_examples)

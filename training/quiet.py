@@ -1,6 +1,7 @@
 """Keeps what native libraries print while they start off the screen."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -26,3 +27,13 @@ def native_messages_held() -> Iterator[None]:
         finally:
             os.dup2(screen, 2)
             os.close(screen)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow and has it find its GPUs, without a word; warnings of its C++ code stay off the screen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # tensorflow-datasets warns of each folder it finds empty
+    with native_messages_held():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")

@@ -83,7 +83,7 @@ class Run:
             "devices": list(devices),
         }
         with self._writing():
-            _replace(self.folder / "config.json", json.dumps(stored, indent=2) + "\n")
+            write_whole(self.folder / "config.json", json.dumps(stored, indent=2) + "\n")
 
     def read(self) -> tuple[Config, tuple[str, ...], tuple[int, int, int]]:
         """The config, the labels and the image's shape that the run was started with.
@@ -107,14 +107,20 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Drops the lines of `metrics.jsonl` beyond a step, which a resumed run will write again."""
-        kept = [event for event in self._events() if event["step"] <= step]
-        _replace(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
+        kept = [event for event in self.events() if event["step"] <= step]
+        write_whole(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
 
     def last_evaluation(self) -> dict[str, Any]:
         """The newest evaluation's line; empty where there is none."""
-        return next((event for event in reversed(self._events()) if event["event"] == "evaluation"), {})
+        return next((event for event in reversed(self.events()) if event["event"] == "evaluation"), {})
 
-    def _events(self) -> list[dict[str, Any]]:
+    def surroundings(self) -> list[tuple[str, str]]:
+        """Names and versions of the libraries that the run was last taken up with, and its devices."""
+        stored = json.loads((self.folder / "config.json").read_text())
+        return [*stored["versions"].items(), ("devices", ", ".join(stored["devices"]))]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text().splitlines(keepends=True)
@@ -139,7 +145,7 @@ class Run:
             raise InputError(f"{self.folder} holds a run with {what}: go on with the same, or name another --workdir")
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def write_whole(path: pathlib.Path, text: str) -> None:
     """Writes a file whole or not at all."""
     temporary = path.with_name(f"{path.name}.new")
     with removed_if_interrupted(temporary):
