@@ -35,6 +35,7 @@ class Config:
     max_unreadable: float = _field(0.01, "share of a split's images that may be unreadable; such images are left out")
 
     network: str = _field("small", "small, or one of the paper's: 14-layer, 30-layer, A, B, C or VGG-19")
+    subtract_mean: bool = _field(False, "let the first layer subtract the training images' mean, pixel by pixel")
     filters: tuple[int, ...] = _field(
         (32, 64), "small: channels of each stage, comma-separated; a pooling lies between two"
     )
@@ -144,7 +145,7 @@ _LOWEST = {
 # What a run may change between two calls: everything else decides which numbers come out of it.
 CHANGEABLE = frozenset(
     {
-        *("data_dir", "devices", "cpu_devices", "worker_timeout"),
+        *("data_dir", "max_unreadable", "devices", "cpu_devices", "worker_timeout"),
         *("log_every", "checkpoint_every", "keep_checkpoints", "signals_every", "profile_steps"),
     }
 )

@@ -15,9 +15,10 @@ from training.datasets import open_image_set
 from training.errors import InputError
 from training.image_folder import Holdout
 from training.image_set import ImageSet
+from training.mean import mean_image, set_mean
 from training.model import make_network, make_optimizer
 from training.optimizer import MomentumSGD
-from training.pipeline import Batch, evaluation_batches, steps_per_epoch, train_batches
+from training.pipeline import Batch, evaluation_batches, repeated_without_end, steps_per_epoch, train_batches
 from training.steps import Step, make_evaluation_step, make_train_step
 from training.strategy import own_replicas
 from training.unreadable import too_many_unreadable
@@ -56,12 +57,23 @@ class Experiment:
         return make_evaluation_step(self.strategy, self.model)
 
     def train_batches(self, step: int) -> Iterable[Batch]:
-        """Endless distributed batches from a step on."""
+        """Endless distributed batches from a step on; from the first, the network is given the images' mean before."""
+        if self.config.subtract_mean and step == 0:
+            set_mean(self.model, mean_image(self.images, self.config, self.image_shape))
         return self._distributed(partial(train_batches, start_step=step), "step", step + 1)
 
     def test_batches(self) -> Iterable[Batch]:
-        """The test split in distributed batches."""
-        return self._distributed(evaluation_batches, f"batch of {self.config.test_split}", 1)
+        """The test split in distributed batches, `num_test_batches` of them, again and again."""
+
+        def endless(*arguments: Any, **keywords: Any) -> tf.data.Dataset:
+            return repeated_without_end(evaluation_batches(*arguments, **keywords))
+
+        return self._distributed(endless, f"batch of {self.config.test_split}", 1)
+
+    @property
+    def num_test_batches(self) -> int:
+        """Batches that hold each test image once."""
+        return steps_per_epoch(self.images.num_examples(self.config.test_split), self.config.batch_size)
 
     def probe_images(self) -> tf.Tensor:
         """Images to look at the network with, always the same: a device's share of the test split's first batch."""
@@ -102,6 +114,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
     image_shape = images.input_shape(config.image_size)
     for split in (config.train_split, config.test_split):
         images.num_examples(split)
+    _check_augmentation(config, image_shape)
     if config.batch_size < strategy.num_replicas_in_sync:
         raise InputError(
             f"batch_size is {config.batch_size}, but must be at least {strategy.num_replicas_in_sync}, an image for "
@@ -112,6 +125,16 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
         optimizer = make_optimizer(config, model)
         average = MovingAverage(model, config.average) if config.average else None
     return Experiment(config, strategy, images, image_shape, model, optimizer, average)
+
+
+def _check_augmentation(config: Config, image_shape: tuple[int, int, int]) -> None:
+    *sides, channels = image_shape
+    for name in ("scale_min", "test_scale"):
+        scale = getattr(config, name)
+        if scale and scale < max(sides):
+            raise InputError(f"{name} is {scale}, but must be at least {max(sides)}, a side of what the network sees")
+    if config.pca_colour and channels != 3:
+        raise InputError(f"pca_colour alters red, green and blue, but the images of {config.dataset} have {channels}")
 
 
 def label_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:

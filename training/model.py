@@ -12,21 +12,29 @@ from training.averages import MovingAverage
 from training.checkpoint import Checkpoints
 from training.config import Config
 from training.errors import InputError
+from training.mean import MeanSubtraction
 from training.optimizer import make_optimizer as make_optimizer
 from training.run import Run
 
 
 def make_network(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
-    """Builds the network, from images in 0..255 to logits.
+    """Builds the network, from images in 0..255 to logits; a mean to subtract is 0 until `training.mean` sets it.
 
     Raises:
         InputError: The config's network does not fit the images.
     """
     try:
         with _dtype_policy(config.precision):
-            return _network(config, image_shape, num_classes)
+            network = _network(config, image_shape, num_classes)
     except ValueError as error:
         raise InputError(str(error)) from None
+    if not config.subtract_mean:
+        return network
+    images = keras.Input(image_shape, name="images")
+    # small_network takes 0..255 and centres it itself, the paper's take what is centred
+    offset = 127.5 if config.network == "small" else 0.0
+    centred = MeanSubtraction(image_shape, offset, dtype="float32", name="mean")(images)
+    return keras.Model(images, network.call(centred), name=network.name)  # call: its layers, not it as one layer
 
 
 def _network(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:

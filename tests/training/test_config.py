@@ -50,6 +50,12 @@ def test_override_reads_the_fields_type(field, text, value):
         ({"accumulate": "0"}, "accumulate is 0, but must be at least 1"),
         ({"clip_norm": "-1"}, "clip_norm is -1.0, but must be at least 0"),
         ({"xla": "true"}, "set --deterministic false beside it"),
+        ({"network": "D"}, "network is 'D', but must be small, 14-layer, 30-layer, A, B, C or VGG-19"),
+        ({"max_unreadable": "2"}, "max_unreadable is 2.0, but must be at least 0 and at most 1"),
+        ({"erase": "-1"}, "erase is -1.0, but must be at least 0 and at most 1"),
+        ({"holdout": "0"}, "holdout is 0.0, but must be above 0 and below 1"),
+        ({"scale_min": "300"}, "scale_min is 300 and scale_max 0, but they must rise from image_size, 0"),
+        ({"image_size": "64", "test_scale": "60"}, "test_scale is 60, but must be at least image_size, 64, or 0"),
         ({"rectifier": "elu"}, "rectifier is 'elu', but must be relu, leaky_relu, prelu or prelu_shared"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -60,7 +66,7 @@ def test_wrong_override_is_named(overrides, message):
 
 
 def test_unknown_config_names_the_nearest():
-    with pytest.raises(InputError, match=r"no config 'digit' \(did you mean digits\?\); there are digits, "):
+    with pytest.raises(InputError, match=r"no config 'digit' \(did you mean digits\?\); there are cifar10, "):
         load_config("digit")
 
 

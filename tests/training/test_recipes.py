@@ -1,0 +1,86 @@
+"""Every config takes a step at the shapes it is made for, on generated images."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.config import CONFIGS, load_config
+from training.experiment import build_experiment
+from training.image_set import ImageSet
+from training.strategy import make_strategy
+
+PHOTO = (None, None, 3)
+SETS = {
+    "digits": ((8, 8, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "image_folder": (PHOTO, 5),
+    "imagenet2012": (PHOTO, 1000),
+}
+# Model C's weights, gradients and velocities alone take 4 GB, those of B as much as those of A.
+TOO_LARGE = {"imagenet_b", "imagenet_c"}
+NAMES = sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated(ImageSet):
+    """Noise of the right shape and format."""
+
+    def references(self, split):
+        rng = np.random.default_rng(0)
+        height, width, channels = (known or size for known, size in zip(self.shape, (375, 500, 3), strict=True))
+        encode = tf.io.encode_jpeg if self.shape == PHOTO else tf.io.encode_png
+        images = [encode(rng.integers(0, 256, (height, width, channels), np.uint8)) for _ in range(self.splits[split])]
+        labels = tf.constant(rng.integers(0, len(self.labels), len(images)), tf.int64)
+        return tf.data.Dataset.from_tensor_slices((tf.stack(images), labels, tf.fill([len(images)], "noise")))
+
+    def _count(self, split):
+        return self.splits[split]
+
+
+def generated(config):
+    shape, num_classes = SETS[config.dataset]
+    labels = tuple(str(number) for number in range(num_classes))
+    return Generated(config.dataset, labels, shape, {config.train_split: 4, config.test_split: 2})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TOO_LARGE])
+def test_recipe_takes_a_step_at_its_shapes(name):
+    config = dataclasses.replace(load_config(name), batch_size=2, deterministic=False, cpu_devices=1, shuffle_buffer=4)
+    experiment = build_experiment(config, make_strategy(1), generated(config))
+    metrics = experiment.train_step()(next(iter(experiment.train_batches(0))))
+    (batch,) = experiment.test_batches()
+    results = experiment.evaluation_step()(batch)
+    num_classes = SETS[config.dataset][1]
+    assert 0 < float(metrics["loss"]) < 10 * np.log(num_classes)
+    assert float(metrics["gradient_norm"]) > 0
+    assert float(results["count"]) == 2
+
+
+@pytest.mark.parametrize("name", ["14layer", "a", "b", "c"])
+def test_imagenet_is_trained_by_the_papers_recipe(name):
+    config = load_config(f"imagenet_{name}")
+    epochs = 75 if name == "14layer" else 80
+    assert config.steps == epochs * -(-1_281_167 // 128)
+    assert config.network == {"14layer": "14-layer"}.get(name, name.upper())
+    assert (config.scale_min, config.scale_max) == ((256, 256) if name == "14layer" else (256, 512))
+    wanted = {
+        "batch_size": 128,
+        "learning_rate": 0.01,
+        "warmup_steps": 0,
+        "schedule": "plateau",
+        "drop_factor": 10,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "dropout": 0.5,
+        "image_size": 224,
+        "flip": True,
+        "pca_colour": 0.1,
+        "subtract_mean": True,
+        "rectifier": "prelu",
+        "clip_norm": 0,
+    }
+    assert {field: getattr(config, field) for field in wanted} == wanted

@@ -1,0 +1,33 @@
+"""The paper's model B on ImageNet: 22 layers, slopes per channel.
+
+The paper reaches 22.85 % top-1 and 6.27 % top-5 error, densely over several scales; 25.53 and 8.13 % with ten views.
+Projected by `python -m benchmarks.projection`, not measured: 8 hours on 8 GPUs that hold 60 Tflop/s each.
+
+python -m training fit --config imagenet_b --data_dir ~/tensorflow_datasets --workdir runs/imagenet_b
+"""
+
+from training.config import Config
+
+config = Config(
+    dataset="imagenet2012",
+    test_split="validation",
+    image_size=224,
+    network="B",
+    subtract_mean=True,
+    scale_min=256,
+    scale_max=512,
+    test_scale=256,
+    flip=True,
+    pca_colour=0.1,
+    dropout=0.5,
+    batch_size=128,
+    steps=800_800,  # 80 epochs of 1,281,167 images
+    learning_rate=0.01,
+    warmup_steps=0,
+    schedule="plateau",
+    momentum=0.9,
+    weight_decay=5e-4,
+    evaluate_every=10_010,
+    checkpoint_every=2_002,
+    log_every=100,
+)
