@@ -1,6 +1,7 @@
 """Judges a network on the whole test split."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable
 
 from training.experiment import Experiment
@@ -14,12 +15,12 @@ def make_evaluation(experiment: Experiment) -> Callable[[], dict[str, float]]:
     Returns:
         A function to the test split's mean `loss` and `accuracy`, with the averaged weights where there are such.
     """
-    step, batches = experiment.evaluation_step(), experiment.test_batches()
+    step, batches = experiment.evaluation_step(), iter(experiment.test_batches())
     average, plateau = experiment.average, experiment.optimizer.plateau
 
     def evaluation() -> dict[str, float]:
         with average.applied(experiment.model) if average else contextlib.nullcontext():
-            figures = evaluate(step, batches)
+            figures = evaluate(step, itertools.islice(batches, experiment.num_test_batches))
         if plateau:
             plateau.observe(1 - figures["accuracy"])
         return figures

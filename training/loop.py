@@ -95,13 +95,14 @@ def _explained(experiment: Experiment, run: Run, peers: Peers) -> dict[str, floa
 def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
     """Takes the steps that are left, and returns the last evaluation; nothing where no step is left."""
     config = experiment.config
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
     figures: dict[str, float] = {}
     checkpoints = _checkpoints(experiment, run, peers)
     step = _restored(checkpoints, peers)
     take_steps, evaluate = _step_taker(experiment), make_evaluation(experiment)
     batches = iter(experiment.train_batches(step))
+    if config.deterministic:
+        # After the iterators: it would have them made without any thread, though their order is fixed anyway.
+        tf.config.experimental.enable_op_determinism()
     with (
         Progress(run, config, step, peers.is_chief) as progress,
         profiled_steps(config.profile_steps if peers.is_chief else "", run.tensorboard) as profile,

@@ -71,9 +71,7 @@ def train_batches(
         return _batches(shuffled, _Decoder(images.load, prepare, image_shape, unreadable), shares)
 
     epochs = tf.data.Dataset.counter(start=first_epoch).flat_map(epoch_batches)
-    # Workers would otherwise ask one another before each batch whether all still have one.
-    endless = epochs.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return endless.prefetch(2 * len(shares.own))
+    return _without_end(epochs).prefetch(2 * len(shares.own))
 
 
 def evaluation_batches(
@@ -92,6 +90,16 @@ def evaluation_batches(
     decoder = _Decoder(images.load, prepare, image_shape, _unreadable(images, config, config.test_split))
     batches = _batches(images.references(config.test_split).enumerate(), decoder, shares)
     return batches.prefetch(2 * len(shares.own))
+
+
+def repeated_without_end(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches again and again."""
+    return _without_end(batches.repeat())
+
+
+def _without_end(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Says so: workers would otherwise ask one another before each batch whether all still have one."""
+    return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _unreadable(images: ImageSet, config: Config, split: str) -> UnreadableImages:
