@@ -1,4 +1,4 @@
-"""The command line: `python -m training fit`, `evaluate`, `export`, `report`."""
+"""The command line: `python -m training data`, `fit`, `evaluate`, `export`, `report`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from typing import NoReturn
 from training import peers
 from training.arguments import parse_arguments
 from training.cluster import read_cluster
-from training.config import load_config, override
+from training.config import CONFIGS, Config, load_config, override
 from training.errors import InputError, StoppedError, TrainingError
 from training.interrupts import MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
 from training.quiet import start_tensorflow
@@ -39,6 +39,24 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(MESSAGE, file=sys.stderr)
         return STATUS
+
+
+def _data(args: argparse.Namespace) -> int:
+    named = (CONFIGS / f"{args.name}.py").is_file()
+    config = override(load_config(args.name) if named else Config(dataset=args.name), args.overrides)
+    start_tensorflow()
+    from training.datasets import open_image_set
+    from training.image_folder import Holdout
+    from training.survey import describe, write_training_sheet
+
+    images = open_image_set(config.dataset, config.data_dir, args.download)
+    images = images.held_out(Holdout(config.holdout, config.holdout_seed))
+    for line in describe(images):
+        print(line, flush=True)
+    if args.sheet:
+        write_training_sheet(images, config, args.sheet)
+        print(f"\ntraining images as the network sees them: {args.sheet}")
+    return 0
 
 
 def _fit(args: argparse.Namespace) -> int:
@@ -93,7 +111,7 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"fit": _fit, "evaluate": _evaluate, "export": _export, "report": _report}
+_COMMANDS = {"data": _data, "fit": _fit, "evaluate": _evaluate, "export": _export, "report": _report}
 
 
 def command() -> NoReturn:

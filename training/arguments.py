@@ -23,20 +23,33 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads a command line: `command`, what it is told, and for `fit` the `overrides` of its config.
+    """Reads a command line: `command`, what it is told, and for `data` and `fit` the `overrides` of their config.
 
     Raises:
         InputError: It cannot be read.
     """
     parser = _Parser(prog="python -m training", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for add in (_add_fit, _add_evaluate, _add_export, _add_report):
+    for add in (_add_data, _add_fit, _add_evaluate, _add_export, _add_report):
         add(commands)
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "fit":
+    if rest and args.command not in ("data", "fit"):
         raise InputError(f"unknown argument {rest[0]}; `python -m training {args.command} --help` lists what there is")
     args.overrides = _overrides(rest)
     return args
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser(
+        "data",
+        help="tell what is in a set of images",
+        usage="python -m training data NAME [--data_dir FOLDER] [--sheet FILE.png] [--download] [--field value ...]",
+    )
+    data.add_argument("name", help="a config in training/configs, or a set as `dataset` names it")
+    data.add_argument(
+        "--sheet", type=pathlib.Path, metavar="FILE", help="show training images as the network sees them"
+    )
+    data.add_argument("--download", action="store_true", help="let tensorflow-datasets download and prepare the set")
 
 
 def _add_fit(commands: Any) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 import tensorflow as tf
 
 from training.config import Config
+from training.errors import InputError
 from training.preprocessing import REDUCTIONS, decode_any, num_halvings
 
 # What each draw adds to an image's seed.
@@ -20,6 +21,21 @@ COLOUR_DIRECTIONS = (  # a row for each colour, a column for each component
 )
 _ERASED_SHARES = (0.02, 0.4)  # of an image's area, and the sides' ratio: Zhong et al., table 1
 _ERASED_RATIO = 0.3
+
+
+def check_augmentation(config: Config, image_shape: tuple[int, int, int]) -> None:
+    """Checks that what a config does to images can be done to those that the network sees.
+
+    Raises:
+        InputError: A scale below their size, or colours to be altered where there are none.
+    """
+    *sides, channels = image_shape
+    for name in ("scale_min", "test_scale"):
+        scale = getattr(config, name)
+        if scale and scale < max(sides):
+            raise InputError(f"{name} is {scale}, but must be at least {max(sides)}, a side of what the network sees")
+    if config.pca_colour and channels != 3:
+        raise InputError(f"pca_colour alters red, green and blue, but the images of {config.dataset} have {channels}")
 
 
 def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
@@ -136,9 +152,10 @@ def _erase_at_random(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     area = (low + share * (high - low)) * tf.cast(tf.size(image[..., 0]), tf.float32)
     ratio = tf.exp((2 * ratio - 1) * -tf.math.log(_ERASED_RATIO))
     sides = tf.cast(tf.round(tf.stack([tf.sqrt(area * ratio), tf.sqrt(area / ratio)])), tf.int32)
-    size = tf.clip_by_value(sides, 1, image.shape[:2])
+    whole = tf.constant(image.shape.as_list()[:2])
+    size = tf.clip_by_value(sides, 1, whole)
     noise = _draw(seed, _NOISE, tf.random.stateless_uniform, image.shape, maxval=255.0)
-    return erase(image, _place(tf.constant(image.shape[:2]), size, tf.stack(place)), size, noise)
+    return erase(image, _place(whole, size, tf.stack(place)), size, noise)
 
 
 def _window(size: tf.Tensor, target: tf.Tensor, shorter: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

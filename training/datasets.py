@@ -15,7 +15,7 @@ from training.image_folder import Holdout
 from training.image_set import IMAGE_FOLDER, ImageSet, PreparedSet, open_folder
 
 
-def open_image_set(name: str, data_dir: str = "") -> ImageSet:
+def open_image_set(name: str, data_dir: str = "", download: bool = False) -> ImageSet:
     """Opens a classification set by its tensorflow-datasets name.
 
     Args:
@@ -23,6 +23,7 @@ def open_image_set(name: str, data_dir: str = "") -> ImageSet:
             data must have been prepared.
         data_dir: Where prepared data lies; empty for TFDS_DATA_DIR or tensorflow-datasets' own default. For
             `image_folder` the folder of photos, `<split>/<class>/*.jpg`, or `<class>/*.jpg` to be split here.
+        download: Whether a set that is not prepared may be downloaded and prepared.
 
     Raises:
         InputError: An unknown name, data that is not there, or a set that is not one of images with a class each.
@@ -30,7 +31,7 @@ def open_image_set(name: str, data_dir: str = "") -> ImageSet:
     if name == IMAGE_FOLDER:
         return _image_folder(data_dir)
     tfds.disable_progress_bar()
-    builder = _prepared(name, data_dir)
+    builder = _prepared(name, data_dir, download)
     image_key, label_key = builder.info.supervised_keys or ("", "")
     features = dict(builder.info.features)
     if not isinstance(features.get(image_key), tfds.features.Image) or not isinstance(
@@ -51,7 +52,7 @@ def _image_folder(folder: str) -> ImageSet:
     return open_folder(root, Holdout())
 
 
-def _prepared(name: str, data_dir: str) -> Any:
+def _prepared(name: str, data_dir: str, download: bool) -> Any:
     if data_dir and not pathlib.Path(data_dir).expanduser().is_dir():
         raise InputError(f"data_dir is {data_dir!r}, which is no folder; name one that is there")
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "")
@@ -65,9 +66,19 @@ def _prepared(name: str, data_dir: str) -> Any:
     if isinstance(builder, Digits):
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of a download of unknown size, and there is none
             builder.download_and_prepare()
+    elif not builder.is_prepared() and download:
+        _download(builder)
     elif not builder.is_prepared():
         raise InputError(
             f"{name} is not prepared in {builder.data_dir}; prepare it with `tfds build {name}"
             f"{f' --data_dir {data_dir}' if data_dir else ''}`, or name another --data_dir or TFDS_DATA_DIR"
         )
     return builder
+
+
+def _download(builder: Any) -> None:
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError, ValueError) as error:  # AssertionError: what must be fetched by hand is not there
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{builder.name} cannot be downloaded and prepared: {reason}") from None

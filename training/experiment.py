@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from training.augmentation import check_augmentation
 from training.averages import MovingAverage
 from training.config import Config
 from training.datasets import open_image_set
@@ -114,7 +115,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
     image_shape = images.input_shape(config.image_size)
     for split in (config.train_split, config.test_split):
         images.num_examples(split)
-    _check_augmentation(config, image_shape)
+    check_augmentation(config, image_shape)
     if config.batch_size < strategy.num_replicas_in_sync:
         raise InputError(
             f"batch_size is {config.batch_size}, but must be at least {strategy.num_replicas_in_sync}, an image for "
@@ -125,16 +126,6 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
         optimizer = make_optimizer(config, model)
         average = MovingAverage(model, config.average) if config.average else None
     return Experiment(config, strategy, images, image_shape, model, optimizer, average)
-
-
-def _check_augmentation(config: Config, image_shape: tuple[int, int, int]) -> None:
-    *sides, channels = image_shape
-    for name in ("scale_min", "test_scale"):
-        scale = getattr(config, name)
-        if scale and scale < max(sides):
-            raise InputError(f"{name} is {scale}, but must be at least {max(sides)}, a side of what the network sees")
-    if config.pca_colour and channels != 3:
-        raise InputError(f"pca_colour alters red, green and blue, but the images of {config.dataset} have {channels}")
 
 
 def label_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:

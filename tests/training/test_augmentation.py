@@ -169,6 +169,19 @@ def test_the_same_seed_gives_the_same_image_and_another_another():
     assert not np.array_equal(first, other)
 
 
+def test_images_are_the_same_within_a_graph():
+    """The pipeline's own way; the other tests call the functions by themselves."""
+    config = Config(crop_padding=2, flip=True, pca_colour=0.1, erase=0.5)
+    encoded = jpeg(photo(75, 100))
+
+    def prepare(seed):
+        return augment(crop_at_random_scale(encoded, (40, 40, 3), (46, 92), seed), seed, config)
+
+    batches = tf.data.Dataset.from_tensor_slices(tf.stack(seeds(6))).map(prepare)
+    for seed, image in zip(seeds(6), batches, strict=True):
+        np.testing.assert_allclose(image, prepare(seed), atol=1e-3)
+
+
 def test_every_draw_has_a_number_of_its_own():
     numbers = [value for name, value in vars(augmentation).items() if name[1:].isupper() and type(value) is int]
     assert len(set(numbers)) == len(numbers) >= 6
