@@ -69,6 +69,8 @@ class Config:
     scale_min: int = _field(0, "least length that a training image's shorter side is scaled to before a random crop")
     scale_max: int = _field(0, "largest such length; 0 for both: training images are cropped as test images are")
     test_scale: int = _field(0, "length a test image's shorter side is scaled to before the centre crop; 0: image_size")
+    cache: str = _field("", "memory or disk: where encoded images are kept once they are read; default: nowhere")
+    cache_dir: str = _field("~/.cache/keras_prelu", "folder of the caches on disk; best on a disk of this machine")
     crop_padding: int = _field(0, "pixels of zeros around a training image before it is cropped back at random")
     flip: bool = _field(False, "mirror half of the training images")
     pca_colour: float = _field(0.0, "deviation of the principal colours added to training images; AlexNet has 0.1")
@@ -94,7 +96,8 @@ class Config:
                     raise InputError(f"{name} is {value}, but must be at least {lowest}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                wanted = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                listed = [choice or "empty" for choice in choices]
+                wanted = f"{', '.join(listed[:-1])} or {listed[-1]}"
                 raise InputError(f"{name} is {getattr(self, name)!r}, but must be {wanted}")
         for name in ("momentum", "label_smoothing", "average", "dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -123,6 +126,7 @@ class Config:
 
 
 _CHOICES = {
+    "cache": ("", "memory", "disk"),
     "network": ("small", "14-layer", "30-layer", "A", "B", "C", "VGG-19"),
     "rectifier": ("relu", "leaky_relu", "prelu", "prelu_shared"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
@@ -145,7 +149,7 @@ _LOWEST = {
 # What a run may change between two calls: everything else decides which numbers come out of it.
 CHANGEABLE = frozenset(
     {
-        *("data_dir", "max_unreadable", "devices", "cpu_devices", "worker_timeout"),
+        *("data_dir", "max_unreadable", "cache", "cache_dir", "devices", "cpu_devices", "worker_timeout"),
         *("log_every", "checkpoint_every", "keep_checkpoints", "signals_every", "profile_steps"),
     }
 )

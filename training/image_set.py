@@ -1,7 +1,9 @@
 """What the trainer asks of a set of images with a class each, wherever they lie."""
 
 import abc
+import contextlib
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -82,6 +84,10 @@ class ImageSet(abc.ABC):
         """The split's (encoded image, label) pairs, always in the same order."""
         return self.references(split).map(lambda reference, label, _: (self.load(reference), label))
 
+    @abc.abstractmethod
+    def version(self, split: str) -> str:
+        """A text that is another one as soon as the split's images, labels or names are others."""
+
     def held_out(self, holdout: Holdout) -> "ImageSet":
         """The same images split by a holdout, where the set has no splits of its own."""
         return self
@@ -104,6 +110,10 @@ class PreparedSet(ImageSet):
             return example[self.image_key], example[self.label_key], name
 
         return examples.enumerate().map(triple)
+
+    def version(self, split: str) -> str:
+        """The set's name and version, and where it lies."""
+        return f"{self.builder.info.full_name} {split} in {self.builder.data_dir}"
 
     def _count(self, split: str) -> int:
         return int(self.builder.info.splits[split].num_examples)
@@ -129,6 +139,10 @@ class FolderSet(ImageSet):
         """Reads the file."""
         return tf.io.read_file(reference)
 
+    def version(self, split: str) -> str:
+        """The files with their dates and sizes."""
+        return "\n".join(f"{photo} {_date_and_size(photo.path)}" for photo in self._photos(split))
+
     def held_out(self, holdout: Holdout) -> ImageSet:
         """The same folder, split by another holdout if it has no splits of its own."""
         return self if holdout == self.holdout else open_folder(self.root, holdout)
@@ -140,6 +154,13 @@ class FolderSet(ImageSet):
         sizes = [tfds.core.SplitInfo(name=name, shard_lengths=[n], num_bytes=0) for name, n in self.splits.items()]
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(tfds.core.SplitDict(sizes))
         return [photo for part in parts for photo in self.photos[part.splitname][part.from_ : part.to]]
+
+
+def _date_and_size(path: str) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):  # it is gone since the folder was listed
+        found = os.stat(path)
+        return found.st_mtime_ns, found.st_size
+    return None
 
 
 def open_folder(root: pathlib.Path, holdout: Holdout) -> FolderSet:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from training.augmentation import augment, crop_at_random_scale
+from training.cache import Load, cached_references
 from training.config import Config
 from training.image_set import ImageSet
 from training.preprocessing import decode_image
@@ -49,10 +50,10 @@ def train_batches(
     """
     num_examples = images.num_examples(config.train_split)
     first_epoch, done = divmod(start_step, steps_per_epoch(num_examples, config.batch_size))
-    references = images.references(config.train_split)
+    references, load = cached_references(images, config, config.train_split)
     buffer = min(num_examples, config.shuffle_buffer)
     shares = _Shares(config.batch_size, num_replicas, own_replicas or range(num_replicas))
-    unreadable = _unreadable(images, config, config.train_split)
+    unreadable = _unreadable(images, config, config.train_split, load)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(_GRAPH_SEED)  # of this function's graph alone: the process's own would change the order
@@ -68,7 +69,7 @@ def train_batches(
                 image = decode_image(encoded, image_shape)
             return augment(image, seed, config)
 
-        return _batches(shuffled, _Decoder(images.load, prepare, image_shape, unreadable), shares)
+        return _batches(shuffled, _Decoder(load, prepare, image_shape, unreadable), shares)
 
     epochs = tf.data.Dataset.counter(start=first_epoch).flat_map(epoch_batches)
     return _without_end(epochs).prefetch(2 * len(shares.own))
@@ -87,8 +88,9 @@ def evaluation_batches(
     def prepare(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
         return decode_image(encoded, image_shape, config.test_scale)
 
-    decoder = _Decoder(images.load, prepare, image_shape, _unreadable(images, config, config.test_split))
-    batches = _batches(images.references(config.test_split).enumerate(), decoder, shares)
+    references, load = cached_references(images, config, config.test_split)
+    decoder = _Decoder(load, prepare, image_shape, _unreadable(images, config, config.test_split, load))
+    batches = _batches(references.enumerate(), decoder, shares)
     return batches.prefetch(2 * len(shares.own))
 
 
@@ -102,8 +104,8 @@ def _without_end(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
-def _unreadable(images: ImageSet, config: Config, split: str) -> UnreadableImages:
-    return UnreadableImages(split, images.num_examples(split), config.max_unreadable, images.load)
+def _unreadable(images: ImageSet, config: Config, split: str, load: Load) -> UnreadableImages:
+    return UnreadableImages(split, images.num_examples(split), config.max_unreadable, load)
 
 
 class _Shares(NamedTuple):
@@ -121,7 +123,7 @@ class _Shares(NamedTuple):
 class _Decoder(NamedTuple):
     """How an image's reference becomes pixels, and who is told of those that don't."""
 
-    load: Callable[[tf.Tensor], tf.Tensor]
+    load: Load
     prepare: _Prepare
     image_shape: tuple[int, int, int]
     unreadable: UnreadableImages

@@ -56,6 +56,7 @@ def test_override_reads_the_fields_type(field, text, value):
         ({"holdout": "0"}, "holdout is 0.0, but must be above 0 and below 1"),
         ({"scale_min": "300"}, "scale_min is 300 and scale_max 0, but they must rise from image_size, 0"),
         ({"image_size": "64", "test_scale": "60"}, "test_scale is 60, but must be at least image_size, 64, or 0"),
+        ({"cache": "ram"}, "cache is 'ram', but must be empty, memory or disk"),
         ({"rectifier": "elu"}, "rectifier is 'elu', but must be relu, leaky_relu, prelu or prelu_shared"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
