@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
 from serving.errors import Code, ServingError, invalid_argument
 from serving.health import Health
 from serving.options import Options
+from serving.profiler import Profiler
 from serving.protos import SSLConfig, read_text
 from serving.rpc import ModelServicer, PredictionServicer
 from serving.service import Service
@@ -45,6 +46,8 @@ def make_server(
     if health is not None:
         health.add_to(server)
         names.append("grpc.health.v1.Health")
+    if options.enable_profiler:
+        server.add_generic_rpc_handlers((Profiler().handlers(),))
     if options.enable_grpc_reflection:
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     return server

@@ -18,7 +18,7 @@ from serving import tensors
 from serving.errors import invalid_argument
 from serving.multi_inference import Task
 from serving.request import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
-from serving.versions import VersionStatus
+from serving.version_states import VersionStatus
 
 _SIGNATURE_DEF = "signature_def"  # the one kind of metadata there is
 

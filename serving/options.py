@@ -11,7 +11,6 @@ _NUM_CPUS = os.cpu_count() or 1
 _MOST_THREADS = 10_000
 
 IGNORED: dict[str, type] = {
-    "enable_profiler": bool,  # TensorFlow's profiler server listens on every address of the machine
     "flush_filesystem_caches": bool,
     "remove_unused_fields_from_bundle_metagraph": bool,
     "per_process_gpu_memory_fraction": float,
@@ -83,6 +82,7 @@ class Options:
     ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
     enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")
+    enable_profiler: bool = _flag(True, "Whether to answer TensorFlow's ProfilerService, which writes traces.")
     enable_serialization_as_tensor_content: bool = _flag(
         False, "Whether gRPC answers hold tensor_content in place of float_val and its like."
     )

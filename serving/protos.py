@@ -1,4 +1,4 @@
-"""The configuration messages of TensorFlow Serving that tensorflow-serving-api leaves out.
+"""The messages of TensorFlow Serving and of its profiler that tensorflow-serving-api leaves out.
 
 They are compatible on the wire and as text. Their descriptors are put together here, so that nothing has to be
 compiled, and kept in a pool of their own, so that a package that brings the real ones does not clash with them.
@@ -15,7 +15,7 @@ from serving.errors import Code, ServingError, invalid_argument
 
 M = TypeVar("M", bound=Message)
 
-_PACKAGE = "tensorflow.serving"
+_PACKAGES = {"tensorflow_serving": "tensorflow.serving", "tsl": "tensorflow"}  # by the first part of the path
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _WRAPPERS = "google.protobuf"
 _FILES = {
@@ -34,7 +34,7 @@ _FILES = {
     },
     "tensorflow_serving/config/monitoring_config.proto": {
         "PrometheusConfig": [("enable", 1, "bool"), ("path", 2, "string")],
-        "MonitoringConfig": [("prometheus_config", 1, f"{_PACKAGE}.PrometheusConfig")],
+        "MonitoringConfig": [("prometheus_config", 1, "tensorflow.serving.PrometheusConfig")],
     },
     "tensorflow_serving/config/ssl_config.proto": {
         "SSLConfig": [
@@ -44,15 +44,35 @@ _FILES = {
             ("client_verify", 4, "bool"),
         ]
     },
+    "tsl/profiler/protobuf/profiler_service.proto": {
+        "ProfileRequest": [
+            ("duration_ms", 1, "uint64"),
+            ("opts", 4, "bytes"),  # a ProfileOptions, which TensorFlow's own pool holds
+            ("repository_root", 5, "string"),
+            ("session_id", 6, "string"),
+            ("host_name", 7, "string"),
+            ("emit_xspace", 9, "bool"),
+        ],
+        "ProfileResponse": [("empty_trace", 7, "bool"), ("xspace", 8, "bytes")],  # an XSpace
+        "TerminateRequest": [("session_id", 1, "string")],
+        "TerminateResponse": [],
+    },
 }
-_SCALARS = {"int64": _FIELD.TYPE_INT64, "bool": _FIELD.TYPE_BOOL, "string": _FIELD.TYPE_STRING}
+_SCALARS = {
+    "int64": _FIELD.TYPE_INT64,
+    "uint64": _FIELD.TYPE_UINT64,
+    "bool": _FIELD.TYPE_BOOL,
+    "string": _FIELD.TYPE_STRING,
+    "bytes": _FIELD.TYPE_BYTES,
+}
 
 
 def _pool() -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     for name, messages in _FILES.items():
-        file = descriptor_pb2.FileDescriptorProto(name=name, package=_PACKAGE, syntax="proto3")
+        package = _PACKAGES[name.partition("/")[0]]
+        file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
         file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
         for message, fields in messages.items():
             described = file.message_type.add(name=message)
@@ -76,13 +96,17 @@ _POOL = _pool()
 
 
 def _message_class(name: str) -> Any:
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(name))
 
 
-BatchingParameters = _message_class("BatchingParameters")
-PrometheusConfig = _message_class("PrometheusConfig")
-MonitoringConfig = _message_class("MonitoringConfig")
-SSLConfig = _message_class("SSLConfig")
+BatchingParameters = _message_class("tensorflow.serving.BatchingParameters")
+PrometheusConfig = _message_class("tensorflow.serving.PrometheusConfig")
+MonitoringConfig = _message_class("tensorflow.serving.MonitoringConfig")
+SSLConfig = _message_class("tensorflow.serving.SSLConfig")
+ProfileRequest = _message_class("tensorflow.ProfileRequest")
+ProfileResponse = _message_class("tensorflow.ProfileResponse")
+TerminateRequest = _message_class("tensorflow.TerminateRequest")
+TerminateResponse = _message_class("tensorflow.TerminateResponse")
 
 
 def read_text(path: str | Path, message_class: type[M]) -> M:

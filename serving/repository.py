@@ -13,7 +13,8 @@ from serving.config_file import ModelConfig, check_platforms
 from serving.errors import Code, ServingError
 from serving.labels import Labels, assign_labels, version_of
 from serving.storage import Specific, find_versions
-from serving.versions import Lease, Loading, ModelVersions, VersionStatus, servable_not_found
+from serving.version_states import Lease, VersionStatus, servable_not_found
+from serving.versions import Loading, ModelVersions
 
 logger = logging.getLogger("serving")
 
@@ -88,6 +89,10 @@ class Repository:
         if name not in self._models:
             raise servable_not_found(name, number)
         return self._models[name].lease(number)
+
+    def knows(self, name: str) -> bool:
+        """Whether there is, or was, a model of this name."""
+        return name in self._models
 
     def statuses(self, name: str) -> list[VersionStatus]:
         """Every version of a model ever seen, the highest first; empty for an unknown model."""

@@ -109,7 +109,9 @@ class RestApplication:
 
     def _infer(self, route: Route, request: Request) -> bytes:
         started = time.perf_counter()
-        caller, code = Caller(route.spec.name, route.action, REST), Code.INTERNAL
+        # Clients make names up, and series that were counted once stay.
+        name = route.spec.name if self._service.knows(route.spec.name) else ""
+        caller, code = Caller(name, route.action, REST), Code.INTERNAL
         try:
             spec, body = self._METHODS[route.action](self, route.spec, request)
             caller, code = caller._replace(version=str(spec.version), signature=spec.signature_name), Code.OK

@@ -24,7 +24,9 @@ _FOR_EVER = 1e9  # seconds
 Method = Callable[[Any, Any, grpc.ServicerContext], Any]
 
 
-def _answering_errors(method: Method) -> Method:
+def answering_errors(method: Method) -> Method:
+    """Turns what a method raises into the status of its call."""
+
     @functools.wraps(method)
     def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
         try:
@@ -58,9 +60,10 @@ def _counted(method: Method) -> Method:
 
 
 def _asked(service: Service, request: Any) -> tuple[str, ...]:
-    tasks = getattr(request, "tasks", ())
-    name = tasks[0].model_spec.name if tasks else getattr(request, "model_spec", None) and request.model_spec.name
-    return (name if name and service.knows(name) else "",)
+    first = next(iter(request.tasks), None) if hasattr(request, "tasks") else request
+    name = first.model_spec.name if first is not None else ""
+    # Clients make names up, and series that were counted once stay.
+    return (name if service.knows(name) else "",)
 
 
 def _answered(response: Any) -> tuple[str, ...]:
@@ -82,7 +85,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._service = service
         self._as_content = as_content
 
-    @_answering_errors
+    @answering_errors
     @_counted
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a signature on tensors."""
@@ -93,7 +96,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         prediction = self._service.predict(messages.decode_spec(request), decode, **_limits(context))
         return messages.encode_predict(prediction, self._as_content)
 
-    @_answering_errors
+    @answering_errors
     @_counted
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a classify signature on tf.Examples."""
@@ -101,7 +104,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         examples = messages.decode_examples(request.input)
         return messages.encode_classify(self._service.classify(spec, examples, **_limits(context)))
 
-    @_answering_errors
+    @answering_errors
     @_counted
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a regress signature on tf.Examples."""
@@ -109,7 +112,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         examples = messages.decode_examples(request.input)
         return messages.encode_regress(self._service.regress(spec, examples, **_limits(context)))
 
-    @_answering_errors
+    @answering_errors
     @_counted
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs several classify and regress signatures on the same tf.Examples."""
@@ -117,7 +120,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         examples = messages.decode_examples(request.input)
         return messages.encode_multi_inference(self._service.multi_inference(tasks, examples, **_limits(context)))
 
-    @_answering_errors
+    @answering_errors
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Tells the signatures of a model."""
         spec = messages.decode_spec(request)
@@ -131,12 +134,12 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    @_answering_errors
+    @answering_errors
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Tells how the versions of a model are."""
         return messages.encode_statuses(self._service.status(messages.decode_spec(request)))
 
-    @_answering_errors
+    @answering_errors
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Replaces the models that are served; answers when the new ones do."""
         if request.config.WhichOneof("config") != "model_config_list":

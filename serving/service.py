@@ -17,7 +17,7 @@ from serving.regression import REGRESS
 from serving.repository import Repository
 from serving.request import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
 from serving.signatures import DEFAULT_SIGNATURE, Signature
-from serving.versions import Lease, VersionStatus
+from serving.version_states import Lease, VersionStatus
 
 DecodePredict = Callable[[Mapping[str, Signature]], PredictRequest]
 Cancelled = Callable[[], bool] | None
@@ -106,7 +106,7 @@ class Service:
 
     def knows(self, name: str) -> bool:
         """Whether there is, or was, a model of this name."""
-        return bool(self._repository.statuses(name))
+        return self._repository.knows(name)
 
     @contextmanager
     def _measured(self, spec: ModelSpec, method: str) -> Iterator[None]:

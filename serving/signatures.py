@@ -33,7 +33,8 @@ _WORDS = {dtype: word for word, dtype in NUMPY_TYPES.items()}
 
 def type_word(array: np.ndarray) -> str:
     """TensorFlow's word for the type of an array; arrays of bytes or str are strings."""
-    return "string" if array.dtype.kind in "OSU" else _WORDS.get(array.dtype, str(array.dtype))
+    dtype = array.dtype
+    return "string" if dtype.kind in "OSU" else _WORDS.get(dtype) or str(dtype)
 
 
 @dataclass(frozen=True)

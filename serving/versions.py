@@ -1,6 +1,5 @@
 """The versions of one model in memory: their states, their transitions, and who uses them."""
 
-import enum
 import logging
 import threading
 import time
@@ -13,28 +12,9 @@ from pathlib import Path
 from serving.errors import Code, ServingError
 from serving.memory import give_back
 from serving.model import Model
+from serving.version_states import Lease, State, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
-
-
-class State(enum.IntEnum):
-    """ModelVersionStatus.State of apis/get_model_status.proto, with its numbers."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
-@dataclass(frozen=True)
-class VersionStatus:
-    """How a version is, and the error that ended it or that its last attempt to load ended with."""
-
-    version: int
-    state: State
-    code: Code = Code.OK
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,20 +24,6 @@ class Loading:
     load: Callable[[Path], Model]
     max_num_retries: int = 5
     retry_interval: float = 60.0
-
-
-@dataclass(frozen=True)
-class Lease:
-    """A version in use: it stays in memory until its lease ends."""
-
-    version: int
-    model: Model
-
-
-def servable_not_found(name: str, version: int | None) -> ServingError:
-    """The error that TensorFlow Serving's manager gives; its readiness probe looks for "Servable" in it."""
-    which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return ServingError(Code.NOT_FOUND, f"Servable not found for request: {which}")
 
 
 @dataclass

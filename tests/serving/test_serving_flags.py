@@ -54,7 +54,6 @@ def test_flag_without_effect_is_taken_and_told(capsys):
 
 
 FLAGS_WITHOUT_EFFECT = {
-    "enable_profiler",
     "flush_filesystem_caches",
     "mixed_precision",
     "per_process_gpu_memory_fraction",
@@ -122,6 +121,7 @@ DEFAULTS = {  # model_servers/server.h and main.cc
     "grpc_channel_arguments": "",
     "ssl_config_file": "",
     "enable_grpc_healthcheck_service": False,
+    "enable_profiler": True,
     "enable_serialization_as_tensor_content": False,
 }
 OUR_OWN = {"host": "127.0.0.1", "enable_grpc_reflection": True}

@@ -311,12 +311,15 @@ def test_metrics_are_under_both_names(serve_application):
     with serve_application(monitoring_path="/monitoring/prometheus/metrics") as client:
         client.post(PREDICT, json={"instances": [1]})
         client.post(PREDICT, json={"instances": ["a"]})
+        client.post("/v1/models/made-up:predict", json={"instances": [1]})
         client.post(CLASSIFY, json={"signature_name": "classify", "examples": [{"x": 1.0}, {"x": 0.5}]})
         upstream = client.get("/monitoring/prometheus/metrics")
         own = client.get("/metrics")
     assert upstream.headers["content-type"] == "text/plain"
     assert ':tensorflow:serving:request_count{model_name="zoo",status="OK"} 2' in upstream.text.splitlines()
     assert ':tensorflow:serving:request_count{model_name="zoo",status="INVALID_ARGUMENT"} 1' in upstream.text
+    assert ':tensorflow:serving:request_count{model_name="",status="NOT_FOUND"} 1' in upstream.text
+    assert "made-up" not in upstream.text + own.text, "names that clients make up would fill the memory"
     assert ':tensorflow:serving:request_example_count_total{model="zoo"} 3' in upstream.text
     count = 'request_latency_count{model_name="zoo",API="predict",entrypoint="REST"} 1'
     assert f":tensorflow:serving:{count}" in upstream.text
