@@ -131,10 +131,15 @@ def encode_statuses(statuses: Sequence[VersionStatus]) -> Any:
     return response
 
 
-def encode_reload() -> Any:
-    """The ReloadConfigResponse of a reload that was followed; another's status is that of the call."""
+def encode_reload(increases: Mapping[str, int]) -> Any:
+    """The ReloadConfigResponse of a reload that was followed, with what counters have counted meanwhile.
+
+    The status of a reload that failed is that of the call.
+    """
     response = model_management_pb2.ReloadConfigResponse()
     response.status.SetInParent()
+    for name, increase in increases.items():
+        response.metric.add(name=name, int64_value_increase=increase)
     return response
 
 

@@ -86,6 +86,11 @@ class Metrics:
         """Every metric, in the order of definition."""
         return list(vars(self).values())
 
+    def total(self, name: str) -> int:
+        """What a counter has counted, whatever the labels; 0 where there is none of this name."""
+        counters = [metric for metric in self.all() if isinstance(metric, Counter) and metric.name == name]
+        return sum(sum(each.values().values()) for each in counters)
+
     def record_request(self, caller: Caller, code: Code, seconds: float) -> None:
         """A request was answered. Only the time of those that succeeded tells something."""
         self.request_count.add((*caller, code.name))

@@ -147,5 +147,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        metrics = self._service.metrics
+        before = {name: metrics.total(name) for name in request.metric_names}
         self._service.reload(config_file.decode(request.config), _limits(context)["cancelled"])
-        return messages.encode_reload()
+        return messages.encode_reload({name: metrics.total(name) - count for name, count in before.items()})

@@ -48,6 +48,16 @@ def test_file_that_does_not_parse(tmp_path, flag):
         Loader(Options(enable_batching=True, **{flag: str(path)}), Metrics())
 
 
+def test_tags_choose_the_graph(serve, zoo_path):
+    with (
+        pytest.raises(ServingError, match=r"Could not find meta graph def matching supplied tags: \{ gpu serve \}"),
+        serve(zoo_path, saved_model_tags="serve,gpu"),
+    ):
+        pass
+    with serve(zoo_path, saved_model_tags="serve") as server:
+        assert server.grpc_port
+
+
 @pytest.fixture
 def batching_file(tmp_path):
     path = tmp_path / "batching.config"
@@ -74,6 +84,23 @@ def test_requests_run_together(serve, grpc_stubs, predict_request, zoo_path, bat
         answers = list(clients.map(lambda each: stubs.prediction.Predict(each, timeout=8), requests))
         assert [list(each.outputs["y"].float_val) for each in answers] == [[2], [2.5], [3], [3.5]]
         assert counted(server, "wrapped_runs") == {(): 1}
+
+
+@pytest.mark.parametrize(("threads", "runs"), [(1, 2), (2, 1)], ids=["one-thread", "two-threads"])
+def test_rest_threads_bound_what_runs_together(serve, rest_client, zoo_path, tmp_path, threads, runs):
+    (tmp_path / "batching").write_text(
+        "max_batch_size { value: 2 } allowed_batch_sizes: 2 num_batch_threads { value: 1 } "
+        f"batch_timeout_micros {{ value: {200_000 if threads == 1 else 10_000_000} }}"
+    )
+    options = {"enable_batching": True, "batching_parameters_file": str(tmp_path / "batching")}
+    with (
+        serve(zoo_path, rest_api_num_threads=threads, **options) as server,
+        rest_client(server) as rest,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        answers = clients.map(lambda x: rest.post("/v1/models/zoo:predict", json={"instances": [x]}).json(), (0, 1))
+        assert list(answers) == [{"predictions": [2.0]}, {"predictions": [2.5]}]
+        assert counted(server, "wrapped_runs") == {(): runs}
 
 
 def test_request_larger_than_a_batch(serve, grpc_stubs, predict_request, status_of, zoo_path, batching_file):

@@ -140,6 +140,17 @@ def test_reload_answers_once_the_new_model_does(served, plus_path, answer):
     assert (answer(stubs), answer(stubs, "other")) == (3, 2)
 
 
+def test_reload_tells_what_was_counted_meanwhile(served, plus_path):
+    stubs = served(model("plus", plus_path))
+    request = reload_request(model("plus", plus_path), model("other", plus_path, specific(1, 2)))
+    request.metric_names.extend(["/tensorflow/cc/saved_model/load_attempt_count", "/no/such/metric"])
+    response = stubs.model.HandleReloadConfigRequest(request, timeout=20)
+    loads, unknown = response.metric
+    assert (loads.name, unknown.name) == tuple(request.metric_names)
+    assert loads.int64_value_increase in (1, 2)  # it answers once one of the two is there
+    assert unknown.int64_value_increase == 0
+
+
 def test_model_that_is_left_out_goes_and_stays_listed(served, plus_path, answer, status_of, predict_request):
     stubs = served(model("plus", plus_path), model("other", plus_path))
     reload(stubs, model("other", plus_path))

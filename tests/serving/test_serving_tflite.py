@@ -10,6 +10,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from serving import tflite
 from serving.errors import Code, ServingError
+from serving.loader import Loader
+from serving.metrics import Metrics
+from serving.options import Options
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -141,3 +144,13 @@ def test_flag_chooses_the_model(serve, rest_client, save_plus, content, tmp_path
         inputs = {X: [2.0], N: 10.0} if prefers else {"x": [1.0]}
         answer = rest.post("/v1/models/zoo:predict", json={"inputs": inputs}).json()
     assert (answer["outputs"][Y] if prefers else answer["outputs"]) == [value]
+
+
+def test_flags_say_how_many_interpreters_there_are(content, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(content)
+    options = Options(prefer_tflite_model=True, num_tflite_pools=2, num_tflite_interpreters_per_pool=3)
+    runner = Loader(options, Metrics())(tmp_path).runner
+    for _ in range(6):
+        runner._take(0)
+    with pytest.raises(ServingError, match="Timed out waiting for an interpreter"):
+        runner._take(0)

@@ -1,0 +1,70 @@
+"""How many versions are loaded and unloaded at a time."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from serving.config_file import ModelConfig
+from serving.model import Model, load
+from serving.repository import Repository, RepositoryOptions
+from serving.storage import All, Specific
+from serving.versions import Loading
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+
+class Crowd:
+    """Counts who is in it at a time; each waits for as many as are wanted, and a little for one too many."""
+
+    def __init__(self, wanted):
+        self.most = 0
+        self._wanted = wanted
+        self._inside = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def joined(self):
+        with self._changed:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most >= self._wanted, timeout=20)
+        time.sleep(0.05)
+        yield
+        with self._changed:
+            self._inside -= 1
+
+
+class SlowToClose:
+    def __init__(self, runner, crowd):
+        self._runner = runner
+        self._crowd = crowd
+
+    def close(self):
+        with self._crowd.joined():
+            self._runner.close()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_versions_loaded_and_unloaded_at_a_time(save_plus, tmp_path, number):
+    for version in (1, 2, 3, 4):
+        save_plus(tmp_path / str(version), version)
+    loads, unloads = Crowd(number), Crowd(number)
+
+    def load_slowly(directory):
+        with loads.joined() if directory.name != "1" else contextlib.nullcontext():
+            model = load(directory)
+        return Model(SlowToClose(model.runner, unloads), model.signatures)
+
+    options = RepositoryOptions(poll_wait_seconds=0, num_load_threads=number, num_unload_threads=number)
+    repository = Repository(Loading(load_slowly), options)
+    repository.start([ModelConfig("m", tmp_path, Specific(frozenset([1])))])
+    repository.reload([ModelConfig("m", tmp_path, All())])
+    deadline = time.monotonic() + 20
+    while [each.state.name for each in repository.statuses("m")] != ["AVAILABLE"] * 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert repository.stop(timeout=20)
+    assert (loads.most, unloads.most) == (number, number)
