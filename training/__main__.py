@@ -1,4 +1,4 @@
-"""The command line: `python -m training data`, `fit`, `evaluate`, `export`, `report`."""
+"""The command line: `python -m training data`, `fit`, `evaluate`, `export`, `predict`, `report`."""
 
 import argparse
 import os
@@ -95,11 +95,36 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     start_tensorflow()
-    from training.export import export
+    from training.export import ExportOptions, export
+    from training.export_facts import describe
     from training.run import Run
 
-    print(f"exported to {export(Run(args.workdir))}")
+    formats = tuple(dict.fromkeys(name for name in args.formats.split(",") if name))
+    options = ExportOptions(
+        output=args.output, dense=args.dense, formats=formats, keep=args.keep, data_dir=args.data_dir
+    )
+    version = export(Run(args.workdir), options)
+    print(f"exported to {version}\n{describe(version)}")
     return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    start_tensorflow()
+    from training.predict import json_line, predict, table
+    from training.run import Run
+
+    answered, status = [], 0
+    for prediction in predict(Run(args.run), args.pictures, args.top):
+        if prediction.error:
+            print(f"training: {prediction.error}", file=sys.stderr)
+            status = 2
+        if args.json:
+            print(json_line(prediction), flush=True)
+        elif prediction.answers:
+            answered.append(prediction)
+    if answered:
+        print(table(answered))
+    return status
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -111,7 +136,14 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"data": _data, "fit": _fit, "evaluate": _evaluate, "export": _export, "report": _report}
+_COMMANDS = {
+    "data": _data,
+    "fit": _fit,
+    "evaluate": _evaluate,
+    "export": _export,
+    "predict": _predict,
+    "report": _report,
+}
 
 
 def command() -> NoReturn:

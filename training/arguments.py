@@ -30,7 +30,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """
     parser = _Parser(prog="python -m training", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for add in (_add_data, _add_fit, _add_evaluate, _add_export, _add_report):
+    for add in (_add_data, _add_fit, _add_evaluate, _add_export, _add_predict, _add_report):
         add(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and args.command not in ("data", "fit"):
@@ -85,7 +85,25 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    _add_workdir(commands.add_parser("export", help="publish a run's network as a SavedModel"))
+    export = commands.add_parser("export", help="publish a run's network as a SavedModel, and in other formats")
+    export.add_argument(
+        "--output", type=pathlib.Path, metavar="BASE", help="the folder of the versions; default: WORKDIR/export"
+    )
+    export.add_argument("--dense", action="store_true", help="add signatures for the whole of images of any size")
+    export.add_argument("--formats", default="", help="litert, litert_int8 and onnx, comma-separated; default: none")
+    export.add_argument("--keep", type=int, default=0, metavar="N", help="remove all but the N newest versions")
+    export.add_argument("--data_dir", default="", help="default: where the data lay in training")
+    _add_workdir(export)
+
+
+def _add_predict(commands: Any) -> None:
+    predict = commands.add_parser("predict", help="tell what a run's network takes pictures for")
+    predict.add_argument("--run", required=True, type=pathlib.Path, help="the run's folder")
+    predict.add_argument("--top", type=int, default=5, metavar="K", help="labels for each picture; default: 5")
+    predict.add_argument("--json", action="store_true", help="print a JSON object a line")
+    predict.add_argument(
+        "pictures", nargs="+", type=pathlib.Path, metavar="PICTURE", help="JPEG, PNG, GIF or BMP files"
+    )
 
 
 def _add_report(commands: Any) -> None:

@@ -7,7 +7,8 @@ import tensorflow as tf
 from training import export as export_module
 from training.datasets import open_image_set
 from training.errors import InputError
-from training.export import export, weights_sha256
+from training.export import export
+from training.export_facts import weights_sha256
 from training.model import load_network
 from training.preprocessing import decode_image
 from training.run import Run
@@ -68,16 +69,16 @@ def test_folder_holds_the_contracts_parts(trained, exported):
     assert facts["metrics"]["step"] == 6
     assert facts["versions"]["tensorflow"] == tf.__version__
     records = tf.data.TFRecordDataset(str(exported / "assets.extra" / "tf_serving_warmup_requests"))
-    assert len(list(records)) == 2
+    assert len(list(records)) == 3
 
 
 def test_versions_count_up_and_an_interrupted_export_leaves_nothing(trained, exported, monkeypatch):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     before = sorted(path.name for path in (trained / "export").iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr(export_module, "_write_extra", interrupt)
+        patch.setattr(export_module, "write_warmup_requests", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export(Run(trained))
     assert sorted(path.name for path in (trained / "export").iterdir()) == before
