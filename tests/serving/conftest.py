@@ -102,6 +102,10 @@ class Zoo(tf.Module):
         return {"scores": _parsed(inputs)[:, 0]}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def three_outputs(self, inputs):
+        return {"classes": inputs, "scores": _parsed(inputs), "more": inputs}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def wide_scores(self, inputs):
         return {"scores": tf.cast(_parsed(inputs), tf.float64)}
 

@@ -154,6 +154,11 @@ def test_default_makes_an_input_optional(tmp_path):
     assert model.run("", {"x": np.float32([1, 2])})["sum"].tolist() == [11, 12]
     with pytest.raises(ServingError, match=r"or default input alias set: y$"):
         model.run("", {"y": np.float32([1])})
+    with pytest.raises(
+        ServingError,
+        match=r"^INVALID_ARGUMENT: Inputs contains invalid name\. Used request inputs: x, request input: x,z$",
+    ):
+        model.run("", {"x": np.float32([1]), "z": np.float32([1])})
     model.close()
 
 

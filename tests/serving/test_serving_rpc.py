@@ -203,6 +203,7 @@ CLASSIFY_ERRORS = {
         "No signature was found with the name: s",
     ),
     "several-inputs": ("pick", 1, "INVALID_ARGUMENT", "Expected one input Tensor."),
+    "three-outputs": ("three_outputs", 1, "INVALID_ARGUMENT", "Expected one or two output Tensors, found 3"),
     "flat-scores": (
         "flat_scores",
         1,

@@ -7,6 +7,12 @@ import time
 import numpy as np
 import pytest
 
+from serving.config_file import ModelConfig
+from serving.model import load
+from serving.repository import Repository, RepositoryOptions
+from serving.storage import Specific
+from serving.versions import Loading
+
 pytestmark = pytest.mark.xdist_group("serving")
 
 PREDICT = "/v1/models/plus:predict"
@@ -224,3 +230,24 @@ def test_polling_never_loads_nothing(serve, rest_client, base_path):
             404,
             {"error": "Could not find any versions of model plus"},
         )
+
+
+def test_versions_that_are_missing_are_told_once(save_plus, tmp_path, caplog):
+    (tmp_path / "without").mkdir()
+    save_plus(tmp_path / "plus" / "1", 1)
+    configs = [
+        ModelConfig("without", tmp_path / "without"),
+        ModelConfig("plus", tmp_path / "plus", Specific(frozenset([1, 7]))),
+    ]
+    repository = Repository(Loading(load), RepositoryOptions(poll_wait_seconds=POLL))
+    repository.start([])
+    repository.reload(configs, is_awaited=lambda: False)
+    wait_until(lambda: repository.availability() == {"without": False, "plus": True})
+    time.sleep(4 * POLL)
+    assert repository.stop(timeout=20)
+    assert caplog.messages == [
+        f"No versions of servable without found under base path {tmp_path / 'without'}. Did you forget to name your "
+        "leaf directory as a number (eg. '/1/')?",
+        "Version 7 of servable plus, which was requested to be served as a 'specific' version in the servable's "
+        "version policy, was not found in the file system",
+    ]
