@@ -127,17 +127,17 @@ def of_colours(tmp_path_factory):
     [
         ("RGB", "PNG", 0),
         ("L", "PNG", 0),
-        ("I;16", "PNG", 0.01),
+        ("I;16", "PNG", 0),
         ("RGBA", "PNG", 0),
-        ("L", "JPEG", 0.01),
-        ("RGB", "JPEG", 0.01),
-        ("CMYK", "JPEG", 0.01),
-        ("P", "GIF", 0.01),
+        ("L", "JPEG", 5e-4),
+        ("RGB", "JPEG", 5e-4),
+        ("CMYK", "JPEG", 5e-4),
+        ("P", "GIF", 0),
         ("RGB", "BMP", 0),
     ],
 )
 def test_picture_of_any_kind_gets_the_same_answer(of_colours, tmp_path, mode, image_format, tolerance):
-    """But for what the format loses. A format is told by the content, whatever the file is called."""
+    """But for what JPEG loses: that moves scores by 3e-4, a negative by 4e-3. The file's name tells nothing."""
     picture = tmp_path / "photo.jpg"
     picture.write_bytes(encode(photo(mode), image_format))
     exact = tmp_path / "exact.png"
