@@ -1,6 +1,7 @@
 """A run's pictures, as SVG that takes its colours from the page, so that they show on light and on dark."""
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,11 @@ def plot_error(events: Events, published: Mapping[str, float]) -> "Figure":
     figure, axes = _axes("step", "test error, %")
     steps, accuracies = _column(events, "evaluation", "accuracy")
     axes.plot(steps, [100 * (1 - accuracy) for accuracy in accuracies], "o-", color=BLUE, markersize=4)
-    for name, error in published.items():
-        axes.axhline(error, color=VERMILION, linewidth=0.8, linestyle="--")
-        axes.annotate(
-            f"{name}, {error:g}", (1, error), (0, 2), "axes fraction", "offset points", ha="right", va="bottom"
-        )
+    for style, (name, error) in zip(itertools.cycle(("--", ":", "-.")), published.items(), strict=False):
+        axes.axhline(error, color=VERMILION, linewidth=1, linestyle=style, label=f"{name}, {error:g}")
+    if published:
+        axes.legend(frameon=False)
+    axes.set_ylim(bottom=0)
     return figure
 
 

@@ -28,7 +28,7 @@ from training.steps import Metrics, repeated
 from training.strategy import make_strategy
 
 # What workers need not have alike: where each finds its data and its devices, and how long it waits for the others.
-_OF_A_WORKER = ("data_dir", "devices", "cpu_devices", "worker_timeout")
+_OF_A_WORKER = ("data_dir", "cache", "cache_dir", "devices", "cpu_devices", "worker_timeout")
 
 
 def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -> dict[str, float]:
