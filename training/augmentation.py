@@ -1,15 +1,19 @@
 """What is done to training images at random. All of it follows from a seed: the same seed gives the same image."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from training.config import Config
 from training.errors import InputError
 from training.preprocessing import REDUCTIONS, decode_any, num_halvings
 
-# What each draw adds to an image's seed.
-_SCALE, _PLACE, _COLOUR, _ERASED, _BOX, _NOISE = range(1, 7)
+# What each draw adds to the first number of an image's seed, which counts seeds and epochs and stays far below.
+# tf.random.fold_in would make another seed of it as well, but takes as long as the draw itself, 100 us.
+_CROP, _COLOUR, _BOX, _NOISE = (number << 48 for number in range(1, 5))
 
 # Standard deviations, for pixels in 0..1, and directions of the principal components of ImageNet's colours (red, green,
 # blue), as https://github.com/facebookarchive/fb.resnet.torch has them in datasets/imagenet.lua.
@@ -54,12 +58,12 @@ def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
         padding = [[config.crop_padding] * 2, [config.crop_padding] * 2, [0, 0]]
         image = tf.image.stateless_random_crop(tf.pad(image, padding), shape, seed)
     if config.flip:
-        image = tf.image.stateless_random_flip_left_right(image, seed + tf.constant([0, 1], seed.dtype))
+        image = _mirrored(image, tf.random.stateless_uniform([], seed + tf.constant([0, 1], seed.dtype)) < 0.5)
     if config.pca_colour:
         image = shift_colours(image, _draw(seed, _COLOUR, tf.random.stateless_normal, [3], stddev=config.pca_colour))
     if config.erase:
-        erased = _draw(seed, _ERASED, tf.random.stateless_uniform, []) < config.erase
-        image = tf.cond(erased, lambda: _erase_at_random(image, seed), lambda: image)
+        erased, *box = tf.unstack(_draw(seed, _BOX, tf.random.stateless_uniform, [5]))
+        image = tf.cond(erased < config.erase, lambda: _erase_at_random(image, box, seed), lambda: image)
     return image
 
 
@@ -69,8 +73,8 @@ def crop_at_random_scale(
     """Crops a window at random from an image whose shorter side was scaled to a random length.
 
     The window is taken out of the source, as so many pixels as make the network's at that scale, and then resized: of
-    a JPEG nothing else is decoded. Where the window is more than twice as large as the network's, a JPEG is decoded at
-    a fraction of its size and any other image is resized with antialiasing; below that, bilinearly.
+    a JPEG nothing else is decoded, at a half, a quarter or an eighth of its size as long as that is enough, and it is
+    resized bilinearly; other images with antialiasing where the window is more than twice as large as the network's.
 
     Args:
         encoded: Scalar string, an image of any format that `decode_image` takes.
@@ -85,30 +89,32 @@ def crop_at_random_scale(
         Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", 2014, section 3.1.
     """
     low, high = scales
-    shorter = _draw(seed, _SCALE, tf.random.stateless_uniform, [], minval=low, maxval=high + 1, dtype=tf.int32)
-    place = _draw(seed, _PLACE, tf.random.stateless_uniform, [2])
+    scale, *place = tf.unstack(_draw(seed, _CROP, tf.random.stateless_uniform, [3]))
+    shorter = low + _part(tf.constant(high - low), scale)
     target = tf.constant(image_shape[:2])
 
     def other() -> tf.Tensor:
         image = decode_any(encoded, image_shape[2])
-        return _cut(image, *_window(tf.shape(image)[:2], target, shorter, place))
+        image = _cut(image, *_window(tf.shape(image)[:2], target, shorter, place))
+        much_larger = tf.reduce_any(tf.shape(image)[:2] > 2 * target)
+        return tf.cond(
+            much_larger, lambda: tf.image.resize(image, target, antialias=True), lambda: tf.image.resize(image, target)
+        )
 
     def jpeg() -> tf.Tensor:
-        size = tf.io.extract_jpeg_shape(encoded)[:2]
-        halvings = num_halvings(tf.cast(shorter / tf.reduce_min(size), tf.float32))
-        return tf.switch_case(halvings, [partial(reduced_jpeg, -(-size // ratio), ratio) for ratio in (1, *REDUCTIONS)])
-
-    def reduced_jpeg(size: tf.Tensor, ratio: int) -> tf.Tensor:
+        whole = tf.io.extract_jpeg_shape(encoded)[:2]
+        halvings = num_halvings(tf.cast(shorter / tf.reduce_min(whole), tf.float32))
+        size = -(-whole // tf.bitwise.left_shift(1, halvings))
         corner, window = _window(size, target, shorter, place)
         # The outermost pixels that are decoded would lack their neighbours' colours: one more is, on each side.
         start, stop = tf.maximum(corner - 1, 0), tf.minimum(corner + window + 1, size)
         area = tf.concat([start, stop - start], axis=0)
-        image = tf.io.decode_and_crop_jpeg(encoded, area, channels=image_shape[2], ratio=ratio)
-        return _cut(image, corner - start, window)
+        decode = partial(tf.io.decode_and_crop_jpeg, encoded, area, channels=image_shape[2])
+        image = tf.switch_case(halvings, [partial(decode, ratio=ratio) for ratio in (1, *REDUCTIONS)])
+        return tf.image.resize(_cut(image, corner - start, window), target)
 
-    image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
-    image.set_shape([None, None, image_shape[2]])
-    return _resize(image, image_shape[:2])
+    # Two conditions and a choice, no more: each takes as long as a tenth of the decoding.
+    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), jpeg, other), image_shape)
 
 
 def shift_colours(image: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
@@ -121,8 +127,8 @@ def shift_colours(image: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     Reference:
         Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012, section 4.1.
     """
-    directions = tf.constant(COLOUR_DIRECTIONS) * tf.constant(COLOUR_DEVIATIONS) * 255
-    return image + tf.linalg.matvec(directions, amounts)
+    directions = 255 * np.array(COLOUR_DIRECTIONS, np.float32) * np.array(COLOUR_DEVIATIONS, np.float32)
+    return image + tf.reduce_sum(directions * amounts, axis=1)
 
 
 def erase(image: tf.Tensor, corner: tf.Tensor, size: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
@@ -141,13 +147,13 @@ def erase(image: tf.Tensor, corner: tf.Tensor, size: tf.Tensor, noise: tf.Tensor
     return tf.where((inside[0][:, None] & inside[1][None, :])[..., None], noise, image)
 
 
-def _erase_at_random(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _erase_at_random(image: tf.Tensor, box: list[tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
     """Random erasing with random values.
 
     Reference:
         Zhong et al., "Random Erasing Data Augmentation", 2017, algorithm 1; a rectangle that does not fit is cut.
     """
-    share, ratio, *place = tf.unstack(_draw(seed, _BOX, tf.random.stateless_uniform, [4]))
+    share, ratio, *place = box
     low, high = _ERASED_SHARES
     area = (low + share * (high - low)) * tf.cast(tf.size(image[..., 0]), tf.float32)
     ratio = tf.exp((2 * ratio - 1) * -tf.math.log(_ERASED_RATIO))
@@ -155,7 +161,11 @@ def _erase_at_random(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     whole = tf.constant(image.shape.as_list()[:2])
     size = tf.clip_by_value(sides, 1, whole)
     noise = _draw(seed, _NOISE, tf.random.stateless_uniform, image.shape, maxval=255.0)
-    return erase(image, _place(whole, size, tf.stack(place)), size, noise)
+    return erase(image, _place(whole, size, place), size, noise)
+
+
+def _mirrored(image: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, mirror, False]))
 
 
 def _window(size: tf.Tensor, target: tf.Tensor, shorter: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -165,24 +175,19 @@ def _window(size: tf.Tensor, target: tf.Tensor, shorter: tf.Tensor, place: tf.Te
     return _place(size, window, place), window
 
 
-def _place(size: tf.Tensor, part: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """The corner of a part of an image, each of those possible for an equal share of 0 <= place < 1."""
-    last = size - part
-    return tf.minimum(tf.cast(place * tf.cast(last + 1, tf.float32), tf.int32), last)
+def _place(size: tf.Tensor, part: tf.Tensor, place: list[tf.Tensor]) -> tf.Tensor:
+    """The corner of a part of an image, by two numbers from 0 up to 1."""
+    return _part(size - part, tf.stack(place))
+
+
+def _part(last: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """A whole number from 0 to `last`, each for an equal share of 0 <= share < 1."""
+    return tf.minimum(tf.cast(share * tf.cast(last + 1, tf.float32), tf.int32), last)
 
 
 def _cut(image: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return tf.slice(image, tf.concat([corner, [0]], axis=0), tf.concat([size, [-1]], axis=0))
 
 
-def _resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Antialiasing takes five times as long, and tells little between twice the size and once."""
-    much_larger = tf.reduce_any(tf.shape(image)[:2] > 2 * tf.constant(size))
-    image = tf.cond(
-        much_larger, lambda: tf.image.resize(image, size, antialias=True), lambda: tf.image.resize(image, size)
-    )
-    return tf.ensure_shape(image, [*size, image.shape[2]])
-
-
-def _draw(seed: tf.Tensor, number: int, distribution, shape, **arguments) -> tf.Tensor:  # type: ignore[no-untyped-def]
-    return distribution(shape, tf.random.fold_in(seed, tf.constant(number, seed.dtype)), **arguments)
+def _draw(seed: tf.Tensor, number: int, distribution: Any, shape: Sequence[int], **arguments: Any) -> tf.Tensor:
+    return distribution(shape, seed + tf.constant([number, 0], seed.dtype), **arguments)
