@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_service_pb2_grpc
 
+from keras_prelu.fully_convolutional import fully_convolutional
 from serving.flags import Options
 from serving.server import Server
 from training.config import load_config
-from training.export import export
+from training.export import ExportOptions, export
 from training.loop import fit
 from training.model import load_network
 from training.preprocessing import decode_image
@@ -75,8 +76,20 @@ def expected(run, pixels):
 
 
 @pytest.fixture(scope="module")
+def dense_expected(run, photos):
+    """The mean scores over all windows of each photo, whole, its shorter side scaled to a window's."""
+    network = fully_convolutional(load_network(run))
+    wholes = []
+    for photo in photos:
+        image = tf.io.decode_image(photo)
+        size = np.round(np.array(image.shape[:2]) * 24 / min(image.shape[:2])).astype(int)
+        wholes.append(tf.image.resize(image, size, antialias=True)[None])
+    return np.concatenate([np.mean(tf.nn.softmax(network(whole)), axis=(1, 2)) for whole in wholes])
+
+
+@pytest.fixture(scope="module")
 def server(run):
-    export(run)
+    export(run, ExportOptions(dense=True))
     options = Options(model_name="photos", model_base_path=str(run.exports))
     with Server(options, pick_free_ports=True) as server:
         yield server
@@ -129,6 +142,12 @@ def test_classify_over_rest(post, photos, expected):
     check_labelled(post("classify", {"signature_name": "classify", "examples": examples})["results"], expected)
 
 
+def test_photos_of_any_size_over_rest(post, photos, dense_expected):
+    body = {"signature_name": "dense_bytes", "inputs": [encode(photo) for photo in photos]}
+    outputs = post("predict", body)["outputs"]
+    check(outputs["scores"], outputs["classes"], dense_expected)
+
+
 @pytest.mark.parametrize("signature", ["serving_default", "image_bytes"])
 def test_predict_over_grpc(stub, photos, pixels, expected, signature):
     request = predict_pb2.PredictRequest()
@@ -139,6 +158,17 @@ def test_predict_over_grpc(stub, photos, pixels, expected, signature):
     response = stub.Predict(request, timeout=30)
     check(tf.make_ndarray(response.outputs["scores"]), tf.make_ndarray(response.outputs["classes"]), expected)
     assert response.model_spec.version.value == 1
+
+
+def test_pixels_of_any_size_over_grpc(stub, run, pixels):
+    larger = tf.image.resize(pixels, (40, 31)).numpy()
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "photos"
+    request.model_spec.signature_name = "dense"
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(larger))
+    response = stub.Predict(request, timeout=30)
+    expected = np.mean(tf.nn.softmax(fully_convolutional(load_network(run))(larger)), axis=(1, 2))
+    check(tf.make_ndarray(response.outputs["scores"]), tf.make_ndarray(response.outputs["classes"]), expected)
 
 
 def test_classify_over_grpc(stub, photos, expected):
