@@ -162,15 +162,14 @@ class ModelVersions:
             self._fail(entry, ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
             return
         with self._changed:
-            wanted = number in self._aspired
+            wanted, entry.model = number in self._aspired, model
             if wanted:
-                entry.model, entry.busy = model, False
+                entry.busy = False
                 self._set(entry, State.AVAILABLE)
         if wanted:
             logger.info("Successfully loaded servable version {name: %s version: %d}", self.name, number)
         else:  # it was taken away meanwhile, and should answer nobody
-            model.close()
-            self._end(entry)
+            self._close(entry)
 
     def _fail(self, entry: _Version, error: ServingError) -> None:
         logger.error("Loading servable: {name: %s version: %d} failed: %s", self.name, entry.status.version, error)
@@ -186,15 +185,15 @@ class ModelVersions:
 
     def _close(self, entry: _Version) -> None:
         assert entry.model is not None
-        entry.model.close()
-        logger.info("Done unloading servable version {name: %s version: %d}", self.name, entry.status.version)
-        self._end(entry)
-        give_back()
-
-    def _end(self, entry: _Version) -> None:
+        try:
+            entry.model.close()
+        except Exception:  # it is gone all the same, and a stop would wait for it
+            logger.exception("Version %d of model %s failed to unload", entry.status.version, self.name)
         with self._changed:
             entry.model, entry.busy = None, False
             self._set(entry, State.END)
+        logger.info("Done unloading servable version {name: %s version: %d}", self.name, entry.status.version)
+        give_back()
 
     def _in(self, state: State) -> dict[int, _Version]:
         return {version: entry for version, entry in self._versions.items() if entry.status.state is state}

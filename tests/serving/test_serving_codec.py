@@ -390,6 +390,7 @@ WRITTEN = {
     "int8": (np.int8([[-1], [2]]), b"[[-1],[2]]"),
     "bool": (np.array([True, False]), b"[true,false]"),
     "string": (np.array([b'"\n', "\u00fc".encode()], object), '["\\"\\n","\u00fc"]'.encode()),
+    "not-utf8": (np.array([b"a\xff"], object), '["a\ufffd"]'.encode()),
     "scalar-string": (np.array(b"a\0", object), b'"a\\u0000"'),
     "empty": (np.zeros((2, 0), np.float32), b"[[],[]]"),
     "not-contiguous": (np.arange(6, dtype=np.int32).reshape(2, 3).T, b"[[0,3],[1,4],[2,5]]"),

@@ -68,3 +68,19 @@ def test_versions_loaded_and_unloaded_at_a_time(save_plus, tmp_path, number):
         time.sleep(0.01)
     assert repository.stop(timeout=20)
     assert (loads.most, unloads.most) == (number, number)
+
+
+def test_version_that_fails_to_unload_is_gone_all_the_same(save_plus, tmp_path, caplog):
+    save_plus(tmp_path / "1", 1)
+
+    class FailsToClose:
+        def close(self):
+            raise RuntimeError("no memory to give back")
+
+    repository = Repository(
+        Loading(lambda directory: Model(FailsToClose(), {})), RepositoryOptions(poll_wait_seconds=0)
+    )
+    repository.start([ModelConfig("m", tmp_path)])
+    assert repository.stop(timeout=20)
+    assert [each.state.name for each in repository.statuses("m")] == ["END"]
+    assert "Version 1 of model m failed to unload" in caplog.messages
