@@ -4,7 +4,7 @@
 
 1. A new version every second under 32 streams: no request may fail, and no answer may come from a version that has not
    been warmed up. Each version counts its own runs, so an answer that is its first run would give it away.
-2. The server's memory after a tenth of the requests, and after all of them; after ten reloads, and after all of them.
+2. The server's memory after a tenth of the requests, and after all of them; after ten to twenty reloads, and in the last ten.
 
 The exit status is 1 where a request failed, an answer came too early, or memory grew by 2 % or more.
 """
@@ -60,6 +60,8 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--reloads", type=int, default=100)
     arguments = parser.parse_args()
+    if arguments.reloads < 20:
+        parser.error(f"--reloads {arguments.reloads}: the first ten are not counted, and fewer than ten say little")
     print(f"{machine()}; load average {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
