@@ -4,7 +4,8 @@
 
 1. A new version every second under 32 streams: no request may fail, and no answer may come from a version that has not
    been warmed up. Each version counts its own runs, so an answer that is its first run would give it away.
-2. The server's memory after a tenth of the requests, and after all of them; after ten to twenty reloads, and in the last ten.
+2. The server's memory after a tenth of the requests, and after all of them; after ten to twenty reloads, and in
+   the last ten.
 
 The exit status is 1 where a request failed, an answer came too early, or memory grew by 2 % or more.
 """
