@@ -45,12 +45,10 @@ def _data(args: argparse.Namespace) -> int:
     named = (CONFIGS / f"{args.name}.py").is_file()
     config = override(load_config(args.name) if named else Config(dataset=args.name), args.overrides)
     start_tensorflow()
-    from training.datasets import open_image_set
-    from training.image_folder import Holdout
+    from training.datasets import open_images_of
     from training.survey import describe, write_training_sheet
 
-    images = open_image_set(config.dataset, config.data_dir, args.download)
-    images = images.held_out(Holdout(config.holdout, config.holdout_seed))
+    images = open_images_of(config, download=args.download)
     for line in describe(images):
         print(line, flush=True)
     if args.sheet:

@@ -8,9 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import Config
-from training.datasets import open_image_set
+from training.datasets import open_images_of
 from training.errors import InputError
-from training.image_folder import Holdout
 from training.model import load_network, make_network
 from training.preprocessing import decode_image
 from training.run import Run
@@ -85,8 +84,7 @@ def readable_images(
         InputError: The data is not there, or no image of the split can be read.
     """
     config = classifier.config
-    images = open_image_set(config.dataset, data_dir or config.data_dir)
-    images = images.held_out(Holdout(config.holdout, config.holdout_seed))
+    images = open_images_of(config, data_dir)
     images.num_examples(split)
     decoded = images.encoded(split).map(lambda encoded, _: (encoded, classifier.decode(encoded)))
     found = False

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from training.config import nearest
+from training.config import Config, nearest
 from training.digits import Digits
 from training.errors import InputError
 from training.image_folder import Holdout
@@ -41,6 +41,21 @@ def open_image_set(name: str, data_dir: str = "", download: bool = False) -> Ima
     sizes = {split: int(info.num_examples) for split, info in builder.info.splits.items()}
     labels, shape = tuple(features[label_key].names), features[image_key].shape
     return PreparedSet(builder.name, labels, shape, sizes, builder, image_key, label_key)
+
+
+def open_images_of(config: Config, data_dir: str = "", download: bool = False) -> ImageSet:
+    """Opens what a config trains on, split as it says.
+
+    Args:
+        config: The experiment.
+        data_dir: Where the data lies now; empty for where the config says.
+        download: As for `open_image_set`.
+
+    Raises:
+        InputError: As for `open_image_set`.
+    """
+    images = open_image_set(config.dataset, data_dir or config.data_dir, download)
+    return images.held_out(Holdout(config.holdout, config.holdout_seed))
 
 
 def _image_folder(folder: str) -> ImageSet:

@@ -12,9 +12,8 @@ import tensorflow as tf
 from training.augmentation import check_augmentation
 from training.averages import MovingAverage
 from training.config import Config
-from training.datasets import open_image_set
+from training.datasets import open_images_of
 from training.errors import InputError
-from training.image_folder import Holdout
 from training.image_set import ImageSet
 from training.mean import mean_image, set_mean
 from training.model import make_network, make_optimizer
@@ -110,8 +109,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
     Raises:
         InputError: The data is not there or does not fit the rest, or a batch has fewer images than there are devices.
     """
-    images = images or open_image_set(config.dataset, config.data_dir)
-    images = images.held_out(Holdout(config.holdout, config.holdout_seed))
+    images = images or open_images_of(config)
     image_shape = images.input_shape(config.image_size)
     for split in (config.train_split, config.test_split):
         images.num_examples(split)
@@ -128,7 +126,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
     return Experiment(config, strategy, images, image_shape, model, optimizer, average)
 
 
-def label_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:
+def data_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:
     """What to tell of an error, if it is that of a label out of range, or of too many images that can't be read."""
     unreadable = too_many_unreadable(error)
     if unreadable:

@@ -12,11 +12,11 @@ import tensorflow as tf
 from training.checkpoint import Checkpoints
 from training.cluster import Cluster
 from training.config import Config
-from training.datasets import open_image_set
+from training.datasets import open_images_of
 from training.diagnosis import find_not_finite, not_finite
 from training.errors import NotFiniteError, StoppedError, TrainingError
 from training.evaluation import make_evaluation
-from training.experiment import Experiment, build_experiment, label_error
+from training.experiment import Experiment, build_experiment, data_error
 from training.interrupts import stop_requests
 from training.peers import Peers
 from training.pipeline import Batch
@@ -54,7 +54,7 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
         # First of all that uses TensorFlow: reading data would already fix its devices.
         strategy = make_strategy(config.cpu_devices, config.devices, cluster)
         with peers.chief_first():  # which prepares what comes with this package
-            images = open_image_set(config.dataset, config.data_dir)
+            images = open_images_of(config)
         experiment, run = build_experiment(config, strategy, images), Run(workdir)
         with _held(run, experiment) if peers.is_chief else contextlib.nullcontext():
             figures = _explained(experiment, run, peers)
@@ -84,7 +84,7 @@ def _explained(experiment: Experiment, run: Run, peers: Peers) -> dict[str, floa
     except NotFiniteError as error:
         raise TrainingError(_diagnose(experiment, run, peers, error.step)) from None
     except tf.errors.InvalidArgumentError as error:
-        raise label_error(error, experiment) or error from None
+        raise data_error(error, experiment) or error from None
     except OSError as error:
         raise TrainingError(
             f"{run.folder} cannot be written any more: {error.strerror}; the same command goes on from the newest "

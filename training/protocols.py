@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from training.config import Config
-from training.datasets import open_image_set
+from training.datasets import open_images_of
 from training.errors import InputError
 from training.image_set import ImageSet
 from training.model import load_network
@@ -92,7 +92,7 @@ def score_run(run: Run, protocol: Protocol) -> Scored:
     config, names, image_shape = run.read()
     protocol = protocol.for_shape(image_shape)
     model = load_network(run)
-    images = open_image_set(config.dataset, protocol.data_dir or config.data_dir)
+    images = open_images_of(config, protocol.data_dir)
     split = protocol.split or config.test_split
     num_images = images.num_examples(split)
     batches = _scored_batches(model, images.encoded(split), config, image_shape, protocol)

@@ -13,7 +13,7 @@ from keras_prelu.rectifiers import initial_slope
 from keras_prelu.signals import measure_gains
 from keras_prelu.slopes import slope_table
 from training.config import Config
-from training.datasets import open_image_set
+from training.datasets import open_images_of
 from training.errors import InputError
 from training.model import load_network
 from training.preprocessing import decode_image
@@ -136,7 +136,7 @@ def _signals(config: Config, model: keras.Model, data_dir: str, image_shape: tup
     from keras_prelu.plots import plot_gains
     from training import figures
 
-    images = open_image_set(config.dataset, data_dir or config.data_dir).encoded(config.test_split)
+    images = open_images_of(config, data_dir).encoded(config.test_split)
     decoded = images.map(lambda encoded, _: decode_image(encoded, image_shape, config.test_scale)).ignore_errors()
     batch = next(iter(decoded.batch(_SIGNAL_IMAGES)))
     report = measure_gains(model, batch)
@@ -175,7 +175,7 @@ def _mistakes(config: Config, scored: Scored, data_dir: str, image_shape: tuple[
     best, largest = scored.scores.argmax(axis=1), scored.scores.max(axis=1)
     wrong = np.flatnonzero(best != scored.labels)
     places = wrong[np.argsort(-largest[wrong], kind="stable")][:_MISTAKES].tolist()
-    images = open_image_set(config.dataset, data_dir or config.data_dir)
+    images = open_images_of(config, data_dir)
     encoded = images_by_place(images, config.test_split, places)
     return [
         _Mistake(
