@@ -20,5 +20,4 @@ config = Config(
     flip=True,
     evaluate_every=391,
     shuffle_buffer=50_000,
-    cache="memory",
 )
