@@ -1,6 +1,6 @@
 """Fashion-MNIST with learnt slopes: four convolutions, flips and shifts of two pixels; `tfds build` prepares it.
 
-Two CPU cores: 17 minutes of CPU time, about half as long on the clock. Reached 12.4 % error on the 10,000 test images, and
+Two CPU cores: 17 minutes of CPU time, half as long on the clock. Reached 12.4 % error on the 10,000 test images, and
 about as much on the training images: so small a network fits no better.
 
 python -m training fit --config fashion_mnist --workdir runs/fashion_mnist
