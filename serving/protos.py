@@ -1,24 +1,23 @@
 """The messages of TensorFlow Serving and of its profiler that tensorflow-serving-api leaves out.
 
-They are compatible on the wire and as text. Their descriptors are put together here, so that nothing has to be
-compiled, and kept in a pool of their own, so that a package that brings the real ones does not clash with them.
+They are compatible on the wire and as text, and do not clash with a package that brings the real ones.
 """
 
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from serving.descriptors import Messages, make_pool, message_class
 from serving.errors import Code, ServingError, invalid_argument
 
 M = TypeVar("M", bound=Message)
 
 _PACKAGES = {"tensorflow_serving": "tensorflow.serving", "tsl": "tensorflow"}  # by the first part of the path
-_FIELD = descriptor_pb2.FieldDescriptorProto
 _WRAPPERS = "google.protobuf"
-_FILES = {
+_FILES: dict[str, Messages] = {
     "tensorflow_serving/servables/tensorflow/session_bundle_config.proto": {
         "BatchingParameters": [
             ("max_batch_size", 1, f"{_WRAPPERS}.Int64Value"),
@@ -58,55 +57,16 @@ _FILES = {
         "TerminateResponse": [],
     },
 }
-_SCALARS = {
-    "int64": _FIELD.TYPE_INT64,
-    "uint64": _FIELD.TYPE_UINT64,
-    "bool": _FIELD.TYPE_BOOL,
-    "string": _FIELD.TYPE_STRING,
-    "bytes": _FIELD.TYPE_BYTES,
-}
+_POOL = make_pool({name: (_PACKAGES[name.partition("/")[0]], messages) for name, messages in _FILES.items()})
 
-
-def _pool() -> descriptor_pool.DescriptorPool:
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    for name, messages in _FILES.items():
-        package = _PACKAGES[name.partition("/")[0]]
-        file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
-        file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-        for message, fields in messages.items():
-            described = file.message_type.add(name=message)
-            for field in fields:
-                _add_field(described, *field)
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-def _add_field(message: descriptor_pb2.DescriptorProto, name: str, number: int, kind: str) -> None:
-    field = message.field.add(name=name, number=number, label=_FIELD.LABEL_OPTIONAL)
-    if kind.startswith("repeated "):
-        field.label, kind = _FIELD.LABEL_REPEATED, kind.removeprefix("repeated ")
-    if kind in _SCALARS:
-        field.type = _SCALARS[kind]
-    else:
-        field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{kind}"
-
-
-_POOL = _pool()
-
-
-def _message_class(name: str) -> Any:
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(name))
-
-
-BatchingParameters = _message_class("tensorflow.serving.BatchingParameters")
-PrometheusConfig = _message_class("tensorflow.serving.PrometheusConfig")
-MonitoringConfig = _message_class("tensorflow.serving.MonitoringConfig")
-SSLConfig = _message_class("tensorflow.serving.SSLConfig")
-ProfileRequest = _message_class("tensorflow.ProfileRequest")
-ProfileResponse = _message_class("tensorflow.ProfileResponse")
-TerminateRequest = _message_class("tensorflow.TerminateRequest")
-TerminateResponse = _message_class("tensorflow.TerminateResponse")
+BatchingParameters = message_class(_POOL, "tensorflow.serving.BatchingParameters")
+PrometheusConfig = message_class(_POOL, "tensorflow.serving.PrometheusConfig")
+MonitoringConfig = message_class(_POOL, "tensorflow.serving.MonitoringConfig")
+SSLConfig = message_class(_POOL, "tensorflow.serving.SSLConfig")
+ProfileRequest = message_class(_POOL, "tensorflow.ProfileRequest")
+ProfileResponse = message_class(_POOL, "tensorflow.ProfileResponse")
+TerminateRequest = message_class(_POOL, "tensorflow.TerminateRequest")
+TerminateResponse = message_class(_POOL, "tensorflow.TerminateResponse")
 
 
 def read_text(path: str | Path, message_class: type[M]) -> M:

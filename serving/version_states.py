@@ -1,10 +1,15 @@
 """How a version of a model is, as its clients see it."""
 
+from __future__ import annotations
+
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from serving.errors import Code, ServingError
-from serving.model import Model
+
+if TYPE_CHECKING:  # a client reads states without TensorFlow
+    from serving.model import Model
 
 
 class State(enum.IntEnum):
