@@ -17,7 +17,6 @@ from serving.errors import Code, ServingError, invalid_argument
 from serving.health import Health
 from serving.options import Options
 from serving.profiler import Profiler
-from serving.protos import SSLConfig, read_text
 from serving.rpc import ModelServicer, PredictionServicer
 from serving.service import Service
 
@@ -62,21 +61,6 @@ def parse_channel_arguments(text: str) -> dict[str, str | int]:
             raise invalid_argument(f"--grpc_channel_arguments={text} does not parse; it takes key=value,key=value")
         arguments[key] = int(value) if value.removeprefix("-").isdecimal() else value
     return arguments
-
-
-def make_credentials(path: str) -> grpc.ServerCredentials | None:
-    """What an SSLConfig in a file asks for; nothing where there is no path."""
-    if not path:
-        return None
-    config = read_text(path, SSLConfig)
-    try:
-        return grpc.ssl_server_credentials(
-            [(config.server_key.encode(), config.server_cert.encode())],
-            root_certificates=config.custom_ca.encode() or None,
-            require_client_auth=config.client_verify,
-        )
-    except ValueError as error:
-        raise invalid_argument(f"--ssl_config_file={path}: {error}") from error
 
 
 def listen(server: grpc.Server, bound: socket.socket, credentials: grpc.ServerCredentials | None) -> int:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -39,7 +40,12 @@ class HttpServer:
     """An application behind a socket: started by `start`, ended by `stop`."""
 
     def __init__(
-        self, application: Application, bound: socket.socket, grace: float, limits: Limits | None = None
+        self,
+        application: Application,
+        bound: socket.socket,
+        grace: float,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
@@ -47,6 +53,7 @@ class HttpServer:
         self.date = b""
         self._application = application
         self._socket = bound
+        self._tls = tls
         self._grace = grace  # seconds
         self._loop = _event_loop()
         self._thread = threading.Thread(target=self._run, name="rest", daemon=True)
@@ -86,7 +93,14 @@ class HttpServer:
             self._loop.close()
 
     async def _serve(self) -> None:
-        server = await self._loop.create_server(lambda: Connection(self), sock=self._socket, backlog=_BACKLOG)
+        server = await self._loop.create_server(
+            lambda: Connection(self),
+            sock=self._socket,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=self.limits.head_time if self._tls else None,
+            ssl_shutdown_timeout=self.limits.linger_time if self._tls else None,
+        )
         while not self.stopping:
             self._look()
             with contextlib.suppress(TimeoutError):

@@ -80,6 +80,7 @@ class Options:
     grpc_max_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer gRPC requests.", 1, _MOST_THREADS)
     grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")
     ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
+    rest_api_ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the REST API.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
     enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")
     enable_profiler: bool = _flag(True, "Whether to answer TensorFlow's ProfilerService, which writes traces.")

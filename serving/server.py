@@ -13,6 +13,7 @@ from typing import Self
 from serving import config_file, grpc_server
 from serving.config_file import ModelConfig
 from serving.errors import ServingError
+from serving.gate import Gate
 from serving.health import Health
 from serving.http_server import HttpServer
 from serving.loader import Loader
@@ -49,7 +50,7 @@ class Server:
         self._grpc_threads = ThreadPoolExecutor(options.grpc_max_threads, "grpc")
         self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
-        self._credentials = grpc_server.make_credentials(options.ssl_config_file)
+        self._gate = Gate(options)
         self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health)
         self._http: HttpServer | None = None
         self._stopping = threading.Event()
@@ -81,6 +82,7 @@ class Server:
             self._repository.start(_read_configs(options))
             if options.model_config_file_poll_wait_seconds > 0 and options.model_config_file:
                 self._config_poller.start()
+            self._gate.start()
             if rest_socket is not None:
                 self._open_rest(rest_socket)
             self._open_grpc(grpc_socket)
@@ -98,6 +100,7 @@ class Server:
         ended = self._repository.stop(grace)
         if ended:
             self._loader.close()
+        self._gate.stop()
         self._grpc_threads.shutdown(wait=ended)
         self._rest_threads.shutdown(wait=ended)
         return ended
@@ -138,15 +141,15 @@ class Server:
             enable_cors=self._options.rest_api_enable_cors_support,
         )
         self.rest_port = bound.getsockname()[1]
-        self._http = HttpServer(application, bound, GRACE)
+        self._http = HttpServer(application, bound, GRACE, tls=self._gate.tls())
         self._http.start()
 
     def _open_grpc(self, bound: socket.socket | None) -> None:
         path = self._options.grpc_socket_path
         if bound is not None:
-            self.grpc_port = grpc_server.listen(self._grpc, bound, self._credentials)
+            self.grpc_port = grpc_server.listen(self._grpc, bound, self._gate.credentials())
         if path:
-            grpc_server.listen_on_path(self._grpc, path, self._credentials)
+            grpc_server.listen_on_path(self._grpc, path, self._gate.credentials())
         if bound is not None or path:
             self._grpc.start()
 

@@ -124,7 +124,11 @@ DEFAULTS = {  # model_servers/server.h and main.cc
     "enable_profiler": True,
     "enable_serialization_as_tensor_content": False,
 }
-OUR_OWN = {"host": "127.0.0.1", "enable_grpc_reflection": True}
+OUR_OWN = {
+    "host": "127.0.0.1",
+    "enable_grpc_reflection": True,
+    "rest_api_ssl_config_file": "",
+}
 
 
 def test_defaults_are_those_of_tensorflow_serving():

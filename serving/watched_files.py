@@ -1,0 +1,77 @@
+"""Files that may change while the server runs: certificates, tokens. What they say is taken over within a second."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from serving.errors import ServingError
+
+logger = logging.getLogger("serving")
+
+T = TypeVar("T")
+
+_LOOK = 1.0  # seconds between looks
+
+
+class WatchedFile(Generic[T]):
+    """What a file says, by a function that reads it. Raises ServingError where it cannot be read at first."""
+
+    def __init__(self, path: str, read: Callable[[str], T]) -> None:
+        self.path = path
+        self._read = read
+        self._seen = stamp(path)
+        self.value = read(path)
+
+    def look(self) -> None:
+        """Reads the file again where it has changed; one that cannot be followed changes nothing."""
+        seen = stamp(self.path)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self.value = self._read(self.path)
+            logger.info("Took over what %s says now", self.path)
+        except ServingError as error:
+            logger.error("Went on with what %s said before: %s", self.path, error)
+
+
+class FileWatcher:
+    """A thread that looks at files once a second."""
+
+    def __init__(self) -> None:
+        self._files: list[WatchedFile[Any]] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="files", daemon=True)
+
+    def watch(self, path: str, read: Callable[[str], T]) -> WatchedFile[T]:
+        """Keeps what a file says up to date. Raises ServingError where it cannot be read at first."""
+        file = WatchedFile(path, read)
+        self._files.append(file)
+        return file
+
+    def start(self) -> None:
+        """Looks from now on, if there is anything to look at."""
+        if self._files:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Looks no more."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK):
+            for file in self._files:
+                file.look()
+
+
+def stamp(path: str) -> tuple[int, ...]:
+    """Changes with the file: where it was written to, replaced, or a link to it was. Empty where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
