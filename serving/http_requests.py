@@ -30,10 +30,11 @@ class Limits:
 
 @dataclass
 class Request:
-    """What came in. The path is as it was sent, without its query; names of headers are in lower case."""
+    """What came in. Path and query are as they were sent, still encoded; names of headers are in lower case."""
 
     method: str = ""
     path: str = ""
+    query: str = ""
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
     keep_alive: bool = True
@@ -124,7 +125,7 @@ class RequestReader:
         request, self._in_head = self._request, False
         assert request is not None
         request.method = self._parser.get_method().decode("ascii")
-        request.path = _path(self._url)
+        request.path, request.query = _path_and_query(self._url)
         request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
         if int(request.headers.get(b"content-length", b"0")) > self._limits.body_size:
             self._refuse_body()
@@ -190,10 +191,12 @@ class RequestReader:
         self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {self._limits.body_size} bytes.")
 
 
-def _path(url: bytes) -> str:
+def _path_and_query(url: bytes) -> tuple[str, str]:
     if not url.startswith(b"/"):  # a proxy is asked with the whole address
         try:
-            url = httptools.parse_url(url).path or b"/"
+            parsed = httptools.parse_url(url)
         except httptools.HttpParserInvalidURLError:
-            return ""
-    return url.partition(b"?")[0].decode("latin-1")
+            return "", ""
+        url = (parsed.path or b"/") + b"?" + (parsed.query or b"")
+    path, _, query = url.partition(b"?")
+    return path.decode("latin-1"), query.decode("latin-1")

@@ -133,6 +133,12 @@ ANSWERED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("address", ["/a?b=/c%20d", "http://host:80/a?b=/c%20d"])
+def test_query_is_kept_as_it_was_sent(connect, application, address):
+    connect().ask(get(address))
+    assert [request.query for request in application.requests] == ["b=/c%20d"]
+
+
 @pytest.mark.parametrize(("text", "answer"), ANSWERED.values(), ids=ANSWERED)
 @pytest.mark.usefixtures("application")
 def test_request_is_answered(connect, text, answer):
