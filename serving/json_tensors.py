@@ -34,8 +34,8 @@ def decode_base64(value: Any) -> bytes:
     """The bytes of {"b64": ...}."""
     if not is_base64(value):
         raise invalid_argument(f"JSON Value: {value_text(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split())  # absl::Base64Unescape skips white space and needs no padding
-    unpadded = text.rstrip("=")
+    # absl::Base64Unescape skips white space and needs no padding. It refuses the alphabet for URLs, which many send.
+    unpadded = "".join(value["b64"].split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:

@@ -217,6 +217,14 @@ def test_strings_are_utf8_and_base64_objects_are_bytes():
     assert array.tolist() == ["\u00fc\0".encode(), b"\xff\xef", b"a"]
 
 
+@pytest.mark.parametrize("padding", ["=", ""])
+@pytest.mark.parametrize("text", ["/+_-", "__--", "//++"], ids=["mixed", "web-safe", "standard"])
+def test_both_alphabets_of_base64_are_read(text, padding):
+    encoded = text + "_w" + padding + padding
+    array = decode(json.dumps({"instances": [{"b64": encoded}]}), x="string")["x"]
+    assert array.tolist() == [base64.urlsafe_b64decode(text.translate({43: "-", 47: "_"}) + "_w==")]
+
+
 def test_bytes_that_are_not_utf8_pass_through():
     assert decode(b'{"instances": ["\xff\x80"]}', x="string")["x"].tolist() == [b"\xff\x80"]
 
@@ -324,8 +332,8 @@ REQUEST_ERRORS = {
         {"a": "float"},
         "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2",
     ),
-    "web-safe-base64": (
-        '{"instances": [{"b64": "a-_="}]}',
+    "no-base64": (
+        '{"instances": [{"b64": "a.b="}]}',
         {"a": "string"},
         in_rows(0, "Unable to base64 decode"),
     ),
