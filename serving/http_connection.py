@@ -24,6 +24,8 @@ class Response:
     body: bytes
     content_type: str = "application/json"
     headers: bytes = b""
+    closes: bool = False
+    """Whether the connection ends with it."""
 
 
 class Server(Protocol):
@@ -89,7 +91,9 @@ class Connection(asyncio.Protocol):
             if now - self._lingers_since > limits.linger_time:
                 self._transport.abort()
         elif self._current is None and self._reader.is_idle:
-            if self._server.stopping or now - self._idle_since > limits.idle_time:
+            # One that has just been answered may be sending already, and should not find the connection closed.
+            allowed = limits.last_idle_time if self._server.stopping else limits.idle_time
+            if now - self._idle_since > allowed:
                 self._transport.close()
         elif self._current is None:
             self._reader.check(now)
@@ -129,7 +133,7 @@ class Connection(asyncio.Protocol):
         request, self._current = self._current, None
         if request is None or self._transport.is_closing():
             return
-        keep_alive = request.keep_alive and not self._server.stopping
+        keep_alive = request.keep_alive and not self._server.stopping and not response.closes
         self._write(response, keep_alive, with_body=request.method != "HEAD")
         self._idle_since = time.monotonic()
         if keep_alive:

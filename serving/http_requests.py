@@ -22,6 +22,8 @@ class Limits:
     """Bytes a second that a body must bring on average; it may stop for `head_time` besides."""
     idle_time: float = 75
     """Between requests."""
+    last_idle_time: float = 0.5
+    """The same, while the server stops."""
     all_bodies_size: int = 2 * 1024 * 1024 * 1024
     """Of all connections together; the largest body is refused first."""
     linger_time: float = 2

@@ -37,7 +37,10 @@ class Application(Protocol):
 
 
 class HttpServer:
-    """An application behind a socket: started by `start`, ended by `stop`."""
+    """An application behind a socket: started by `start`, ended by `stop`.
+
+    What `answer_at_once` answers waits for no thread; it is asked in the event loop, and must not wait either.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class HttpServer:
         grace: float,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        answer_at_once: Callable[[Request], Response | None] = lambda request: None,
     ) -> None:
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
@@ -54,6 +58,7 @@ class HttpServer:
         self._application = application
         self._socket = bound
         self._tls = tls
+        self._answer_at_once = answer_at_once
         self._grace = grace  # seconds
         self._loop = _event_loop()
         self._thread = threading.Thread(target=self._run, name="rest", daemon=True)
@@ -69,8 +74,9 @@ class HttpServer:
             raise ServingError(Code.UNAVAILABLE, reason) from error
         self._thread.start()
 
-    def stop(self) -> None:
-        """Accepts nothing more; requests in flight are answered within the time of grace."""
+    def stop(self, grace: float | None = None) -> None:
+        """Accepts nothing more; requests in flight are answered within the time of grace, or another one."""
+        self._grace = self._grace if grace is None else grace
         self.stopping = True
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._woken.set)
@@ -78,7 +84,11 @@ class HttpServer:
 
     def handle(self, request: Request, reply: Callable[[Response], None]) -> None:
         """Has a request answered outside the event loop, which stays free to read and to write."""
-        self._application.executor.submit(self._answer, request, reply)
+        response = self._answer_at_once(request)
+        if response is None:
+            self._application.executor.submit(self._answer, request, reply)
+        else:  # not from here: a thousand requests sent at once would be as many calls deep
+            self._loop.call_soon(reply, response)
 
     def _answer(self, request: Request, reply: Callable[[Response], None]) -> None:
         if not request.cancelled:

@@ -76,14 +76,22 @@ class Options:
 
     rest_api_timeout_in_ms: int = _flag(30000, "Time that a REST request may take to run.", 1)
     rest_api_num_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer REST requests.", 1, _MOST_THREADS)
+    rest_api_opens_while_loading: bool = _flag(
+        False, "Whether the REST API listens before there are models, for probes of /healthz and /readyz."
+    )
     rest_api_enable_cors_support: bool = _flag(False, "Whether pages of other origins may use the REST API.")
     grpc_max_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer gRPC requests.", 1, _MOST_THREADS)
     grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")
     ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
     rest_api_ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the REST API.")
+    auth_token_file: str = _flag("", "JSON file with the tokens that clients must have, and what each is for.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
     enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")
     enable_profiler: bool = _flag(True, "Whether to answer TensorFlow's ProfilerService, which writes traces.")
+    shutdown_grace_seconds: float = _flag(10, "Seconds that requests in flight have when the server is to end.", 0)
+    shutdown_delay_seconds: float = _flag(
+        0, "Seconds before that, in which it answers all requests but says that it is not ready.", 0
+    )
     enable_serialization_as_tensor_content: bool = _flag(
         False, "Whether gRPC answers hold tensor_content in place of float_val and its like."
     )

@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -21,6 +22,7 @@ from serving.metrics import Metrics
 from serving.metrics_pages import DEFAULT_PATH
 from serving.options import Options
 from serving.protos import MonitoringConfig, read_text
+from serving.readiness import Phase, Readiness
 from serving.repository import Repository, RepositoryOptions
 from serving.rest import RestApplication
 from serving.service import Service
@@ -28,8 +30,6 @@ from serving.startup import bind, check_options
 from serving.versions import Loading
 
 logger = logging.getLogger("serving")
-
-GRACE = 10.0  # seconds that requests in flight have when the server stops
 
 
 class Server:
@@ -46,12 +46,15 @@ class Server:
         self._loader = Loader(options, self.metrics)
         self._repository = _make_repository(options, self._loader)
         self._service = Service(self._repository, self.metrics)
+        self._readiness = Readiness(self._repository.availability)
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
         self._grpc_threads = ThreadPoolExecutor(options.grpc_max_threads, "grpc")
         self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._gate = Gate(options)
-        self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health)
+        self._grpc = grpc_server.make_server(
+            self._service, options, self._grpc_threads, self._health, self._gate.interceptors()
+        )
         self._http: HttpServer | None = None
         self._stopping = threading.Event()
         self._config_poller = threading.Thread(target=self._poll_config_file, name="config", daemon=True)
@@ -74,36 +77,52 @@ class Server:
         with ExitStack() as on_failure:
             on_failure.callback(self.stop, grace=0)
             # Bound before the slow load, so that a port that is taken shows at once, but not listening before
-            # there is a model: who can connect may ask.
+            # there is a model unless that is asked for: clients take a port that is open for a server that answers.
             grpc_socket = on_failure.enter_context(self._bind(options.port, "port"))
             rest_socket = on_failure.enter_context(self._bind(self._wanted_rest_port(), "rest_api_port"))
+            if rest_socket is not None and options.rest_api_opens_while_loading:
+                self._open_rest(rest_socket)
             if self._health is not None:
                 self._repository.on_change(self._health.update)
             self._repository.start(_read_configs(options))
             if options.model_config_file_poll_wait_seconds > 0 and options.model_config_file:
                 self._config_poller.start()
             self._gate.start()
-            if rest_socket is not None:
+            if rest_socket is not None and self._http is None:
                 self._open_rest(rest_socket)
             self._open_grpc(grpc_socket)
+            self._readiness.phase = Phase.SERVING
             on_failure.pop_all()
 
-    def stop(self, grace: float = GRACE) -> bool:
-        """Closes the ports, lets requests in flight end, unloads. Returns whether all ended in time."""
+    def stop(self, grace: float | None = None) -> bool:
+        """Closes the ports, lets requests in flight end, unloads. Returns whether all ended in time.
+
+        The time of grace, in seconds, is that of the options unless another one is given.
+        """
+        grace = self._options.shutdown_grace_seconds if grace is None else grace
         self._stopping.set()
-        if self._health is not None:
-            self._health.stop()
+        self._leave()
+        end = time.monotonic() + grace
+        self._readiness.phase = Phase.DRAINING
         stopped = self._grpc.stop(grace)
         if self._http is not None:
-            self._http.stop()
+            self._http.stop(grace)
         stopped.wait()
-        ended = self._repository.stop(grace)
+        ended = self._repository.stop(max(0, end - time.monotonic()))
         if ended:
             self._loader.close()
         self._gate.stop()
         self._grpc_threads.shutdown(wait=ended)
         self._rest_threads.shutdown(wait=ended)
         return ended
+
+    def _leave(self) -> None:
+        """Tells those who probe that nothing new should come, and gives them the time to hear it."""
+        if self._health is not None:
+            self._health.stop()
+        if self._readiness.phase is Phase.SERVING:
+            self._readiness.phase = Phase.LEAVING
+            time.sleep(self._options.shutdown_delay_seconds)
 
     def addresses(self) -> list[str]:
         """Where it listens, in TensorFlow Serving's words."""
@@ -141,7 +160,8 @@ class Server:
             enable_cors=self._options.rest_api_enable_cors_support,
         )
         self.rest_port = bound.getsockname()[1]
-        self._http = HttpServer(application, bound, GRACE, tls=self._gate.tls())
+        grace = self._options.shutdown_grace_seconds
+        self._http = HttpServer(application, bound, grace, None, self._gate.tls(), self._readiness.answer)
         self._http.start()
 
     def _open_grpc(self, bound: socket.socket | None) -> None:

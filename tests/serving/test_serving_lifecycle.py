@@ -1,0 +1,153 @@
+"""What a server tells those who probe it, from its start to its end, and what becomes of requests meanwhile."""
+
+import socket
+import threading
+import time
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.options import Options
+from serving.server import Server
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+PREDICT = "/v1/models/zoo:predict"
+SLOW = {"signature_name": "slow", "inputs": 400_000}
+
+
+def wait_until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited for 20 seconds"
+        time.sleep(0.01)
+
+
+def test_probes_of_a_server_that_serves(rest):
+    assert (rest.get("/healthz").status_code, rest.get("/healthz").json()) == (200, {"alive": True})
+    ready = {"ready": True, "phase": "serving", "models_without_a_version": []}
+    assert (rest.get("/readyz").status_code, rest.get("/readyz").json()) == (200, ready)
+    head = rest.head("/readyz")
+    assert (head.status_code, head.content) == (200, b"")
+    assert rest.post("/readyz").status_code == 404
+
+
+def test_ready_only_while_every_model_has_a_version(serve, rest_client, save_plus, tmp_path):
+    save_plus(tmp_path / "1", 1)
+    with serve(tmp_path, "plus", file_system_poll_wait_seconds=0.05) as server, rest_client(server) as rest:
+        assert rest.get("/readyz").status_code == 200
+        (tmp_path / "1").rename(tmp_path / "gone")
+        wait_until(lambda: rest.get("/readyz").status_code == 503)
+        unready = {"ready": False, "phase": "serving", "models_without_a_version": ["plus"]}
+        assert rest.get("/readyz").json() == unready
+        assert rest.get("/healthz").status_code == 200
+        (tmp_path / "gone").rename(tmp_path / "1")
+        wait_until(lambda: rest.get("/readyz").status_code == 200)
+
+
+def test_probes_do_not_wait_for_threads(serve, rest_client, zoo_path):
+    with serve(zoo_path, rest_api_num_threads=1, rest_api_timeout_in_ms=2000) as server, rest_client(server) as rest:
+        busy = threading.Thread(target=rest.post, args=(PREDICT,), kwargs={"json": SLOW | {"inputs": 10**9}})
+        busy.start()
+        time.sleep(0.3)
+        with rest_client(server) as probing:
+            started = time.monotonic()
+            assert [probing.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+            assert time.monotonic() - started < 1
+        assert busy.is_alive(), "the one thread was not busy, and nothing has been shown"
+        busy.join()
+
+
+def test_many_probes_sent_at_once_are_answered(server):
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
+        received = b""
+        while received.count(b"HTTP/1.1 200 OK") < 3000:
+            received += connection.recv(2**20)
+
+
+@pytest.fixture
+def loading(tmp_path):
+    """A server whose model has not come yet, and that answers REST nevertheless."""
+    options = Options(
+        model_name="plus",
+        model_base_path=str(tmp_path),
+        file_system_poll_wait_seconds=0.05,
+        rest_api_opens_while_loading=True,
+    )
+    server = Server(options, pick_free_ports=True)
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    wait_until(lambda: server.rest_port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.rest_port}", trust_env=False) as client:
+        yield tmp_path, client
+    starting.join()
+    server.stop()
+
+
+def test_rest_may_open_while_models_are_loaded(loading, save_plus):
+    base_path, client = loading
+    wait_until(lambda: client.get("/readyz").json()["models_without_a_version"])
+    unready = {"ready": False, "phase": "loading", "models_without_a_version": ["plus"]}
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, unready)
+    assert client.get("/healthz").status_code == 200
+    answer = client.post("/v1/models/plus:predict", json={"instances": [1]})
+    assert (answer.status_code, answer.json()) == (503, {"error": "The models are still being loaded."})
+    assert client.get("/v1/models/plus").status_code == 404, "no version has been seen"
+    save_plus(base_path / "unfinished", 1)
+    (base_path / "unfinished").rename(base_path / "1")
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+    assert client.post("/v1/models/plus:predict", json={"instances": [1]}).json() == {"predictions": [2.0]}
+
+
+def test_readiness_goes_first_and_requests_are_still_answered(serve, rest_client, zoo_path):
+    options = {"shutdown_delay_seconds": 1.0, "enable_grpc_healthcheck_service": True}
+    with (
+        serve(zoo_path, **options) as server,
+        rest_client(server) as rest,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        wait_until(lambda: rest.get("/readyz").status_code == 503)
+        assert rest.get("/readyz").json()["phase"] == "leaving"
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert rest.post(PREDICT, json={"instances": [1]}).json() == {"predictions": [2.5]}
+        stopping.join()
+
+
+def test_open_connections_are_refused_while_requests_end(serve, rest_client, zoo_path):
+    with serve(zoo_path) as server, rest_client(server) as rest, rest_client(server) as other:
+        assert other.get("/readyz").status_code == 200  # so that its connection is open
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(rest.post(PREDICT, json=SLOW)))
+        asking.start()
+        time.sleep(0.3)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        wait_until(lambda: server._http.stopping)
+        refused = other.post(PREDICT, json={"instances": [1]})
+        assert (refused.status_code, refused.json()) == (503, {"error": "The server is shutting down."})
+        assert refused.headers["connection"] == "close"
+        with pytest.raises(httpx.ConnectError):
+            other.get("/readyz")
+        asking.join()
+        stopping.join()
+    assert answers[0].json() == {"outputs": 400_000}
+    assert answers[0].headers["connection"] == "close"
+
+
+def test_requests_that_do_not_end_have_the_time_of_grace(serve, grpc_stubs, predict_request, zoo_path):
+    with serve(zoo_path, shutdown_grace_seconds=0.5) as server, grpc_stubs(server) as stubs:
+        endless = stubs.prediction.Predict.future(predict_request("slow", n=np.int64(10**9)), timeout=3)
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert server.stop() is False
+        assert 0.4 < time.monotonic() - started < 2.5
+        assert endless.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
