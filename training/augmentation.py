@@ -45,10 +45,12 @@ def check_augmentation(config: Config, image_shape: tuple[int, int, int]) -> Non
 def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
     """Shifts an image, mirrors it half of the time, alters its colours and erases a part, as far as the config asks.
 
+    What `crop_at_random_scale` has cropped it has mirrored, too.
+
     Args:
         image: float32 `(height, width, channels)`, values 0..255.
         seed: int64 `(2,)`.
-        config: `crop_padding`, `flip`, `pca_colour` and `erase` are read.
+        config: `crop_padding`, `scale_min`, `flip`, `pca_colour` and `erase` are read.
 
     Returns:
         Tensor of the image's shape. Altered colours may lie beyond 0..255.
@@ -57,7 +59,7 @@ def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
     if config.crop_padding:
         padding = [[config.crop_padding] * 2, [config.crop_padding] * 2, [0, 0]]
         image = tf.image.stateless_random_crop(tf.pad(image, padding), shape, seed)
-    if config.flip:
+    if config.flip and not config.scale_min:
         image = _mirrored(image, tf.random.stateless_uniform([], seed + tf.constant([0, 1], seed.dtype)) < 0.5)
     if config.pca_colour:
         image = shift_colours(image, _draw(seed, _COLOUR, tf.random.stateless_normal, [3], stddev=config.pca_colour))
@@ -68,7 +70,7 @@ def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
 
 
 def crop_at_random_scale(
-    encoded: tf.Tensor, image_shape: tuple[int, int, int], scales: tuple[int, int], seed: tf.Tensor
+    encoded: tf.Tensor, image_shape: tuple[int, int, int], scales: tuple[int, int], seed: tf.Tensor, flip: bool = False
 ) -> tf.Tensor:
     """Crops a window at random from an image whose shorter side was scaled to a random length.
 
@@ -81,6 +83,7 @@ def crop_at_random_scale(
         image_shape: `(height, width, channels)` of the window.
         scales: Least and largest length of the shorter side, both drawn too; neither below the window's sides.
         seed: int64 `(2,)`.
+        flip: Whether to mirror it half of the time, before it is resized, while its pixels are bytes.
 
     Returns:
         float32 tensor of that shape, values 0..255.
@@ -89,13 +92,17 @@ def crop_at_random_scale(
         Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", 2014, section 3.1.
     """
     low, high = scales
-    scale, *place = tf.unstack(_draw(seed, _CROP, tf.random.stateless_uniform, [3]))
+    scale, *place, mirror = tf.unstack(_draw(seed, _CROP, tf.random.stateless_uniform, [4]))
     shorter = low + _part(tf.constant(high - low), scale)
     target = tf.constant(image_shape[:2])
 
+    def cut(image: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        window = tf.slice(image, tf.concat([corner, [0]], axis=0), tf.concat([size, [-1]], axis=0))
+        return _mirrored(window, mirror < 0.5) if flip else window
+
     def other() -> tf.Tensor:
         image = decode_any(encoded, image_shape[2])
-        image = _cut(image, *_window(tf.shape(image)[:2], target, shorter, place))
+        image = cut(image, *_window(tf.shape(image)[:2], target, shorter, place))
         much_larger = tf.reduce_any(tf.shape(image)[:2] > 2 * target)
         return tf.cond(
             much_larger, lambda: tf.image.resize(image, target, antialias=True), lambda: tf.image.resize(image, target)
@@ -111,7 +118,7 @@ def crop_at_random_scale(
         area = tf.concat([start, stop - start], axis=0)
         decode = partial(tf.io.decode_and_crop_jpeg, encoded, area, channels=image_shape[2])
         image = tf.switch_case(halvings, [partial(decode, ratio=ratio) for ratio in (1, *REDUCTIONS)])
-        return tf.image.resize(_cut(image, corner - start, window), target)
+        return tf.image.resize(cut(image, corner - start, window), target)
 
     # Two conditions and a choice, no more: each takes as long as a tenth of the decoding.
     return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), jpeg, other), image_shape)
@@ -128,7 +135,11 @@ def shift_colours(image: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
         Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012, section 4.1.
     """
     directions = 255 * np.array(COLOUR_DIRECTIONS, np.float32) * np.array(COLOUR_DEVIATIONS, np.float32)
-    return image + tf.reduce_sum(directions * amounts, axis=1)
+    shift = tf.reduce_sum(directions * amounts, axis=1)
+    # A whole row at a time: to add three numbers to every pixel takes three times as long.
+    height, width, channels = image.shape
+    shifted = tf.reshape(image, [height, width * channels]) + tf.tile(shift, [width])
+    return tf.reshape(shifted, image.shape)
 
 
 def erase(image: tf.Tensor, corner: tf.Tensor, size: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
@@ -183,10 +194,6 @@ def _place(size: tf.Tensor, part: tf.Tensor, place: list[tf.Tensor]) -> tf.Tenso
 def _part(last: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """A whole number from 0 to `last`, each for an equal share of 0 <= share < 1."""
     return tf.minimum(tf.cast(share * tf.cast(last + 1, tf.float32), tf.int32), last)
-
-
-def _cut(image: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    return tf.slice(image, tf.concat([corner, [0]], axis=0), tf.concat([size, [-1]], axis=0))
 
 
 def _draw(seed: tf.Tensor, number: int, distribution: Any, shape: Sequence[int], **arguments: Any) -> tf.Tensor:

@@ -64,7 +64,8 @@ def train_batches(
         def prepare(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
             seed = tf.stack([order, index])
             if config.scale_min:
-                image = crop_at_random_scale(encoded, image_shape, (config.scale_min, config.scale_max), seed)
+                scales = config.scale_min, config.scale_max
+                image = crop_at_random_scale(encoded, image_shape, scales, seed, config.flip)
             else:
                 image = decode_image(encoded, image_shape)
             return augment(image, seed, config)

@@ -55,7 +55,7 @@ def test_flip_mirrors_about_half():
 
 def reference_crop(image, size, scales, seed):
     """The crop in NumPy: the draws are the seed's, what follows from them is computed anew."""
-    scale, *place = tf.random.stateless_uniform([3], drawn(seed, 1)).numpy()
+    scale, *place, _ = tf.random.stateless_uniform([4], drawn(seed, 1)).numpy()
     shorter = scales[0] + int(np.floor(scale * (scales[1] - scales[0] + 1)))
     side = int(np.round(np.float32(size * min(image.shape[:2])) / np.float32(shorter)))
     top, left = (int(np.floor(p * (length - side + 1))) for p, length in zip(place, image.shape[:2], strict=True))
@@ -83,6 +83,19 @@ def test_scale_jitter_and_crop_are_the_references(kind):
     for seed in seeds(20):
         crop = crop_at_random_scale(encoded, (40, 40, 3), (46, 92), seed).numpy()
         np.testing.assert_allclose(crop, reference_crop(whole, 40, (46, 92), seed), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_crops_are_mirrored_about_half_of_the_time(kind):
+    pixels = photo(75, 100)
+    encoded = tf.io.encode_png(pixels) if kind == "png" else jpeg(pixels)
+    mirrored = 0
+    for seed in seeds(60):
+        plain, flipped = (crop_at_random_scale(encoded, (40, 40, 3), (46, 92), seed, flip) for flip in (False, True))
+        same = np.allclose(flipped, plain, atol=1e-3)
+        assert same or np.allclose(flipped, plain[:, ::-1], atol=1e-3)
+        mirrored += not same
+    assert 18 < mirrored < 42
 
 
 def test_scales_and_places_are_drawn_evenly():
@@ -113,7 +126,7 @@ def test_large_jpeg_is_cropped_at_a_fraction_of_its_size(side, ratio, monkeypatc
     crop = crop_at_random_scale(jpeg(pixels), (224, 224, 3), (400, 400), seed).numpy()
     assert ratios == [ratio]
     whole = tf.image.resize(pixels, (400, 400), antialias=True).numpy()
-    place = tf.random.stateless_uniform([3], drawn(seed, 1)).numpy()[1:]
+    place = tf.random.stateless_uniform([4], drawn(seed, 1)).numpy()[1:3]
     top, left = np.floor(place * 177).astype(int)
     assert np.abs(crop - whole[top : top + 224, left : left + 224]).mean() < 3
 
@@ -123,6 +136,12 @@ def test_large_png_is_antialiased():
     stripes[::2] = 200
     crop = crop_at_random_scale(tf.io.encode_png(stripes), (50, 50, 3), (60, 60), seeds(1)[0]).numpy()
     np.testing.assert_allclose(crop, 100, atol=8)
+
+
+def test_a_crop_at_a_random_scale_is_not_mirrored_again():
+    image = tf.constant(np.arange(12, dtype="float32").reshape(2, 6, 1))
+    for seed in seeds(10):
+        np.testing.assert_array_equal(augment(image, seed, Config(flip=True, scale_min=2, scale_max=3)), image)
 
 
 def test_colours_move_along_the_principal_components():
@@ -171,11 +190,11 @@ def test_the_same_seed_gives_the_same_image_and_another_another():
 
 def test_images_are_the_same_within_a_graph():
     """The pipeline's own way; the other tests call the functions by themselves."""
-    config = Config(crop_padding=2, flip=True, pca_colour=0.1, erase=0.5)
+    config = Config(crop_padding=2, scale_min=46, scale_max=92, flip=True, pca_colour=0.1, erase=0.5)
     encoded = jpeg(photo(75, 100))
 
     def prepare(seed):
-        return augment(crop_at_random_scale(encoded, (40, 40, 3), (46, 92), seed), seed, config)
+        return augment(crop_at_random_scale(encoded, (40, 40, 3), (46, 92), seed, flip=True), seed, config)
 
     batches = tf.data.Dataset.from_tensor_slices(tf.stack(seeds(6))).map(prepare)
     for seed, image in zip(seeds(6), batches, strict=True):
