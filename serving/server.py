@@ -52,9 +52,7 @@ class Server:
         self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._gate = Gate(options)
-        self._grpc = grpc_server.make_server(
-            self._service, options, self._grpc_threads, self._health, self._gate.interceptors()
-        )
+        self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health)
         self._http: HttpServer | None = None
         self._stopping = threading.Event()
         self._config_poller = threading.Thread(target=self._poll_config_file, name="config", daemon=True)
