@@ -1,6 +1,7 @@
 """The gRPC server: which services it has, and where and how it listens."""
 
 import socket
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,11 @@ _LARGEST_MESSAGE = 2**31 - 1
 
 
 def make_server(
-    service: Service, options: Options, threads: ThreadPoolExecutor, health: Health | None = None
+    service: Service,
+    options: Options,
+    threads: ThreadPoolExecutor,
+    health: Health | None = None,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> grpc.Server:
     """A gRPC server over a service, with no port yet."""
     arguments = {
@@ -34,7 +39,7 @@ def make_server(
         "grpc.so_reuseport": 0,
         **parse_channel_arguments(options.grpc_channel_arguments),
     }
-    server = grpc.server(threads, options=list(arguments.items()))
+    server = grpc.server(threads, interceptors=list(interceptors), options=list(arguments.items()))
     prediction = PredictionServicer(service, options.enable_serialization_as_tensor_content)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service), server)

@@ -84,6 +84,7 @@ class Options:
     grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")
     ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
     rest_api_ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the REST API.")
+    auth_token_file: str = _flag("", "JSON file with the tokens that clients must have, and what each is for.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
     enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")
     enable_profiler: bool = _flag(True, "Whether to answer TensorFlow's ProfilerService, which writes traces.")

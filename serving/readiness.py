@@ -26,12 +26,14 @@ class Phase(enum.Enum):
 class Readiness:
     """Follows a server through its phases, and answers without a thread what can be answered so.
 
-    `availability` says of each configured model whether a version of it answers.
+    `availability` says of each configured model whether a version of it answers. Where not everybody may know which
+    models there are, `names_models` is false.
     """
 
-    def __init__(self, availability: Callable[[], Mapping[str, bool]]) -> None:
+    def __init__(self, availability: Callable[[], Mapping[str, bool]], names_models: bool = True) -> None:
         self.phase = Phase.LOADING
         self._availability = availability
+        self._names_models = names_models
 
     def answer(self, request: Request) -> Response | None:
         """The answer to a probe, or to what cannot be answered in this phase; None for all else."""
@@ -50,7 +52,9 @@ class Readiness:
     def _readiness(self) -> Response:
         missing = [name for name, available in self._availability().items() if not available]
         ready = self.phase is Phase.SERVING and not missing
-        body = {"ready": ready, "phase": self.phase.value, "models_without_a_version": missing}
+        body: dict[str, object] = {"ready": ready, "phase": self.phase.value}
+        if self._names_models:
+            body["models_without_a_version"] = missing
         return Response(200 if ready else 503, write(body))
 
 

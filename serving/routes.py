@@ -13,6 +13,7 @@ _PATHS = {
     "POST": re.compile(rf"/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<action>classify|regress|predict)", _FLAGS),
     "GET": re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?:/(?P<action>metadata))?", _FLAGS),
 }
+_MODEL = re.compile(r"/v1/models/([^/:]+)", _FLAGS)
 _API = re.compile(r"/v1/.*", _FLAGS | re.DOTALL)
 _LARGEST_VERSION = 2**63 - 1
 
@@ -33,6 +34,12 @@ class Route:
 def is_api(path: str) -> bool:
     """Whether a path belongs to the API at all."""
     return _API.fullmatch(path) is not None
+
+
+def model_name(path: str) -> str | None:
+    """The model that a path names, whatever it asks of it."""
+    found = _MODEL.match(path)
+    return _decode(found[1]) if found else None
 
 
 def parse_route(method: str, path: str) -> Route:

@@ -46,13 +46,15 @@ class Server:
         self._loader = Loader(options, self.metrics)
         self._repository = _make_repository(options, self._loader)
         self._service = Service(self._repository, self.metrics)
-        self._readiness = Readiness(self._repository.availability)
+        self._readiness = Readiness(self._repository.availability, names_models=not options.auth_token_file)
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
         self._grpc_threads = ThreadPoolExecutor(options.grpc_max_threads, "grpc")
         self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._gate = Gate(options)
-        self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health)
+        self._grpc = grpc_server.make_server(
+            self._service, options, self._grpc_threads, self._health, self._gate.interceptors()
+        )
         self._http: HttpServer | None = None
         self._stopping = threading.Event()
         self._config_poller = threading.Thread(target=self._poll_config_file, name="config", daemon=True)
@@ -78,6 +80,7 @@ class Server:
             # there is a model unless that is asked for: clients take a port that is open for a server that answers.
             grpc_socket = on_failure.enter_context(self._bind(options.port, "port"))
             rest_socket = on_failure.enter_context(self._bind(self._wanted_rest_port(), "rest_api_port"))
+            self._gate.start()
             if rest_socket is not None and options.rest_api_opens_while_loading:
                 self._open_rest(rest_socket)
             if self._health is not None:
@@ -85,7 +88,6 @@ class Server:
             self._repository.start(_read_configs(options))
             if options.model_config_file_poll_wait_seconds > 0 and options.model_config_file:
                 self._config_poller.start()
-            self._gate.start()
             if rest_socket is not None and self._http is None:
                 self._open_rest(rest_socket)
             self._open_grpc(grpc_socket)
@@ -159,7 +161,8 @@ class Server:
         )
         self.rest_port = bound.getsockname()[1]
         grace = self._options.shutdown_grace_seconds
-        self._http = HttpServer(application, bound, grace, None, self._gate.tls(), self._readiness.answer)
+        guarded = self._gate.guard(application, self._monitoring_path)
+        self._http = HttpServer(guarded, bound, grace, None, self._gate.tls(), self._readiness.answer)
         self._http.start()
 
     def _open_grpc(self, bound: socket.socket | None) -> None:

@@ -128,6 +128,7 @@ OUR_OWN = {
     "host": "127.0.0.1",
     "enable_grpc_reflection": True,
     "rest_api_ssl_config_file": "",
+    "auth_token_file": "",
     "rest_api_opens_while_loading": False,
     "shutdown_delay_seconds": 0,
     "shutdown_grace_seconds": 10,
