@@ -5,18 +5,19 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import select
 import signal
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from serving import flags
+from serving import flags, systemd
 from serving.errors import ServingError
 from serving.quiet import quiet_import
 from serving.startup import check
 
 if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must already work
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from serving.options import Options
@@ -36,9 +37,11 @@ class Interruptions:
         for number in _EXIT_STATUSES:
             signal.signal(number, self._handle)
 
-    def wait(self) -> int:
-        """Waits for a signal and returns the exit status that it asks for."""
+    def wait(self, interval: float | None, sign: Callable[[], None]) -> int:
+        """Waits for a signal, and returns the exit status that it asks for. Calls `sign` at each interval, in seconds."""
         self._waiting = True
+        while not select.select([self._read_end], [], [], interval)[0]:
+            sign()
         number = os.read(self._read_end, 1)[0]
         self._waiting = False
         return _EXIT_STATUSES[signal.Signals(number)]
@@ -75,6 +78,7 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
     logging.getLogger("serving").setLevel(logging.INFO)
     try:
         check(options)
+        systemd.notify("STATUS=Loading the models")
         server = _start(options)
     except ServingError as error:
         reason = " ".join(str(error).split())
@@ -82,7 +86,9 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
         return START_UP_FAILURE
     for line in server.addresses():
         print(line, flush=True)
-    status = interruptions.wait()
+    systemd.notify("READY=1", "STATUS=Serving")
+    status = interruptions.wait(systemd.watchdog_interval(), lambda: systemd.notify("WATCHDOG=1"))
+    systemd.notify("STOPPING=1", "STATUS=Answering the requests in flight")
     if not server.stop():
         os._exit(status)  # a run that does not end would keep its thread, and that the process
     return status
