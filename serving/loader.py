@@ -11,6 +11,8 @@ import tensorflow as tf
 from serving import tflite
 from serving.batching import BatchedRunner, BatchingOptions, BatchScheduler, from_message
 from serving.errors import Code, ServingError
+from serving.guarded_runner import GuardedRunner
+from serving.links import check_links
 from serving.metrics import Metrics
 from serving.model import Model, load
 from serving.options import Options
@@ -57,10 +59,13 @@ class Loader:
         batching = None if self._scheduler is None else self._batching_of(directory, self._scheduler)
         if self._scheduler is not None and batching is not None:
             runner = BatchedRunner(self._scheduler, runner, batching, self._metrics.record_batch)
+        runner = GuardedRunner(runner, directory.parent, self._options.max_image_pixels)
         return Model(runner, model.signatures, self._options.enable_signature_method_name_check)
 
     def _load(self, directory: Path) -> Model:
         options = self._options
+        if not options.allow_links_out_of_base_path:
+            check_links(directory)
         if options.prefer_tflite_model and (directory / tflite.MODEL_FILE).is_file():
             return tflite.load(directory, options.num_tflite_pools * options.num_tflite_interpreters_per_pool)
         return load(directory, options.saved_model_tags.split(","), self._session_config)

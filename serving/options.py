@@ -52,6 +52,9 @@ class Options:
     load_retry_interval_micros: int = _flag(60_000_000, "Microseconds before it is tried again.")
     num_load_threads: int = _flag(0, "Versions that are loaded at once after the start; 0 stands for 1.", 0)
     num_unload_threads: int = _flag(0, "Versions that are unloaded at once; 0 stands for 1.", 0)
+    allow_links_out_of_base_path: bool = _flag(
+        False, "Whether a version may be, or hold, a link to what lies outside of its model's base path."
+    )
     saved_model_tags: str = _flag("serve", "Tags, with commas between, of the graph to load.")
     enable_model_warmup: bool = _flag(True, "Whether to replay a version's warm-up requests before it serves.")
     num_request_iterations_for_warmup: int = _flag(0, "How often each is replayed; 0 stands for 1.")
@@ -84,6 +87,9 @@ class Options:
     grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")
     ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
     rest_api_ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the REST API.")
+    max_image_pixels: int = _flag(
+        100_000_000, "Pixels that an encoded image may have, by its own header; 0 for any number.", 0
+    )
     auth_token_file: str = _flag("", "JSON file with the tokens that clients must have, and what each is for.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
     enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.errors import Code, ServingError
+from serving.guarded_runner import without_path
 from serving.memory import give_back
 from serving.model import Model
 from serving.version_states import Lease, State, VersionStatus, servable_not_found
@@ -173,8 +174,7 @@ class ModelVersions:
 
     def _fail(self, entry: _Version, error: ServingError) -> None:
         logger.error("Loading servable: {name: %s version: %d} failed: %s", self.name, entry.status.version, error)
-        # Any client may read a status; where the models lie is the operator's matter.
-        message = error.message.replace(str(entry.directory.parent), "<model_base_path>")
+        message = without_path(error.message, entry.directory.parent)  # any client may read a status
         with self._changed:
             entry.busy = False
             entry.num_failures += 1

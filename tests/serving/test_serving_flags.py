@@ -129,6 +129,8 @@ OUR_OWN = {
     "enable_grpc_reflection": True,
     "rest_api_ssl_config_file": "",
     "auth_token_file": "",
+    "max_image_pixels": 100_000_000,
+    "allow_links_out_of_base_path": False,
     "rest_api_opens_while_loading": False,
     "shutdown_delay_seconds": 0,
     "shutdown_grace_seconds": 10,

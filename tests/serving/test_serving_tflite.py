@@ -149,7 +149,7 @@ def test_flag_chooses_the_model(serve, rest_client, save_plus, content, tmp_path
 def test_flags_say_how_many_interpreters_there_are(content, tmp_path):
     (tmp_path / "model.tflite").write_bytes(content)
     options = Options(prefer_tflite_model=True, num_tflite_pools=2, num_tflite_interpreters_per_pool=3)
-    runner = Loader(options, Metrics())(tmp_path).runner
+    runner = Loader(options, Metrics())(tmp_path).runner.runner
     for _ in range(6):
         runner._take(0)
     with pytest.raises(ServingError, match="Timed out waiting for an interpreter"):

@@ -1,0 +1,105 @@
+"""How many pixels an encoded image would have: from its header, as decoders read it, and without decoding it.
+
+A few kilobytes can stand for gigabytes of pixels.
+"""
+
+import struct
+
+_MOST_PARTS = 100_000  # of a JPEG or GIF: honest ones have tens, and to go through more would take long
+ENDLESS = 2**63
+"""Stands for what is not counted to its end."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_GIF = (b"GIF87a", b"GIF89a")
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes that the second header of a BMP may have
+_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+_JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+
+
+def num_pixels(data: bytes) -> int | None:
+    """The pixels of a PNG, JPEG, GIF (of all its frames), BMP or WebP; None where the bytes are none of these."""
+    try:
+        if data.startswith(_PNG):
+            return _area(struct.unpack_from(">II", data, 16))
+        if data.startswith(_JPEG):
+            return _jpeg(data)
+        if data.startswith(_GIF):
+            return _gif(data)
+        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            return _webp(data)
+        if data.startswith(b"BM") and _is_bmp(data):
+            return _area(struct.unpack_from("<ii", data, 18))
+    except struct.error:  # it ends too early, and no decoder will make much of it
+        return 0
+    return None
+
+
+def _area(size: tuple[int, ...]) -> int:
+    width, height = size
+    return abs(width * height)
+
+
+def _jpeg(data: bytes) -> int:
+    position = 2
+    for _ in range(_MOST_PARTS):
+        while data[position : position + 2] == b"\xff\xff":  # fill bytes
+            position += 1
+        start, marker = struct.unpack_from(">BB", data, position)
+        if start != 0xFF:  # a decoder looks for the next marker
+            position = data.find(b"\xff", position)
+            if position < 0:
+                return 0
+        elif marker in _JPEG_SIZES:
+            return _area(struct.unpack_from(">HH", data, position + 5))
+        elif marker in _JPEG_ALONE or marker == 0:
+            position += 2
+        else:
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    return ENDLESS
+
+
+def _gif(data: bytes) -> int:
+    area = _area(struct.unpack_from("<HH", data, 6))
+    position = 13 + _color_table(struct.unpack_from("B", data, 10)[0])
+    num_frames = 0
+    for _ in range(_MOST_PARTS):
+        kind = data[position : position + 1]
+        if kind == b",":
+            num_frames += 1
+            position += 10
+            position += _color_table(struct.unpack_from("B", data, position - 1)[0]) + 1
+        elif kind == b"!":
+            position += 2
+        else:
+            return area * max(1, num_frames)
+        position = _after_blocks(data, position)
+    return ENDLESS
+
+
+def _color_table(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_blocks(data: bytes, position: int) -> int:
+    while position < len(data) and data[position]:
+        position += data[position] + 1
+    return position + 1
+
+
+def _webp(data: bytes) -> int:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        return width * height * max(1, data.count(b"ANMF"))
+    if kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    width, height = struct.unpack_from("<HH", data, 26)
+    return (width & 0x3FFF) * (height & 0x3FFF)
+
+
+def _is_bmp(data: bytes) -> bool:
+    # Text may begin with BM.
+    reserved, _, header = struct.unpack_from("<III", data, 6)
+    return reserved == 0 and header in _BMP_HEADERS
