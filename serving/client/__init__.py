@@ -1,0 +1,26 @@
+"""A client for this model server and for TensorFlow Serving, over REST and gRPC, without TensorFlow."""
+
+from serving.client.asynchronous import AsyncClient
+from serving.client.connection import Tls
+from serving.client.retries import Retries
+from serving.client.synchronous import Client
+from serving.client.wire import Class
+from serving.errors import Code, ServingError
+from serving.request import Prediction
+from serving.signatures import Signature, TensorInfo
+from serving.version_states import State, VersionStatus
+
+__all__ = [
+    "AsyncClient",
+    "Class",
+    "Client",
+    "Code",
+    "Prediction",
+    "Retries",
+    "ServingError",
+    "Signature",
+    "State",
+    "TensorInfo",
+    "Tls",
+    "VersionStatus",
+]
