@@ -9,9 +9,9 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import codec, examples, messages
+from serving.compression import compressed_answer, decompressed_body
 from serving.errors import Code, ServingError
 from serving.http_connection import Response
-from serving.http_gzip import inflate
 from serving.http_requests import Request
 from serving.json_text import error_body, parse_object, write_indented
 from serving.metrics import REST, Caller
@@ -80,7 +80,7 @@ class RestApplication:
     def answer(self, request: Request) -> Response:
         """The response to a request; whatever fails is told in it."""
         try:
-            return self._respond(request)
+            return compressed_answer(request, self._respond(request))
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             error = ServingError(Code.INTERNAL, "Internal error; the server's log has more.")
@@ -123,7 +123,7 @@ class RestApplication:
             self._metrics.record_request(caller, code, time.perf_counter() - started)
 
     def _predict(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, bytes]:
-        body = _inflated(request)
+        body = decompressed_body(request)
         document = codec.parse_predict(body)
         codec.decode_signature_name(document)
         may_hold_booleans = b"true" in body or b"false" in body
@@ -148,7 +148,7 @@ class RestApplication:
     _METHODS = {"predict": _predict, "classify": _classify, "regress": _regress}  # noqa: RUF012  never changed
 
     def _decode_examples(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, Any]:
-        document = parse_object(_inflated(request))
+        document = parse_object(decompressed_body(request))
         named = ModelSpec(spec.name, spec.version, spec.label, codec.decode_signature_name(document))
         return named, examples.decode_examples(document)
 
@@ -171,9 +171,3 @@ def _fields(message: Any) -> Any:
 
 def _header(request: Request, name: bytes) -> str:
     return request.headers.get(name, b"").decode("latin-1")
-
-
-def _inflated(request: Request) -> bytes:
-    if _header(request, b"content-encoding").strip().lower() != "gzip":
-        return request.body
-    return inflate(request.body)
