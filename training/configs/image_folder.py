@@ -1,6 +1,6 @@
 """A folder of one's own photos: <data_dir>/train/<class>/*.jpg and <data_dir>/val/<class>/*.jpg.
 
-Two CPU cores: 110 images/s, 19 minutes; 5 kinds of flowers, 2,935 photos, reach 65 % of 731 after 300 steps alone.
+Two CPU cores: 110 images/s, 20 minutes. 5 kinds of flowers, 2,935 photos: 21.6 % error on 731 others.
 
 python -m training fit --config image_folder --data_dir ~/photos --workdir runs/photos
 """
