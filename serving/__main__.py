@@ -38,7 +38,7 @@ class Interruptions:
             signal.signal(number, self._handle)
 
     def wait(self, interval: float | None, sign: Callable[[], None]) -> int:
-        """Waits for a signal, and returns the exit status that it asks for. Calls `sign` at each interval, in seconds."""
+        """Waits for a signal and returns the exit status it asks for; calls `sign` once an interval, in seconds."""
         self._waiting = True
         while not select.select([self._read_end], [], [], interval)[0]:
             sign()
