@@ -86,9 +86,9 @@ def test_server_that_does_not_come(open_client, url_of, kind):
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_model_that_does_not_come(open_client, url_of, server, kind):
-    with open_client(kind, url_of(server, kind), "nobody") as client:
-        with pytest.raises(ServingError, match="nobody is not ready: NOT_FOUND: Could not find"):
-            client.wait_until_ready(timeout=0.3)
+    not_there = pytest.raises(ServingError, match="nobody is not ready: NOT_FOUND: Could not find")
+    with open_client(kind, url_of(server, kind), "nobody") as client, not_there:
+        client.wait_until_ready(timeout=0.3)
 
 
 @contextlib.contextmanager
@@ -143,16 +143,19 @@ def test_other_errors_are_not(open_client, status):
 
 def test_last_of_all_attempts_is_told(open_client):
     replies = [(503, b'{"error": "full"}')] * 3
-    with proxy(*replies) as (url, left), open_client("rest", url, retries=Retries(3, first_wait=0.01)) as client:
-        with pytest.raises(ServingError) as caught:
-            client.status()
+    with (
+        proxy(*replies) as (url, left),
+        open_client("rest", url, retries=Retries(3, first_wait=0.01)) as client,
+        pytest.raises(ServingError) as caught,
+    ):
+        client.status()
     assert (caught.value.code, caught.value.message, left) == (Code.UNAVAILABLE, "full", [])
 
 
 def test_page_of_a_proxy_is_no_answer(open_client):
-    with proxy((200, b"<html>login</html>")) as (url, _), open_client("rest", url) as client:
-        with pytest.raises(ServingError, match="the reply is no JSON: b'<html>login</html>'"):
-            client.status()
+    no_json = pytest.raises(ServingError, match="the reply is no JSON: b'<html>login</html>'")
+    with proxy((200, b"<html>login</html>")) as (url, _), open_client("rest", url) as client, no_json:
+        client.status()
 
 
 def test_signature_that_another_version_changed(serve, open_client, url_of, zoo_path, save_plus, tmp_path):
