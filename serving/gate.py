@@ -1,20 +1,27 @@
-"""What stands between the network and the service, as options ask for it: TLS and tokens."""
+"""What stands between the network and the service, as options ask for it: TLS, tokens, limits."""
 
 import ipaddress
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 
 from serving import certificates, tokens
+from serving.errors import ServingError
 from serving.grpc_authorization import Authorization
+from serving.http_connection import Response
+from serving.http_requests import Limits, Request
 from serving.http_server import Application
 from serving.options import Options
+from serving.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
+from serving.request_threads import RequestThreads
 from serving.rest_authorization import AuthorizedApplication
 from serving.watched_files import FileWatcher
 
 logger = logging.getLogger("serving")
+
+AnswerAtOnce = Callable[[Request], Response | None]
 
 
 class Gate:
@@ -29,6 +36,8 @@ class Gate:
         if options.rest_api_ssl_config_file:
             self._rest_context = self._watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
 
+        self._options = options
+        self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)
         self._tokens = None
         if options.auth_token_file:
             self._tokens = self._watcher.watch(options.auth_token_file, tokens.read)
@@ -50,15 +59,42 @@ class Gate:
         """For the REST API; nothing where it is plain."""
         return certificates.current_context(self._rest_context) if self._rest_context else None
 
+    def limits(self) -> Limits:
+        """What a client of the REST API may send."""
+        options = self._options
+        return Limits(
+            body_size=options.rest_api_max_body_bytes,
+            connections=options.rest_api_max_connections,
+            connections_per_address=options.rest_api_max_connections_per_address,
+        )
+
     def guard(self, application: Application, monitoring_path: str) -> Application:
         """The REST API, behind what its requests have to pass."""
         file = self._tokens
-        return AuthorizedApplication(application, lambda: file.value, monitoring_path) if file else application
+        if file:
+            application = AuthorizedApplication(application, lambda: file.value, monitoring_path)
+        return TimelyApplication(application, self._queue) if self._queue.time else application
+
+    def guard_queue(self, threads: RequestThreads, answer: AnswerAtOnce) -> AnswerAtOnce:
+        """What answers a REST request without a thread: as before, and where too many wait for one."""
+
+        def answer_or_refuse(request: Request) -> Response | None:
+            response = answer(request)
+            if response is not None:
+                return response
+            try:
+                self._queue.check_size(threads)
+            except ServingError as error:
+                return busy(error)
+            return None
+
+        return answer_or_refuse
 
     def interceptors(self) -> Sequence[grpc.ServerInterceptor]:
-        """What calls of gRPC have to pass."""
+        """What calls of gRPC have to pass, the first one first."""
         file = self._tokens
-        return [Authorization(lambda: file.value)] if file else []
+        timely = [TimelyCalls(self._queue)] if self._queue.time else []
+        return [*timely, Authorization(lambda: file.value)] if file else timely
 
 
 def _warn_of_plain_transports(options: Options) -> None:

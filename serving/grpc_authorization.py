@@ -7,7 +7,9 @@ from typing import Any
 import grpc
 
 from serving.errors import ServingError
+from serving.grpc_handlers import Behavior, wrapped
 from serving.health import SERVICES
+from serving.request_facts import facts
 from serving.rpc import STATUSES
 from serving.tokens import Token, Tokens
 
@@ -15,8 +17,6 @@ _PER_MODEL = "/tensorflow.serving."
 _HEALTH = "/grpc.health.v1.Health/"
 _REFLECTION = "/grpc.reflection."
 _RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
-
-Behavior = Callable[..., Any]
 
 
 class Authorization(grpc.ServerInterceptor):
@@ -37,17 +37,18 @@ class Authorization(grpc.ServerInterceptor):
                 token.check_admin()
         except ServingError as error:
             return _refusal(error)
-        handler = continuation(handler_call_details)
-        if method == _RELOAD or not method.startswith(_PER_MODEL):
-            return handler
-        return _checked(handler, lambda request: _check_models(request, token))
+        per_model = method.startswith(_PER_MODEL) and method != _RELOAD
+        return _checked(continuation(handler_call_details), lambda request: _check(request, token, per_model))
 
     def _authenticate(self, details: Any) -> Token:
         values = [value for key, value in details.invocation_metadata or () if key == "authorization"]
         return self._tokens().authenticate(values[0] if len(values) == 1 else "")
 
 
-def _check_models(request: Any, token: Token) -> None:
+def _check(request: Any, token: Token, per_model: bool) -> None:
+    facts.token = token.name
+    if not per_model:
+        return
     for part in request.tasks if hasattr(request, "tasks") else [request]:
         token.check_model(part.model_spec.name)
 
@@ -58,23 +59,18 @@ def _check_health(request: Any, authenticate: Callable[[], Token]) -> None:
 
 
 def _checked(handler: Any, check: Callable[[Any], None]) -> Any:
-    if handler is None:
-        return None
-    if handler.response_streaming:
-        return handler._replace(unary_stream=_checking(handler.unary_stream, check))
-    return handler._replace(unary_unary=_checking(handler.unary_unary, check))
+    def wrap(behavior: Behavior) -> Behavior:
+        @functools.wraps(behavior)
+        def answer(request: Any, context: grpc.ServicerContext, *others: Any) -> Any:
+            try:
+                check(request)
+            except ServingError as error:
+                _abort(context, error)
+            return behavior(request, context, *others)
 
+        return answer
 
-def _checking(behavior: Behavior, check: Callable[[Any], None]) -> Behavior:
-    @functools.wraps(behavior)
-    def answer(request: Any, context: grpc.ServicerContext, *others: Any) -> Any:
-        try:
-            check(request)
-        except ServingError as error:
-            _abort(context, error)
-        return behavior(request, context, *others)
-
-    return answer
+    return wrapped(handler, wrap)
 
 
 def _refusal(error: ServingError) -> Any:

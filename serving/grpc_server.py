@@ -21,8 +21,6 @@ from serving.profiler import Profiler
 from serving.rpc import ModelServicer, PredictionServicer
 from serving.service import Service
 
-_LARGEST_MESSAGE = 2**31 - 1
-
 
 def make_server(
     service: Service,
@@ -32,14 +30,21 @@ def make_server(
     interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> grpc.Server:
     """A gRPC server over a service, with no port yet."""
+    most_connections, most_queued = options.grpc_max_connections, options.max_queued_requests
     arguments = {
-        "grpc.max_send_message_length": _LARGEST_MESSAGE,
-        "grpc.max_receive_message_length": _LARGEST_MESSAGE,
+        "grpc.max_send_message_length": 2**31 - 1,
+        "grpc.max_receive_message_length": options.grpc_max_message_bytes,
         # Two servers on one port would share its requests without a word.
         "grpc.so_reuseport": 0,
+        **({"grpc.max_allowed_incoming_connections": most_connections} if most_connections else {}),
         **parse_channel_arguments(options.grpc_channel_arguments),
     }
-    server = grpc.server(threads, interceptors=list(interceptors), options=list(arguments.items()))
+    server = grpc.server(
+        threads,
+        interceptors=list(interceptors),
+        options=list(arguments.items()),
+        maximum_concurrent_rpcs=options.grpc_max_threads + most_queued if most_queued else None,
+    )
     prediction = PredictionServicer(service, options.enable_serialization_as_tensor_content)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service), server)

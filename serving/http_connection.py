@@ -32,10 +32,15 @@ class Server(Protocol):
     """What a connection needs of its server."""
 
     limits: Limits
-    connections: set["Connection"]
     stopping: bool
     date: bytes
     """The Date header, a whole line."""
+
+    def admit(self, connection: "Connection") -> bool:
+        """Takes a connection up, unless it is one too many."""
+
+    def dismiss(self, connection: "Connection") -> None:
+        """Forgets a connection that has ended."""
 
     def handle(self, request: Request, reply: Callable[[Response], None]) -> None:
         """Has a request answered; `reply` is called later, in the thread of this call."""
@@ -53,15 +58,23 @@ class Connection(asyncio.Protocol):
         self._blocked_since: float | None = None  # the client does not take what it asked for
         self._lingers_since: float | None = None  # the client was refused, and may still be sending
         self._transport: asyncio.Transport
+        self.address = ""
+        """The client's."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by what it does
-        self._server.connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
+        if not self._server.admit(self):
+            self._reader.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server has too many connections.")
+            self._refuse()
+            self._lingers_since = self._idle_since  # whatever else comes is passed over
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone, or this side has ended the connection."""
-        self._server.connections.discard(self)
+        self._server.dismiss(self)
         self._waiting.clear()
         if self._current is not None:
             self._current.cancelled = True
@@ -120,10 +133,10 @@ class Connection(asyncio.Protocol):
             return
         if self._waiting:
             self._current = self._waiting.popleft()
+            self._current.client = self.address
             self._server.handle(self._current, self._reply)
         elif self._reader.refusal is not None:
-            refusal = self._reader.refusal
-            self._write(Response(refusal.status, error_body(invalid_argument(refusal.message))), keep_alive=False)
+            self._refuse()
             self._linger()
         elif not self._transport.is_reading():
             self._reader.restart_clock()
@@ -151,6 +164,11 @@ class Connection(asyncio.Protocol):
             b"" if keep_alive else b"Connection: close\r\n",
         )
         self._transport.write(head + response.body if with_body else head)
+
+    def _refuse(self) -> None:
+        refusal = self._reader.refusal
+        assert refusal is not None
+        self._write(Response(refusal.status, error_body(invalid_argument(refusal.message))), keep_alive=False)
 
     def _linger(self) -> None:
         # To close while the client still sends would reset the connection, and the answer would be lost.

@@ -26,6 +26,9 @@ class Limits:
     """The same, while the server stops."""
     all_bodies_size: int = 2 * 1024 * 1024 * 1024
     """Of all connections together; the largest body is refused first."""
+    connections: int = 0
+    """That are open at a time; 0 stands for any number, here and below."""
+    connections_per_address: int = 0
     linger_time: float = 2
     """For a client that is refused while it still sends to read why."""
 
@@ -40,6 +43,8 @@ class Request:
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
     keep_alive: bool = True
+    client: str = ""
+    """The address that it came from."""
     cancelled: bool = False
     """Whether the client has gone away meanwhile."""
 

@@ -12,6 +12,7 @@ import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from email.utils import formatdate
@@ -53,6 +54,7 @@ class HttpServer:
     ) -> None:
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
+        self._addresses: Counter[str] = Counter()
         self.stopping = False
         self.date = b""
         self._application = application
@@ -81,6 +83,25 @@ class HttpServer:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._woken.set)
             self._thread.join()
+
+    def admit(self, connection: Connection) -> bool:
+        """Takes a connection up, unless it is one too many, in all or of its client's address."""
+        limits, address = self.limits, connection.address
+        if (limits.connections and len(self.connections) >= limits.connections) or (
+            limits.connections_per_address and self._addresses[address] >= limits.connections_per_address
+        ):
+            return False
+        self.connections.add(connection)
+        self._addresses[address] += 1
+        return True
+
+    def dismiss(self, connection: Connection) -> None:
+        """Forgets a connection that has ended."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._addresses[connection.address] -= 1
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
 
     def handle(self, request: Request, reply: Callable[[Response], None]) -> None:
         """Has a request answered outside the event loop, which stays free to read and to write."""

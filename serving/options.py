@@ -87,6 +87,13 @@ class Options:
     grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")
     ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
     rest_api_ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the REST API.")
+    rest_api_max_body_bytes: int = _flag(512 * 1024 * 1024, "Bytes that the body of a REST request may have.", 1)
+    rest_api_max_connections: int = _flag(0, "Connections to the REST API at a time; 0 for any number.", 0)
+    rest_api_max_connections_per_address: int = _flag(0, "The same, of one client's address.", 0)
+    grpc_max_message_bytes: int = _flag(2**31 - 1, "Bytes that a message over gRPC may have.", 1, 2**31 - 1)
+    grpc_max_connections: int = _flag(0, "Connections to the gRPC API at a time; 0 for any number.", 0)
+    max_queued_requests: int = _flag(0, "Requests of each API that may wait for a thread; 0 for any number.", 0)
+    max_queue_time_in_ms: int = _flag(0, "Time after which a request that waits is refused; 0 for any time.", 0)
     max_image_pixels: int = _flag(
         100_000_000, "Pixels that an encoded image may have, by its own header; 0 for any number.", 0
     )

@@ -1,12 +1,14 @@
 """Bearer tokens over REST: 401 without one that counts, 403 for what it is not for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from serving.errors import Code, ServingError
 from serving.http_connection import Response
 from serving.http_requests import Request
 from serving.http_server import Application
 from serving.json_text import error_body
+from serving.request_facts import facts
 from serving.rest import METRICS_PATH, STATUSES
 from serving.routes import model_name
 from serving.tokens import Token, Tokens
@@ -14,6 +16,7 @@ from serving.tokens import Token, Tokens
 OPEN_PATHS = ("/healthz", "/readyz")
 """What tells of no model, and probes ask for without a token."""
 
+_MAY_SEND_TOKENS = (b"Allow-Headers: Content-Type", b"Allow-Headers: Content-Type, Authorization")
 _HEADERS = {  # RFC 6750, section 3
     Code.UNAUTHENTICATED: b'WWW-Authenticate: Bearer realm="models"\r\n',
     Code.PERMISSION_DENIED: b'WWW-Authenticate: Bearer realm="models", error="insufficient_scope"\r\n',
@@ -35,12 +38,16 @@ class AuthorizedApplication:
             self._check(request)
         except ServingError as error:
             return Response(STATUSES[error.code], error_body(error), headers=_HEADERS[error.code])
-        return self._application.answer(request)
+        response = self._application.answer(request)
+        if request.method != "OPTIONS":
+            return response
+        return replace(response, headers=response.headers.replace(*_MAY_SEND_TOKENS))
 
     def _check(self, request: Request) -> None:
         if request.path in OPEN_PATHS or request.method == "OPTIONS":  # browsers ask for leave without a token
             return
         token = self._tokens().authenticate(request.headers.get(b"authorization", b"").decode("latin-1"))
+        facts.token = token.name
         self._check_path(token, request.path)
 
     def _check_path(self, token: Token, path: str) -> None:

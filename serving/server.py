@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from serving.options import Options
 from serving.protos import MonitoringConfig, read_text
 from serving.readiness import Phase, Readiness
 from serving.repository import Repository, RepositoryOptions
+from serving.request_threads import RequestThreads
 from serving.rest import RestApplication
 from serving.service import Service
 from serving.startup import bind, check_options
@@ -48,8 +48,8 @@ class Server:
         self._service = Service(self._repository, self.metrics)
         self._readiness = Readiness(self._repository.availability, names_models=not options.auth_token_file)
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
-        self._grpc_threads = ThreadPoolExecutor(options.grpc_max_threads, "grpc")
-        self._rest_threads = ThreadPoolExecutor(options.rest_api_num_threads, "rest")
+        self._grpc_threads = RequestThreads(options.grpc_max_threads, "grpc")
+        self._rest_threads = RequestThreads(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._gate = Gate(options)
         self._grpc = grpc_server.make_server(
@@ -162,7 +162,8 @@ class Server:
         self.rest_port = bound.getsockname()[1]
         grace = self._options.shutdown_grace_seconds
         guarded = self._gate.guard(application, self._monitoring_path)
-        self._http = HttpServer(guarded, bound, grace, None, self._gate.tls(), self._readiness.answer)
+        at_once = self._gate.guard_queue(self._rest_threads, self._readiness.answer)
+        self._http = HttpServer(guarded, bound, grace, self._gate.limits(), self._gate.tls(), at_once)
         self._http.start()
 
     def _open_grpc(self, bound: socket.socket | None) -> None:

@@ -1,0 +1,157 @@
+"""What a server takes at most: bytes, connections, requests that wait."""
+
+import contextlib
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from serving.request_threads import RequestThreads
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+WAIT = 20.0  # seconds that nothing here should take
+LONG = 250_000  # steps that take some tenths of a second or more
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def narrow(serve, zoo_path):
+    """A server with one thread and one place to wait for each transport."""
+    threads = {"rest_api_num_threads": 1, "grpc_max_threads": 1}
+    sizes = {"rest_api_max_body_bytes": 1000, "grpc_max_message_bytes": 1000}
+    with serve(zoo_path, max_queued_requests=1, **threads, **sizes) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def busy(ask, num_requests):
+    """Requests that run or wait for as long as the context is open, and must all succeed."""
+    with ThreadPoolExecutor(num_requests) as threads:
+        answers = []
+        for _ in range(num_requests):
+            answers.append(threads.submit(ask))
+            time.sleep(0.1)  # for it to come to the server, and the first to a thread
+        yield
+        for answer in answers:
+            answer.result()
+
+
+def slow_rest(server):
+    url = f"http://127.0.0.1:{server.rest_port}/v1/models/zoo:predict"
+    body = {"signature_name": "slow", "inputs": LONG}
+    assert httpx.post(url, json=body, timeout=WAIT, trust_env=False).status_code == 200
+
+
+def test_rest_refuses_where_too_many_wait(narrow, rest_client):
+    threads = narrow._rest_threads
+    with busy(lambda: slow_rest(narrow), 2), rest_client(narrow) as rest:
+        wait_until(lambda: threads.num_queued == 1)
+        answer = rest.post("/v1/models/zoo:predict", json={"instances": [1]})
+        assert rest.get("/healthz").status_code == 200
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert answer.json() == {"error": "1 requests wait already. Try again later."}
+    with rest_client(narrow) as rest:
+        assert rest.post("/v1/models/zoo:predict", json={"instances": [1]}).status_code == 200
+
+
+def test_grpc_refuses_where_too_many_wait(narrow, grpc_stubs, predict_request, status_of):
+    slow, quick = predict_request("slow", n=np.int64(LONG)), predict_request(x=np.float32([1]))
+    with grpc_stubs(narrow) as stubs:
+        with busy(lambda: stubs.prediction.Predict(slow, timeout=WAIT), 2):
+            wait_until(lambda: narrow._grpc_threads.num_queued == 1)
+            assert status_of(stubs.prediction.Predict, quick, timeout=WAIT)[0] == "RESOURCE_EXHAUSTED"
+        assert list(stubs.prediction.Predict(quick, timeout=WAIT).outputs["y"].float_val) == [2.5]
+
+
+def test_bodies_and_messages_too_large_are_refused(narrow, rest_client, grpc_stubs, predict_request, status_of):
+    with rest_client(narrow) as rest:
+        assert rest.post("/v1/models/zoo:predict", content=b" " * 1001).status_code == 413
+    with grpc_stubs(narrow) as stubs:
+        large = predict_request(x=np.zeros(1000, np.float32))
+        assert status_of(stubs.prediction.Predict, large, timeout=WAIT)[0] == "RESOURCE_EXHAUSTED"
+
+
+def test_request_that_has_waited_for_too_long_is_not_run(
+    serve, rest_client, grpc_stubs, predict_request, status_of, zoo_path
+):
+    one = {"rest_api_num_threads": 1, "grpc_max_threads": 1, "max_queue_time_in_ms": 50}
+    slow, quick = predict_request("slow", n=np.int64(LONG)), predict_request(x=np.float32([1]))
+    message = "The request waited for more than 50 ms. Try again later."
+    with serve(zoo_path, **one) as server, rest_client(server) as rest, grpc_stubs(server) as stubs:
+        with busy(lambda: slow_rest(server), 1):
+            answer = rest.post("/v1/models/zoo:predict", json={"instances": [1]})
+        assert (answer.status_code, answer.json()) == (503, {"error": message})
+        assert answer.headers["retry-after"] == "1"
+        with busy(lambda: stubs.prediction.Predict(slow, timeout=WAIT), 1):
+            assert status_of(stubs.prediction.Predict, quick, timeout=WAIT) == ("UNAVAILABLE", message)
+
+
+def test_connections_have_a_limit(serve, rest_client, zoo_path):
+    with serve(zoo_path, rest_api_max_connections=3, rest_api_max_connections_per_address=2) as server:
+        address = ("127.0.0.1", server.rest_port)
+
+        def connect(source):
+            return socket.create_connection(address, timeout=WAIT, source_address=(source, 0))
+
+        def is_open(client):
+            client.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                return not client.recv(1000).startswith(b"HTTP/1.1 503")
+            return True
+
+        first = [connect("127.0.0.1"), connect("127.0.0.1")]
+        assert all(map(is_open, first))
+        third = connect("127.0.0.1")
+        assert b"The server has too many connections." in b"".join(iter(lambda: third.recv(1000), b""))
+        other, last = connect("127.0.0.2"), connect("127.0.0.3")
+        assert (is_open(other), is_open(last)) == (True, False)
+        for client in [*first, third, other, last]:
+            client.close()
+        wait_until(lambda: not server._http.connections)
+        with rest_client(server) as rest:
+            assert rest.get("/v1/models/zoo").status_code == 200
+        assert not server._http._addresses or max(server._http._addresses.values()) == 1
+
+
+def test_grpc_connections_have_a_limit(serve, grpc_stubs, predict_request, zoo_path):
+    request, own = predict_request(x=np.float32([1])), [("grpc.use_local_subchannel_pool", 1)]
+    with serve(zoo_path, grpc_max_connections=1) as server, grpc_stubs(server) as first:
+        first.prediction.Predict(request, timeout=WAIT)
+        address = f"127.0.0.1:{server.grpc_port}"
+        with grpc.insecure_channel(address, own) as channel, pytest.raises(grpc.FutureTimeoutError):
+            grpc.channel_ready_future(channel).result(0.5)
+        first.prediction.Predict(request, timeout=WAIT)
+
+
+def test_pool_counts_what_waits():
+    gate, started = threading.Event(), threading.Event()
+
+    def hold():
+        started.set()
+        assert gate.wait(WAIT)
+
+    with RequestThreads(1, "test") as threads:
+        threads.submit(hold)
+        assert started.wait(WAIT)
+        assert threads.num_queued == 0
+        waiting = [threads.submit(lambda: None) for _ in range(3)]
+        assert threads.num_queued == 3
+        gate.set()
+        for each in waiting:
+            each.result(WAIT)
+        assert threads.num_queued == 0
+    with pytest.raises(RuntimeError):
+        threads.submit(hold)
+    assert threads.num_queued == 0
