@@ -57,7 +57,8 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
 
     def share(batch: Batch, step: tf.Tensor, factor: tf.Tensor) -> Share:
         weights = [tf.convert_to_tensor(variable.value) for variable in model.trainable_variables]
-        start = [tf.convert_to_tensor(variable.value) for variable in moving_statistics(model)]
+        # A statistic that no operation moves would have no device of its own, which tf.distribute refuses.
+        start = [tf.identity(variable.value) for variable in moving_statistics(model)]
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
 
         def one(index: tf.Tensor, part: Batch, statistics: list[tf.Tensor]) -> Share:

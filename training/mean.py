@@ -37,10 +37,8 @@ class MeanSubtraction(keras.layers.Layer):
         """Adds the mean, which starts at 0."""
         self.mean = self.add_weight(shape=self.mean_shape, initializer="zeros", trainable=False, name="mean")
 
-    def call(self, images: Any, training: bool | None = None) -> Any:
+    def call(self, images: Any) -> Any:
         """Subtracts it."""
-        if training:  # a variable that no operation moves leaves a step without a device, which tf.distribute refuses
-            self.mean.assign(self.mean + 0)
         same = tuple(images.shape[1:3]) == self.mean_shape[:2]
         mean = self.mean if same else ops.mean(self.mean, axis=(0, 1))
         return images - (mean - self.offset)

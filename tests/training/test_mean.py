@@ -78,8 +78,9 @@ def test_mean_is_kept_with_the_run(config, tmp_path):
     np.testing.assert_array_equal(load_network(Run(tmp_path)).get_layer("mean").mean, expected)
 
 
-def test_steps_leave_the_mean_as_it_is_on_all_replicas(config):
-    experiment = build_experiment(config, make_strategy(2))
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_steps_leave_the_mean_as_it_is_on_all_replicas(config, num_replicas):
+    experiment = build_experiment(config, make_strategy(num_replicas))
     step, batches = experiment.train_step(), iter(experiment.train_batches(0))
     before = np.array(experiment.model.get_layer("mean").mean)
     for _ in range(3):
