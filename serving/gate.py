@@ -1,4 +1,4 @@
-"""What stands between the network and the service, as options ask for it: TLS, tokens, limits."""
+"""What stands between the network and the service, as options ask for it: TLS, tokens, limits, a log."""
 
 import ipaddress
 import logging
@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from serving import certificates, tokens
-from serving.errors import ServingError
+from serving.access_log import AccessLog
+from serving.errors import ServingError, invalid_argument
 from serving.grpc_authorization import Authorization
+from serving.grpc_logging import LoggedCalls
 from serving.http_connection import Response
 from serving.http_requests import Limits, Request
 from serving.http_server import Application
@@ -17,6 +19,7 @@ from serving.options import Options
 from serving.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
 from serving.request_threads import RequestThreads
 from serving.rest_authorization import AuthorizedApplication
+from serving.rest_logging import LoggedApplication, logging_at_once
 from serving.watched_files import FileWatcher
 
 logger = logging.getLogger("serving")
@@ -38,18 +41,26 @@ class Gate:
 
         self._options = options
         self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)
+        self._log = AccessLog(options.access_log) if options.access_log else None
         self._tokens = None
         if options.auth_token_file:
             self._tokens = self._watcher.watch(options.auth_token_file, tokens.read)
             _warn_of_plain_transports(options)
 
     def start(self) -> None:
-        """Keeps up with the files from now on."""
+        """Keeps up with the files from now on. Raises ServingError where the access log cannot be written."""
         self._watcher.start()
+        if self._log is not None:
+            try:
+                self._log.start()
+            except OSError as error:
+                raise invalid_argument(f"--access_log={self._options.access_log}: {error.strerror}") from error
 
     def stop(self) -> None:
         """Ends what `start` began."""
         self._watcher.stop()
+        if self._log is not None:
+            self._log.stop()
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """For one address on which gRPC listens; nothing where it is plain."""
@@ -73,7 +84,9 @@ class Gate:
         file = self._tokens
         if file:
             application = AuthorizedApplication(application, lambda: file.value, monitoring_path)
-        return TimelyApplication(application, self._queue) if self._queue.time else application
+        if self._queue.time:
+            application = TimelyApplication(application, self._queue)
+        return LoggedApplication(application, self._log) if self._log else application
 
     def guard_queue(self, threads: RequestThreads, answer: AnswerAtOnce) -> AnswerAtOnce:
         """What answers a REST request without a thread: as before, and where too many wait for one."""
@@ -88,13 +101,18 @@ class Gate:
                 return busy(error)
             return None
 
-        return answer_or_refuse
+        return logging_at_once(answer_or_refuse, self._log) if self._log else answer_or_refuse
 
     def interceptors(self) -> Sequence[grpc.ServerInterceptor]:
         """What calls of gRPC have to pass, the first one first."""
-        file = self._tokens
-        timely = [TimelyCalls(self._queue)] if self._queue.time else []
-        return [*timely, Authorization(lambda: file.value)] if file else timely
+        file, passed = self._tokens, list[grpc.ServerInterceptor]()
+        if self._log:
+            passed.append(LoggedCalls(self._log))
+        if self._queue.time:
+            passed.append(TimelyCalls(self._queue))
+        if file:
+            passed.append(Authorization(lambda: file.value))
+        return passed
 
 
 def _warn_of_plain_transports(options: Options) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from serving.batching import BatchRecord
 from serving.errors import Code
 from serving.metrics_series import Counter, Histogram, exponential
+from serving.request_facts import facts
 
 GRPC, REST = "GRPC", "REST"
 
@@ -93,12 +94,14 @@ class Metrics:
 
     def record_request(self, caller: Caller, code: Code, seconds: float) -> None:
         """A request was answered. Only the time of those that succeeded tells something."""
+        facts.model, facts.version, facts.signature = caller.model, caller.version, caller.signature
         self.request_count.add((*caller, code.name))
         if code == Code.OK:
             self.request_latency.add(caller, seconds * 1e6)
 
     def record_run(self, model: str, method: str, seconds: float) -> None:
         """A model ran for a request."""
+        facts.run_time = seconds
         self.runtime_latency.add((model, method, "TF1"), seconds * 1e6)
 
     def record_examples(self, model: str, number: int) -> None:

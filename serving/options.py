@@ -97,6 +97,7 @@ class Options:
     max_image_pixels: int = _flag(
         100_000_000, "Pixels that an encoded image may have, by its own header; 0 for any number.", 0
     )
+    access_log: str = _flag("", "File for a line of JSON for each request; - stands for standard output.")
     auth_token_file: str = _flag("", "JSON file with the tokens that clients must have, and what each is for.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
     enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")

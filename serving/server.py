@@ -111,9 +111,9 @@ class Server:
         ended = self._repository.stop(max(0, end - time.monotonic()))
         if ended:
             self._loader.close()
-        self._gate.stop()
         self._grpc_threads.shutdown(wait=ended)
         self._rest_threads.shutdown(wait=ended)
+        self._gate.stop()
         return ended
 
     def _leave(self) -> None:

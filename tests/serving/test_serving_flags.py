@@ -128,6 +128,7 @@ OUR_OWN = {
     "host": "127.0.0.1",
     "enable_grpc_reflection": True,
     "rest_api_ssl_config_file": "",
+    "access_log": "",
     "auth_token_file": "",
     "rest_api_max_body_bytes": 512 * 1024 * 1024,
     "rest_api_max_connections": 0,

@@ -1,0 +1,161 @@
+"""The access log: a line of JSON for each request, written by a thread of its own, so that no request waits for a disk.
+
+The file may be renamed or removed by whatever rotates it: within a second a new one is begun.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from serving.request_facts import RequestFacts
+from serving.watched_files import stamp
+
+logger = logging.getLogger("serving")
+
+STDOUT = "-"
+_PAUSE = 0.25  # seconds between writes
+_MOST_WAITING = 100_000  # lines; where the disk takes none, later ones are dropped and counted
+_LONGEST_NAME = 256  # characters of what clients make up
+
+
+class Entry(NamedTuple):
+    """A request that was answered. Times are in seconds, the first one since 1970."""
+
+    time: float
+    request_id: str
+    transport: str
+    client: str
+    method: str
+    route: str
+    token: str
+    model: str
+    version: str
+    signature: str
+    status: int | str
+    size: int
+    queue_time: float
+    run_time: float
+    whole_time: float
+
+    def line(self) -> bytes:
+        """What is written, without the names that are not known."""
+        moment = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, Any] = {
+            "time": moment.replace("+00:00", "Z"),
+            "request_id": self.request_id,
+            "transport": self.transport,
+            "client": self.client,
+            "method": self.method,
+            "route": self.route[:_LONGEST_NAME],
+            "token": self.token,
+            "model": self.model[:_LONGEST_NAME],
+            "version": self.version,
+            "signature": self.signature[:_LONGEST_NAME],
+            "status": self.status,
+            "bytes": self.size,
+            "queue_ms": round(self.queue_time * 1e3, 3),
+            "run_ms": round(self.run_time * 1e3, 3),
+            "ms": round(self.whole_time * 1e3, 3),
+        }
+        return _dumped({name: value for name, value in fields.items() if value != ""})
+
+
+class AccessLog:
+    """Lines for a file, or for stdout where the path is `STDOUT`; begun by `start`, and whole after `stop`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._entries: deque[Entry] = deque()
+        self._num_dropped = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
+        self._complained = False
+        self._file = -1
+        self._stamp: tuple[int, ...] = ()
+
+    def start(self) -> None:
+        """Opens the file. Raises OSError where it cannot."""
+        self._open()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Writes what there is, and closes the file."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add(self, entry: Entry) -> None:
+        """Has a line written soon; it waits for nothing."""
+        if len(self._entries) < _MOST_WAITING:
+            self._entries.append(entry)
+        else:
+            self._num_dropped += 1
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_PAUSE):
+            self._write()
+        self._write()
+        if self._path != STDOUT:
+            os.close(self._file)
+
+    def _write(self) -> None:
+        lines = [self._entries.popleft().line() for _ in range(len(self._entries))]
+        if self._num_dropped:
+            lines.append(_dumped({"dropped": self._num_dropped}))
+            self._num_dropped = 0
+        try:
+            if self._path != STDOUT and stamp(self._path)[:2] != self._stamp:
+                os.close(self._file)
+                self._open()
+            _write_all(self._file, b"".join(lines))
+            self._complained = False
+        except OSError as error:
+            if not self._complained:  # once, and not four times a second
+                logger.error("Could not write the access log: %s", error)
+            self._complained = True
+
+    def _open(self) -> None:
+        if self._path == STDOUT:
+            self._file = sys.stdout.fileno()
+            return
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        self._stamp = stamp(self._path)[:2]
+
+
+def entry_of(facts: RequestFacts, started: float, **fields: Any) -> Entry:
+    """An entry of the request that this thread has just answered, which it began to by the performance counter."""
+    whole_time = time.perf_counter() - started
+    return Entry(
+        time=time.time() - whole_time,
+        token=facts.token,
+        version=facts.version,
+        signature=facts.signature,
+        queue_time=facts.queue_time,
+        run_time=facts.run_time,
+        whole_time=whole_time,
+        **fields,
+    )
+
+
+def _dumped(fields: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # names in which bytes are that are no UTF-8
+        kept = {name: _utf8(value) if isinstance(value, str) else value for name, value in fields.items()}
+        return orjson.dumps(kept, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

@@ -1,0 +1,198 @@
+"""The access log: its lines on both transports, names of requests, rotation."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from tensorflow_serving.apis import get_model_status_pb2
+
+from serving.access_log import AccessLog, Entry
+from serving.errors import ServingError
+from serving.request_ids import request_id
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+WAIT = 20.0  # seconds that nothing here should take
+
+
+@pytest.fixture(scope="module")
+def logged(serve, zoo_path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
+    (folder / "tokens").write_text('{"tokens": [{"name": "shop", "token": "secret-for-zoo", "models": ["zoo"]}]}')
+    path = folder / "access.log"
+    with serve(zoo_path, access_log=str(path), auth_token_file=str(folder / "tokens")) as server:
+        yield server, path
+
+
+def wait_for_line(path, name):
+    """The line of the request of this name."""
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        for line in path.read_text().splitlines() if path.exists() else []:
+            found = json.loads(line)
+            if found["request_id"] == name:
+                return found
+        time.sleep(0.02)
+    raise AssertionError(f"there is no line of {name}")
+
+
+def times_of(line):
+    times = {name: line.pop(name) for name in ("time", "queue_ms", "run_ms", "ms")}
+    assert time.time() - 60 < time.mktime(time.strptime(times["time"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+    assert times["time"].endswith("Z")
+    assert 0 <= times["run_ms"] <= times["ms"]
+    assert 0 <= times["queue_ms"] < 1000
+    return times
+
+
+@pytest.fixture(scope="module")
+def rest(logged, rest_client):
+    with rest_client(logged[0]) as client:
+        client.headers["Authorization"] = "Bearer secret-for-zoo"
+        yield client
+
+
+def test_rest_request_is_logged(logged, rest):
+    answer = rest.post("/v1/models/zoo:predict", json={"instances": [1]}, headers={"X-Request-Id": "of-rest"})
+    assert answer.headers["x-request-id"] == "of-rest"
+    line = wait_for_line(logged[1], "of-rest")
+    assert times_of(line)["run_ms"] > 0
+    assert line == {
+        "request_id": "of-rest",
+        "transport": "REST",
+        "client": "127.0.0.1",
+        "method": "POST",
+        "route": "/v1/models/zoo:predict",
+        "token": "shop",
+        "model": "zoo",
+        "version": "123",
+        "signature": "serving_default",
+        "status": 200,
+        "bytes": len(answer.content),
+    }
+
+
+def test_grpc_request_is_logged(logged, grpc_stubs, predict_request):
+    metadata = [("authorization", "Bearer secret-for-zoo"), ("x-request-id", "of-grpc")]
+    with grpc_stubs(logged[0]) as stubs:
+        request = predict_request("two_outputs", x=np.float32([1]))
+        response, call = stubs.prediction.Predict.with_call(request, metadata=metadata, timeout=WAIT)
+    assert ("x-request-id", "of-grpc") in call.trailing_metadata()
+    line = wait_for_line(logged[1], "of-grpc")
+    assert times_of(line)["run_ms"] > 0
+    assert line == {
+        "request_id": "of-grpc",
+        "transport": "GRPC",
+        "client": "127.0.0.1",
+        "method": "Predict",
+        "route": "/tensorflow.serving.PredictionService/Predict",
+        "token": "shop",
+        "model": "zoo",
+        "version": "123",
+        "signature": "two_outputs",
+        "status": "OK",
+        "bytes": response.ByteSize(),
+    }
+
+
+REST = {
+    "no-token": ("GET", "/v1/models/zoo", {"Authorization": ""}, 401),
+    "other-model": ("GET", "/v1/models/other", {}, 403),
+    "wrong-body": ("POST", "/v1/models/zoo:predict", {}, 400),
+    "probe": ("GET", "/healthz", {}, 200),
+}
+
+
+@pytest.mark.parametrize(("method", "route", "headers", "status"), REST.values(), ids=REST)
+def test_what_is_refused_is_logged(logged, rest, request, method, route, headers, status):
+    name = request.node.callspec.id
+    assert rest.request(method, route, headers={"X-Request-Id": name, **headers}).status_code == status
+    line = wait_for_line(logged[1], name)
+    assert (line["status"], line["method"], line["route"], line.get("version")) == (status, method, route, None)
+
+
+@pytest.mark.parametrize(("token", "code"), [("", "UNAUTHENTICATED"), ("secret-for-zoo", "NOT_FOUND")])
+def test_calls_that_fail_are_logged(logged, grpc_stubs, status_of, token, code):
+    metadata = [("authorization", f"Bearer {token}"), ("x-request-id", f"call-{code}")]
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "zoo", "version": {"value": 7}})
+    with grpc_stubs(logged[0]) as stubs:
+        assert status_of(stubs.model.GetModelStatus, request, metadata=metadata, timeout=WAIT)[0] == code
+    line = wait_for_line(logged[1], f"call-{code}")
+    assert (line["status"], line["method"], line["bytes"]) == (code, "GetModelStatus", 0)
+
+
+def test_no_secret_is_logged(logged, rest):
+    rest.get("/v1/models/zoo?token=secret-for-zoo", headers={"X-Request-Id": "secret"})
+    wait_for_line(logged[1], "secret")
+    assert "secret-for" not in logged[1].read_text()
+
+
+@pytest.mark.parametrize("given", ["", "a b", "a\r\nSet-Cookie: b", '{"a"', "x" * 129, "ä"])
+def test_name_that_is_not_safe_is_replaced(given):
+    made = request_id(given)
+    assert len(made) == 32
+    assert made != request_id(given)
+
+
+def test_name_of_the_client_is_kept():
+    given = "6b2f:Root=1-67891233-abcdef012345678912345678;Self=1/2@+,~_."
+    assert request_id(given) == given
+
+
+def entry(name, model="m"):
+    return Entry(1.7e9, name, "REST", "", "GET", "/", "", model, "", "", 200, 1, 0.0, 0.0012345, 0.002)
+
+
+def test_line_is_exactly():
+    assert entry("a").line() == (
+        b'{"time":"2023-11-14T22:13:20.000Z","request_id":"a","transport":"REST","method":"GET","route":"/",'
+        b'"model":"m","status":200,"bytes":1,"queue_ms":0.0,"run_ms":1.234,"ms":2.0}\n'
+    )
+
+
+@pytest.mark.parametrize(("model", "written"), [('a\n"b', 'a\n"b'), ("\ud800", "?"), ("x" * 1000, "x" * 256)])
+def test_what_clients_make_up_breaks_no_line(model, written):
+    line = entry("a", model).line()
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["model"] == written
+
+
+def test_file_that_was_moved_away_is_begun_anew(tmp_path):
+    path, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
+    log = AccessLog(str(path))
+    log.start()
+    for number in range(100):
+        log.add(entry(f"before-{number}"))
+    wait_for_line(path, "before-99")
+    path.rename(rotated)
+    log.add(entry("after"))
+    wait_for_line(path, "after")
+    log.add(entry("last"))
+    log.stop()
+    names = [json.loads(line)["request_id"] for file in (rotated, path) for line in file.read_text().splitlines()]
+    assert names == [*(f"before-{number}" for number in range(100)), "after", "last"]
+
+
+def test_what_cannot_be_written_is_dropped_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.access_log._MOST_WAITING", 10)
+    log = AccessLog(str(tmp_path / "access.log"))
+    for number in range(13):
+        log.add(entry(f"{number}"))
+    log.start()
+    log.stop()
+    lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    assert (len(lines), lines[-1]) == (11, {"dropped": 3})
+
+
+def test_standard_output(capfd):
+    log = AccessLog("-")
+    log.start()
+    log.add(entry("a"))
+    log.stop()
+    assert json.loads(capfd.readouterr().out)["request_id"] == "a"
+
+
+def test_file_that_cannot_be_opened_is_told_at_the_start(serve, zoo_path):
+    with pytest.raises(ServingError, match="--access_log=/nowhere/log: No such file or directory"):
+        serve(zoo_path, access_log="/nowhere/log").__enter__()
