@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import ServingError, invalid_argument
+from serving.hints import knowing
 from serving.instances import decode_rows
 from serving.json_numbers import SMALLEST_BODY, Numbers, read_numbers
 from serving.json_tensors import decode_tensor, encode_tensor, is_base64, row_values
@@ -64,9 +65,11 @@ def decode_predict(
     """The arrays of a request, of the types that the signature declares."""
     name = decode_signature_name(document)
     inputs = _input_infos(name, signatures)
-    layout = decode_layout(document)
-    decode = decode_rows if layout is Layout.ROW else _decode_columns
-    return PredictRequest(name, decode(document[layout.value], inputs, may_hold_booleans))
+    signature = signatures[name or DEFAULT_SIGNATURE]
+    with knowing(signature):
+        layout = decode_layout(document)
+        decode = decode_rows if layout is Layout.ROW else _decode_columns
+        return PredictRequest(name, decode(document[layout.value], inputs, may_hold_booleans))
 
 
 def encode_predict(outputs: Mapping[str, np.ndarray], layout: Layout) -> bytes:

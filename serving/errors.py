@@ -1,6 +1,12 @@
 """The one error type of the server, with the canonical codes that every transport translates."""
 
+from __future__ import annotations
+
 import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving.signatures import Signature
 
 # util/status_util and grpc_status_util.cc: longer texts would not fit HTTP/2 trailers.
 LONGEST_MESSAGE = 1024
@@ -29,12 +35,16 @@ class Code(enum.IntEnum):
 
 
 class ServingError(Exception):
-    """A request or a version that failed, with the code and the text that its caller is to see."""
+    """A request or a version that failed, with the code and the text that its caller is to see.
+
+    `signature` is the one that the arguments of a request were for, where they may be the cause.
+    """
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.signature: Signature | None = None
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"

@@ -25,6 +25,11 @@ _LARGEST = {word: float(np.finfo(NUMPY_TYPES[word]).max) for word in _EXACT_INTE
 _WRITABLE = {*_INTEGER_RANGES, *_EXACT_INTEGERS, "bool"}
 
 
+def is_json_type(word: str) -> bool:
+    """Whether JSON has values for a type of TensorFlow."""
+    return word == "string" or word in _WRITABLE
+
+
 def is_base64(value: Any) -> bool:
     """Whether a JSON value is bytes: an object with the one key "b64" and a string."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)

@@ -11,6 +11,8 @@ from tensorflow.core.framework import types_pb2
 from serving import saved_model, tensors
 from serving.binding import bind_inputs, bind_outputs
 from serving.errors import Code, ServingError, invalid_argument
+from serving.example_features import find_features
+from serving.hints import knowing, knowing_misfits
 from serving.session import SessionRunner, translated_errors
 from serving.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
@@ -57,10 +59,12 @@ class Model:
     ) -> dict[str, np.ndarray]:
         """Computes the outputs that are named, or all. The timeout is in seconds."""
         signature = self._signature(signature_name or DEFAULT_SIGNATURE)
-        feeds = bind_inputs(signature, inputs)
+        with knowing(signature):
+            feeds = bind_inputs(signature, inputs)
         aliases = bind_outputs(signature, output_names)
         fetches = [signature.outputs[alias].name for alias in aliases]
-        outputs = self.runner.run(feeds, fetches, timeout, cancelled)
+        with knowing_misfits(signature, inputs):
+            outputs = self.runner.run(feeds, fetches, timeout, cancelled)
         return dict(zip(aliases, outputs, strict=True))
 
     def close(self) -> None:
@@ -89,16 +93,19 @@ def load(directory: Path, tags: Collection[str] = ("serve",), session_config: An
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
         with translated_errors():
-            definitions = saved_model.load_into(session, directory, tags).signature_def
+            meta_graph = saved_model.load_into(session, directory, tags)
+            definitions = meta_graph.signature_def
             names = [name for name in definitions if name != saved_model.INIT_OP_KEY]
-            return Model(SessionRunner(session), {name: make_signature(name, definitions[name]) for name in names})
+            signatures = {name: make_signature(name, definitions[name], meta_graph.graph_def) for name in names}
+            return Model(SessionRunner(session), signatures)
     except BaseException:
         session.close()
         raise
 
 
-def make_signature(name: str, definition: Any) -> Signature:
-    """What a SignatureDef says."""
+def make_signature(name: str, definition: Any, graph: Any = None) -> Signature:
+    """What a SignatureDef says, and what its GraphDef says of the examples that it parses."""
+    fetched = [info.name for info in definition.outputs.values()]
     return Signature(
         name=name,
         method_name=definition.method_name,
@@ -106,6 +113,7 @@ def make_signature(name: str, definition: Any) -> Signature:
         outputs={alias: _tensor_info(info) for alias, info in definition.outputs.items()},
         defaults={alias: tensors.from_proto(proto) for alias, proto in definition.defaults.items()},
         definition=definition,
+        features={} if graph is None else find_features(graph, fetched),
     )
 
 

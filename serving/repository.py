@@ -13,7 +13,7 @@ from serving.config_file import ModelConfig, check_platforms
 from serving.errors import Code, ServingError
 from serving.labels import Labels, assign_labels, version_of
 from serving.storage import Specific, find_versions
-from serving.version_states import Lease, VersionStatus, servable_not_found
+from serving.version_states import Lease, ModelStatus, VersionStatus, servable_not_found
 from serving.versions import Loading, ModelVersions
 
 logger = logging.getLogger("serving")
@@ -97,6 +97,11 @@ class Repository:
     def statuses(self, name: str) -> list[VersionStatus]:
         """Every version of a model ever seen, the highest first; empty for an unknown model."""
         return self._models[name].statuses() if name in self._models else []
+
+    def models(self) -> list[ModelStatus]:
+        """Every model ever seen, by name."""
+        labels = self._labels
+        return [ModelStatus(name, self.statuses(name), labels.get(name, {})) for name in sorted(self._models)]
 
     def availability(self) -> dict[str, bool]:
         """Whether each configured model has a version that answers."""

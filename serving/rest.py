@@ -3,17 +3,17 @@
 import logging
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
-from google.protobuf import json_format
-from tensorflow_serving.apis import get_model_metadata_pb2
-
-from serving import codec, examples, messages
+from serving import codec, examples
 from serving.compression import compressed_answer, decompressed_body
+from serving.descriptions import describe, version_header
 from serving.errors import Code, ServingError
+from serving.hints import helpful_text
 from serving.http_connection import Response
 from serving.http_requests import Request
-from serving.json_text import error_body, parse_object, write_indented
+from serving.json_text import error_body, parse_object
 from serving.metrics import REST, Caller
 from serving.metrics_pages import PrometheusPage, tensorflow_page
 from serving.request import ModelSpec
@@ -88,8 +88,8 @@ class RestApplication:
 
     def _respond(self, request: Request) -> Response:
         if is_api(request.path):
-            status, body = self._answer_api(request)
-            return Response(status, body, headers=self._api_headers)
+            response = self._answer_api(request)
+            return replace(response, headers=self._api_headers + response.headers)
         if self._monitoring_path and request.path == self._monitoring_path:
             return Response(200, tensorflow_page(self._metrics), "text/plain")
         if request.path == METRICS_PATH and request.method == "GET":
@@ -97,17 +97,18 @@ class RestApplication:
             return Response(200, page, content_type)
         return Response(404, _NOT_FOUND_PAGE, "text/html")
 
-    def _answer_api(self, request: Request) -> tuple[int, bytes]:
+    def _answer_api(self, request: Request) -> Response:
         if request.method == "OPTIONS":
             origin = _header(request, b"origin")
-            return (200 if "http://" in origin or "https://" in origin else 400), b""
+            return Response(200 if "http://" in origin or "https://" in origin else 400, b"")
         try:
             route = parse_route(request.method, request.path)
-            return 200, self._infer(route, request) if route.infers else self._describe(route)
+            return self._infer(route, request) if route.infers else describe(self._service, route, request.query)
         except ServingError as error:
-            return STATUSES[error.code], error_body(error)
+            text = helpful_text(error, request.path.partition(":")[0])
+            return Response(STATUSES[error.code], error_body(ServingError(error.code, text)))
 
-    def _infer(self, route: Route, request: Request) -> bytes:
+    def _infer(self, route: Route, request: Request) -> Response:
         started = time.perf_counter()
         # Clients make names up, and series that were counted once stay.
         name = route.spec.name if self._service.knows(route.spec.name) else ""
@@ -115,7 +116,7 @@ class RestApplication:
         try:
             spec, body = self._METHODS[route.action](self, route.spec, request)
             caller, code = caller._replace(version=str(spec.version), signature=spec.signature_name), Code.OK
-            return body
+            return Response(200, body, headers=version_header(spec.version))
         except ServingError as error:
             code = error.code
             raise
@@ -151,22 +152,6 @@ class RestApplication:
         document = parse_object(decompressed_body(request))
         named = ModelSpec(spec.name, spec.version, spec.label, codec.decode_signature_name(document))
         return named, examples.decode_examples(document)
-
-    def _describe(self, route: Route) -> bytes:
-        if route.action == "status":
-            return write_indented(_fields(messages.encode_statuses(self._service.status(route.spec))))
-        response = messages.encode_metadata(self._service.metadata(route.spec))
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
-        spec = _fields(response.model_spec)
-        return write_indented({"model_spec": spec, "metadata": {"signature_def": _fields(signatures)}})
-
-
-def _fields(message: Any) -> Any:
-    """A message as TensorFlow Serving prints it: with the names of the .proto file, and with defaults."""
-    return json_format.MessageToDict(
-        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
-    )
 
 
 def _header(request: Request, name: bytes) -> str:

@@ -11,8 +11,9 @@ _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII
 _PATHS = {
     "POST": re.compile(rf"/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<action>classify|regress|predict)", _FLAGS),
-    "GET": re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?:/(?P<action>metadata))?", _FLAGS),
+    "GET": re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?:/(?P<action>metadata|example))?", _FLAGS),
 }
+_MODELS = re.compile("/v1/models", _FLAGS)
 _MODEL = re.compile(r"/v1/models/([^/:]+)", _FLAGS)
 _API = re.compile(r"/v1/.*", _FLAGS | re.DOTALL)
 _LARGEST_VERSION = 2**63 - 1
@@ -20,7 +21,7 @@ _LARGEST_VERSION = 2**63 - 1
 
 @dataclass(frozen=True)
 class Route:
-    """What a path asks for: predict, classify, regress, metadata or status, of which model."""
+    """What a path asks for: predict, classify, regress, status, metadata or example, of which model; or all models."""
 
     action: str
     spec: ModelSpec
@@ -47,6 +48,8 @@ def parse_route(method: str, path: str) -> Route:
     found = _PATHS[method].fullmatch(path) if method in _PATHS else None
     if found is None:
         raise invalid_argument(f"Malformed request: {method} {path}")
+    if method == "GET" and _MODELS.fullmatch(path):
+        return Route("models", ModelSpec(""))
     if not found["name"]:
         raise invalid_argument("Missing model name in request.")
     spec = ModelSpec(_decode(found["name"]), _version(found["version"]), _label(found["label"]))

@@ -11,6 +11,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from serving import config_file, messages
 from serving.errors import Code, ServingError, invalid_argument, truncate
+from serving.hints import helpful_text
 from serving.metrics import GRPC, Caller
 from serving.request import PredictRequest
 from serving.service import Service
@@ -36,7 +37,7 @@ def answering_errors(method: Method) -> Method:
         except Exception:
             logger.exception("%s failed", method.__name__)
             failure = ServingError(Code.INTERNAL, "Internal error; the server's log has more.")
-        return context.abort(STATUSES[failure.code], truncate(failure.message))
+        return context.abort(STATUSES[failure.code], truncate(helpful_text(failure)))
 
     return answer
 

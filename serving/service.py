@@ -17,7 +17,7 @@ from serving.regression import REGRESS
 from serving.repository import Repository
 from serving.request import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
 from serving.signatures import DEFAULT_SIGNATURE, Signature
-from serving.version_states import Lease, VersionStatus
+from serving.version_states import Lease, ModelStatus, VersionStatus
 
 DecodePredict = Callable[[Mapping[str, Signature]], PredictRequest]
 Cancelled = Callable[[], bool] | None
@@ -89,6 +89,15 @@ class Service:
         with self._lease(spec) as lease:
             definitions = {name: each.definition for name, each in lease.model.signatures.items()}
             return Metadata(ModelSpec(spec.name, lease.version), definitions)
+
+    def signatures(self, spec: ModelSpec) -> tuple[int, Mapping[str, Signature]]:
+        """The version that a call means, and its signatures by name."""
+        with self._lease(spec) as lease:
+            return lease.version, lease.model.signatures
+
+    def models(self) -> list[ModelStatus]:
+        """Every model that there is or was, by name."""
+        return self._repository.models()
 
     def status(self, spec: ModelSpec) -> list[VersionStatus]:
         """How the versions of a model are, the highest first. As in TensorFlow Serving a label is ignored."""

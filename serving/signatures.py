@@ -47,8 +47,20 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Feature:
+    """A feature of a tf.Example: TensorFlow's word for its type, how many values, and whether there must be any."""
+
+    dtype: str
+    num_values: int
+    is_required: bool
+
+
+@dataclass(frozen=True)
 class Signature:
-    """A way to call a model. Inputs with a default may be left out; `definition` is the SignatureDef."""
+    """A way to call a model. Inputs with a default may be left out; `definition` is the SignatureDef.
+
+    `features` are those of the tf.Examples that it parses, by name.
+    """
 
     name: str
     method_name: str
@@ -56,3 +68,4 @@ class Signature:
     outputs: Mapping[str, TensorInfo]
     defaults: Mapping[str, np.ndarray] = field(default_factory=dict)
     definition: Any = None
+    features: Mapping[str, Feature] = field(default_factory=dict)

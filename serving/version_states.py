@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,15 @@ class VersionStatus:
     state: State
     code: Code = Code.OK
     message: str = ""
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """How a model is: its versions, the highest first, and the versions that its labels stand for."""
+
+    name: str
+    versions: Sequence[VersionStatus]
+    labels: Mapping[str, int]
 
 
 @dataclass(frozen=True)

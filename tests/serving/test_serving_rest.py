@@ -113,6 +113,10 @@ def test_scores_that_are_not_finite(rest):
     assert answer.content == (b'{"results":[[["cat",Infinity],["dog",-Infinity]],[["cat",NaN],["dog",NaN]]]}')
 
 
+HELP = '\nInputs of signature "serving_default": x: float [?]. A body that fits: GET /v1/models/zoo/example'
+HELP_WITH_HALVES = (
+    '\nInputs of signature "halves": x: half [?]. A body that fits: GET /v1/models/zoo/example?signature_name=halves'
+)
 ERRORS = {
     "empty-body": (b"", 400, "JSON Parse error: The document is empty"),
     "no-json": (b"x", 400, "JSON Parse error: Invalid value. at offset: 0"),
@@ -121,23 +125,23 @@ ERRORS = {
         400,
         'Serving signature name: "s" not found in signature def',
     ),
-    "no-inputs": (b"{}", 400, "Missing 'inputs' or 'instances' key"),
+    "no-inputs": (b"{}", 400, "Missing 'inputs' or 'instances' key" + HELP),
     "wrong-type": (
         b'{"instances": ["a"]}',
         400,
         "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: "
-        'JSON Value: "a" Type: String is not of expected type: float',
+        'JSON Value: "a" Type: String is not of expected type: float' + HELP,
     ),
     "half-in-columns": (
         b'{"signature_name": "halves", "inputs": [1.5]}',
         501,
-        "Conversion of JSON Value: 1.5 to type: half",
+        "Conversion of JSON Value: 1.5 to type: half" + HELP_WITH_HALVES,
     ),
     "half-in-rows": (
         b'{"signature_name": "halves", "instances": [1.5]}',
         400,
         "Failed to process element: 0 of 'instances' list. Error: UNIMPLEMENTED: "
-        "Conversion of JSON Value: 1.5 to type: half",
+        "Conversion of JSON Value: 1.5 to type: half" + HELP_WITH_HALVES,
     ),
     "scalar-output-in-rows": (
         b'{"signature_name": "total", "instances": [1]}',
@@ -184,7 +188,7 @@ PATHS = {
     "delete": ("DELETE", "/v1/models/zoo", 400, "Malformed request: DELETE /v1/models/zoo"),
     "wrong-path": ("GET", "/v1/foo", 400, "Malformed request: GET /v1/foo"),
     "no-full-match": ("POST", "/v1/models/zoo:predictx", 400, "Malformed request: POST /v1/models/zoo:predictx"),
-    "no-name": ("GET", "/v1/models", 400, "Missing model name in request."),
+    "no-name": ("GET", "/v1/models/versions/1", 400, "Missing model name in request."),
     "huge-version": (
         "GET",
         "/v1/models/zoo/versions/9223372036854775808",

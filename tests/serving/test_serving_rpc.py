@@ -79,6 +79,7 @@ def test_declared_shape_is_not_enforced(stubs, predict_request):
 
 
 ONE = np.float32([1])
+HELP = '\nInputs of signature "serving_default": x: float [?].'
 PREDICT_ERRORS = {
     "no-name": (
         {"model": "", "x": ONE},
@@ -108,23 +109,25 @@ PREDICT_ERRORS = {
     "missing-input": (
         {"signature": "pick", "a": np.array([1])},
         "INVALID_ARGUMENT",
-        "input size does not match signature: 1!=2 len({a}) != len({a,b}). Sent extra: {}. Missing but required: {b}.",
+        "input size does not match signature: 1!=2 len({a}) != len({a,b}). Sent extra: {}. Missing but required: {b}."
+        '\nInputs of signature "pick": a: int64 [?], b: bool [?].',
     ),
     "extra-input": (
         {"x": ONE, "z": ONE},
         "INVALID_ARGUMENT",
-        "input size does not match signature: 2!=1 len({x,z}) != len({x}). Sent extra: {z}. Missing but required: {}.",
+        "input size does not match signature: 2!=1 len({x,z}) != len({x}). Sent extra: {z}. Missing but required: {}."
+        + HELP,
     ),
     "other-input": (
         {"z": ONE},
         "INVALID_ARGUMENT",
         "Signature input alias: x(feed name: serving_default_x:0) not found in request and no default value "
-        "provided. Inputs expected to be in the request {z}, or default input alias set: ",
+        "provided. Inputs expected to be in the request {z}, or default input alias set: " + HELP,
     ),
     "wrong-type": (
         {"x": np.array([1])},
         "INVALID_ARGUMENT",
-        "Expects arg[0] to be float but int64 is provided",
+        "Expects arg[0] to be float but int64 is provided" + HELP,
     ),
     "unknown-output": (
         {"outputs": ["z"], "x": ONE},
