@@ -4,23 +4,29 @@ import logging
 import time
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any
 
-from serving import codec, examples
-from serving.compression import compressed_answer, decompressed_body
+from serving.bodies import ExamplesBody, read_examples, read_predict, write_answer, write_prediction
+from serving.classification import CLASSIFY
+from serving.compression import compressed_answer
 from serving.descriptions import describe, version_header
 from serving.errors import Code, ServingError
 from serving.hints import helpful_text
 from serving.http_connection import Response
 from serving.http_requests import Request
-from serving.json_text import error_body, parse_object
+from serving.inference import Method
+from serving.json_text import error_body
 from serving.metrics import REST, Caller
 from serving.metrics_pages import PrometheusPage, tensorflow_page
+from serving.regression import REGRESS
 from serving.request import ModelSpec
 from serving.routes import Route, is_api, parse_route
 from serving.service import Service
+from serving.signature_choice import signature_for
 
 logger = logging.getLogger("serving")
+
+Answer = tuple[ModelSpec, bytes, str]
+"""The model that answered, the body, and its media type."""
 
 STATUSES = {  # ToHTTPStatusCode in http_server.cc
     Code.OK: 200,
@@ -57,7 +63,8 @@ class RestApplication:
     """TensorFlow Serving's REST API over a service, for an HttpServer that runs it in threads of the executor.
 
     The timeout of a run is in seconds. The service's metrics are under `METRICS_PATH`, and under TensorFlow Serving's
-    names where `monitoring_path` says. With `enable_cors` browsers let pages of other origins in.
+    names where `monitoring_path` says. With `enable_cors` browsers let pages of other origins in. Answers that are
+    to be messages hold typed fields, or tensor_content where `as_content` says so.
     """
 
     def __init__(
@@ -68,10 +75,12 @@ class RestApplication:
         *,
         monitoring_path: str = "",
         enable_cors: bool = False,
+        as_content: bool = False,
     ) -> None:
         self.executor = executor
         self._service = service
         self._timeout = timeout
+        self._as_content = as_content
         self._metrics = service.metrics
         self._prometheus = PrometheusPage(self._metrics)
         self._monitoring_path = monitoring_path
@@ -114,44 +123,38 @@ class RestApplication:
         name = route.spec.name if self._service.knows(route.spec.name) else ""
         caller, code = Caller(name, route.action, REST), Code.INTERNAL
         try:
-            spec, body = self._METHODS[route.action](self, route.spec, request)
+            spec, body, content_type = self._METHODS[route.action](self, route.spec, request)
             caller, code = caller._replace(version=str(spec.version), signature=spec.signature_name), Code.OK
-            return Response(200, body, headers=version_header(spec.version))
+            return Response(200, body, content_type, version_header(spec.version))
         except ServingError as error:
             code = error.code
             raise
         finally:
             self._metrics.record_request(caller, code, time.perf_counter() - started)
 
-    def _predict(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, bytes]:
-        body = decompressed_body(request)
-        document = codec.parse_predict(body)
-        codec.decode_signature_name(document)
-        may_hold_booleans = b"true" in body or b"false" in body
-        prediction = self._service.predict(
-            spec,
-            lambda signatures: codec.decode_predict(document, signatures, may_hold_booleans),
-            self._timeout,
-            lambda: request.cancelled,
-        )
-        return prediction.spec, codec.encode_predict(prediction.outputs, codec.decode_layout(document))
+    def _predict(self, spec: ModelSpec, request: Request) -> Answer:
+        body = read_predict(spec, request)
+        prediction = self._service.predict(body.spec, body.decode, self._timeout, lambda: request.cancelled)
+        return prediction.spec, write_prediction(prediction, body, self._as_content), body.answer_type
 
-    def _classify(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, bytes]:
-        named, serialized = self._decode_examples(spec, request)
-        answer = self._service.classify(named, serialized, self._timeout, lambda: request.cancelled)
-        return answer.spec, examples.encode_classify(answer)
+    def _classify(self, spec: ModelSpec, request: Request) -> Answer:
+        body = self._read_examples(CLASSIFY, "classify", spec, request)
+        answer = self._service.classify(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
+        return answer.spec, write_answer(answer, body), body.answer_type
 
-    def _regress(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, bytes]:
-        named, serialized = self._decode_examples(spec, request)
-        answer = self._service.regress(named, serialized, self._timeout, lambda: request.cancelled)
-        return answer.spec, examples.encode_regress(answer)
+    def _regress(self, spec: ModelSpec, request: Request) -> Answer:
+        body = self._read_examples(REGRESS, "regress", spec, request)
+        answer = self._service.regress(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
+        return answer.spec, write_answer(answer, body), body.answer_type
 
     _METHODS = {"predict": _predict, "classify": _classify, "regress": _regress}  # noqa: RUF012  never changed
 
-    def _decode_examples(self, spec: ModelSpec, request: Request) -> tuple[ModelSpec, Any]:
-        document = parse_object(decompressed_body(request))
-        named = ModelSpec(spec.name, spec.version, spec.label, codec.decode_signature_name(document))
-        return named, examples.decode_examples(document)
+    def _read_examples(self, method: Method, action: str, spec: ModelSpec, request: Request) -> ExamplesBody:
+        body = read_examples(action, spec, request)
+        if not body.finds_signature:
+            return body
+        _, signatures = self._service.signatures(spec)
+        return replace(body, spec=replace(body.spec, signature_name=signature_for(method, signatures)))
 
 
 def _header(request: Request, name: bytes) -> str:

@@ -158,6 +158,7 @@ class Server:
             self._options.rest_api_timeout_in_ms / 1000,
             monitoring_path=self._monitoring_path,
             enable_cors=self._options.rest_api_enable_cors_support,
+            as_content=self._options.enable_serialization_as_tensor_content,
         )
         self.rest_port = bound.getsockname()[1]
         grace = self._options.shutdown_grace_seconds
