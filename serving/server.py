@@ -14,6 +14,7 @@ from serving import config_file, grpc_server
 from serving.config_file import ModelConfig
 from serving.errors import ServingError
 from serving.gate import Gate
+from serving.grpc_drain import Refusal
 from serving.health import Health
 from serving.http_server import HttpServer
 from serving.loader import Loader
@@ -46,6 +47,7 @@ class Server:
         self._loader = Loader(options, self.metrics)
         self._repository = _make_repository(options, self._loader)
         self._service = Service(self._repository, self.metrics)
+        self._refusal = Refusal()
         self._readiness = Readiness(self._repository.availability, names_models=not options.auth_token_file)
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
         self._grpc_threads = RequestThreads(options.grpc_max_threads, "grpc")
@@ -53,7 +55,7 @@ class Server:
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._gate = Gate(options)
         self._grpc = grpc_server.make_server(
-            self._service, options, self._grpc_threads, self._health, self._gate.interceptors()
+            self._service, options, self._grpc_threads, self._health, [self._refusal, *self._gate.interceptors()]
         )
         self._http: HttpServer | None = None
         self._stopping = threading.Event()
@@ -104,9 +106,11 @@ class Server:
         self._leave()
         end = time.monotonic() + grace
         self._readiness.phase = Phase.DRAINING
-        stopped = self._grpc.stop(grace)
+        if grace:
+            self._refusal.begin()
+        stopped = self._grpc.stop(max(0, end - time.monotonic()))
         if self._http is not None:
-            self._http.stop(grace)
+            self._http.stop(max(0, end - time.monotonic()))
         stopped.wait()
         ended = self._repository.stop(max(0, end - time.monotonic()))
         if ended:

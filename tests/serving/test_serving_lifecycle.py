@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from serving.options import Options
 from serving.server import Server
@@ -151,3 +152,47 @@ def test_requests_that_do_not_end_have_the_time_of_grace(serve, grpc_stubs, pred
         assert server.stop() is False
         assert 0.4 < time.monotonic() - started < 2.5
         assert endless.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def ask_over_rest(server, answers, ends):
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.rest_port}", timeout=60, trust_env=False) as client:
+        while True:
+            try:
+                answer = client.post(PREDICT, json={"instances": [1]})
+            except httpx.ConnectError:
+                return ends.append("refused")
+            if answer.status_code != 200:
+                return ends.append(f"{answer.status_code} {answer.headers['connection']} {answer.json()['error']}")
+            answers.append(answer.json()["predictions"])
+
+
+def ask_over_grpc(server, request, answers, ends):
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options=own) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        while True:
+            try:
+                answers.append(list(stub.Predict(request, timeout=60).outputs["y"].float_val))
+            except grpc.RpcError as error:
+                return ends.append(error.code().name)
+
+
+def test_end_under_load_drops_no_request(serve, predict_request, zoo_path):
+    answers, rest_ends, grpc_ends = [], [], []
+    with serve(zoo_path) as server:
+        request = predict_request(x=np.float32([1]))
+        streams = [threading.Thread(target=ask_over_rest, args=(server, answers, rest_ends)) for _ in range(16)]
+        streams += [
+            threading.Thread(target=ask_over_grpc, args=(server, request, answers, grpc_ends)) for _ in range(16)
+        ]
+        for stream in streams:
+            stream.start()
+        wait_until(lambda: len(answers) > 500)
+        assert server.stop() is True
+        for stream in streams:
+            stream.join()
+        counted = server.metrics.total("/tensorflow/serving/request_count")
+    assert set(rest_ends) <= {"503 close The server is shutting down.", "refused"}
+    assert set(grpc_ends) == {"UNAVAILABLE"}
+    assert all(answer == [2.5] for answer in answers)
+    assert len(answers) == counted, "what the server ran and what clients got are not the same"
