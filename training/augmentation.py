@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from training.config import Config
 from training.errors import InputError
+from training.policy import Policy
 from training.preprocessing import REDUCTIONS, decode_any, num_halvings
 
 # What each draw adds to the first number of an image's seed, which counts seeds and epochs and stays far below.
@@ -38,12 +39,13 @@ def check_augmentation(config: Config, image_shape: tuple[int, int, int]) -> Non
         scale = getattr(config, name)
         if scale and scale < max(sides):
             raise InputError(f"{name} is {scale}, but must be at least {max(sides)}, a side of what the network sees")
-    if config.pca_colour and channels != 3:
-        raise InputError(f"pca_colour alters red, green and blue, but the images of {config.dataset} have {channels}")
+    for name in ("pca_colour", "policy_ops"):
+        if getattr(config, name) and channels != 3:
+            raise InputError(f"{name} alters red, green and blue, but the images of {config.dataset} have {channels}")
 
 
-def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
-    """Shifts an image, mirrors it half of the time, alters its colours and erases a part, as far as the config asks.
+def augment(image: tf.Tensor, seed: tf.Tensor, config: Config, policy: Policy | None = None) -> tf.Tensor:
+    """Shifts and mirrors an image, sends it through a policy, alters its colours and erases a part, as the config asks.
 
     What `crop_at_random_scale` has cropped it has mirrored, too.
 
@@ -51,6 +53,7 @@ def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
         image: float32 `(height, width, channels)`, values 0..255.
         seed: int64 `(2,)`.
         config: `crop_padding`, `scale_min`, `flip`, `pca_colour` and `erase` are read.
+        policy: That of the config's `policy_ops`, if it asks for one.
 
     Returns:
         Tensor of the image's shape. Altered colours may lie beyond 0..255.
@@ -61,6 +64,8 @@ def augment(image: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
         image = tf.image.stateless_random_crop(tf.pad(image, padding), shape, seed)
     if config.flip and not config.scale_min:
         image = _mirrored(image, tf.random.stateless_uniform([], seed + tf.constant([0, 1], seed.dtype)) < 0.5)
+    if policy is not None:
+        image = policy(image, seed)
     if config.pca_colour:
         image = shift_colours(image, _draw(seed, _COLOUR, tf.random.stateless_normal, [3], stddev=config.pca_colour))
     if config.erase:

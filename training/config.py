@@ -74,6 +74,8 @@ class Config:
     crop_padding: int = _field(0, "pixels of zeros around a training image before it is cropped back at random")
     flip: bool = _field(False, "mirror half of the training images")
     pca_colour: float = _field(0.0, "deviation of the principal colours added to training images; AlexNet has 0.1")
+    policy_ops: int = _field(0, "transformations, drawn from RandAugment's, that a training image goes through")
+    policy_strength: float = _field(0.5, "how strong they are at most, up to 1")
     erase: float = _field(0.0, "share of the training images in which a random rectangle is replaced by noise")
     seed: int = _field(0, "seeds the weights, the order of the images and their augmentation")
 
@@ -112,6 +114,8 @@ class Config:
         for name in ("max_unreadable", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}, but must be at least 0 and at most 1")
+        if not 0 < self.policy_strength <= 1:
+            raise InputError(f"policy_strength is {self.policy_strength}, but must be above 0 and at most 1")
         if not 0 < self.holdout < 1:
             raise InputError(f"holdout is {self.holdout}, but must be above 0 and below 1")
         if (self.scale_min or self.scale_max) and not max(1, self.image_size) <= self.scale_min <= self.scale_max:
@@ -142,7 +146,7 @@ _LOWEST = {
     0: (
         *("image_size", "learning_rate", "warmup_steps", "crop_padding", "seed"),
         *("weight_decay", "clip_norm", "signals_every"),
-        *("scale_min", "scale_max", "test_scale", "pca_colour", "holdout_seed"),
+        *("scale_min", "scale_max", "test_scale", "pca_colour", "policy_ops", "holdout_seed"),
     ),
 }
 

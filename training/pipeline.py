@@ -14,6 +14,7 @@ from training.augmentation import augment, crop_at_random_scale
 from training.cache import Load, cached_references
 from training.config import Config
 from training.image_set import ImageSet
+from training.policy import Policy
 from training.preprocessing import decode_image
 from training.unreadable import UnreadableImages
 
@@ -54,6 +55,7 @@ def train_batches(
     buffer = min(num_examples, config.shuffle_buffer)
     shares = _Shares(config.batch_size, num_replicas, own_replicas or range(num_replicas))
     unreadable = _unreadable(images, config, config.train_split, load)
+    policy = Policy(config.policy_ops, config.policy_strength) if config.policy_ops else None
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(_GRAPH_SEED)  # of this function's graph alone: the process's own would change the order
@@ -68,7 +70,7 @@ def train_batches(
                 image = crop_at_random_scale(encoded, image_shape, scales, seed, config.flip)
             else:
                 image = decode_image(encoded, image_shape)
-            return augment(image, seed, config)
+            return augment(image, seed, config, policy)
 
         return _batches(shuffled, _Decoder(load, prepare, image_shape, unreadable), shares)
 
