@@ -60,6 +60,7 @@ _FIELD_TYPES: dict[str, np.dtype[Any]] = {
 }
 # Packed floats lie in the message as they lie in memory. Element by element, an image takes milliseconds.
 _PACKED_FIELDS = {"float_val": 5, "double_val": 6, "scomplex_val": 9, "dcomplex_val": 12}
+_WORTH_UNPACKING = 64  # values; fewer are read sooner one by one
 _LENGTH_DELIMITED = 2
 
 
@@ -114,7 +115,7 @@ def _typed_values(proto: Any, word: str) -> np.ndarray:
     if word == "string":
         return _objects(values)
     stored = _FIELD_TYPES.get(field, dtype)
-    packed = field in _PACKED_FIELDS
+    packed = field in _PACKED_FIELDS and len(values) >= _WORTH_UNPACKING
     flat = _unpacked(proto, field, stored) if packed else np.fromiter(values, stored, len(values))
     if field == "int_val":
         return flat.astype(dtype)  # cut to its width, as TensorFlow cuts it

@@ -1,7 +1,6 @@
 """What calls do, step by step. Who sends and who sleeps, a client that blocks or one that awaits, is not said here."""
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -38,8 +37,7 @@ class Pause(NamedTuple):
 Steps = Generator[Send | Pause, Any, T]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How long a call may take, in seconds or without end, and when it is made again."""
 
     timeout: float | None

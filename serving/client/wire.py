@@ -1,7 +1,6 @@
 """What both wire formats offer: calls that a transport sends, each with what makes its answer of the reply."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -25,8 +24,7 @@ class SignatureChangedError(Exception):
     """An answer that does not fit the signature: another version gave it."""
 
 
-@dataclass(frozen=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """What is sent, and what the reply to it says."""
 
     request: Any
