@@ -22,6 +22,7 @@ logger = logging.getLogger("serving")
 STDOUT = "-"
 _PAUSE = 0.25  # seconds between writes
 _MOST_WAITING = 100_000  # lines; where the disk takes none, later ones are dropped and counted
+_FORMAT = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _LONGEST_NAME = 256  # characters of what clients make up
 
 
@@ -46,9 +47,8 @@ class Entry(NamedTuple):
 
     def line(self) -> bytes:
         """What is written, without the names that are not known."""
-        moment = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds")
         fields: dict[str, Any] = {
-            "time": moment.replace("+00:00", "Z"),
+            "time": datetime.fromtimestamp(self.time, UTC),
             "request_id": self.request_id,
             "transport": self.transport,
             "client": self.client,
@@ -146,10 +146,10 @@ def entry_of(facts: RequestFacts, started: float, **fields: Any) -> Entry:
 
 def _dumped(fields: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(fields, option=_FORMAT)
     except TypeError:  # names in which bytes are that are no UTF-8
         kept = {name: _utf8(value) if isinstance(value, str) else value for name, value in fields.items()}
-        return orjson.dumps(kept, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(kept, option=_FORMAT)
 
 
 def _utf8(text: str) -> str:

@@ -146,7 +146,7 @@ def entry(name, model="m"):
 
 def test_line_is_exactly():
     assert entry("a").line() == (
-        b'{"time":"2023-11-14T22:13:20.000Z","request_id":"a","transport":"REST","method":"GET","route":"/",'
+        b'{"time":"2023-11-14T22:13:20Z","request_id":"a","transport":"REST","method":"GET","route":"/",'
         b'"model":"m","status":200,"bytes":1,"queue_ms":0.0,"run_ms":1.234,"ms":2.0}\n'
     )
 
