@@ -64,7 +64,10 @@ def _example(value: Any) -> Any:
         raise invalid_argument(f"Example must be JSON object but got JSON {type_name(value)}")
     example = example_pb2.Example()
     for name, content in value.items():
-        feature = example.features.feature[name]
+        try:
+            feature = example.features.feature[name]
+        except UnicodeEncodeError as error:
+            raise invalid_argument(f"Feature: {name} has a name that is not UTF-8") from error
         for element in content if isinstance(content, list) else [content]:
             _add(element, name, feature)
     return example

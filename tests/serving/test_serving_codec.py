@@ -465,6 +465,7 @@ EXAMPLE_ERRORS = {
     "object": ({"examples": [{"f": {"a": 1}}]}, "Feature: f has element with unexpected JSON type: Object"),
     "mixed": ({"examples": [{"f": [1, 1.0]}]}, "Unexpected element type in feature: f expecting type: int64"),
     "mixed-bytes": ({"examples": [{"f": ["a", 1]}]}, "Unexpected element type in feature: f expecting type: bytes"),
+    "name": ({"examples": [{"\udcff": 1}]}, "Feature: \udcff has a name that is not UTF-8"),
     "uint64": ({"examples": [{"f": 2**63}]}, "Feature: f has uint64_t element. Only int64_t is supported."),
     "lossy": (
         {"examples": [{"f": 1e39}]},

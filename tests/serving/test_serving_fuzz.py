@@ -1,0 +1,171 @@
+"""Bodies made up by hypothesis: each is read, or refused as the client's fault, and nothing else ever happens."""
+
+import io
+import zlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from backports import zstd
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+from tensorflow_serving.apis import predict_pb2
+
+from serving.bodies import read_examples, read_predict
+from serving.errors import Code, ServingError
+from serving.http_requests import Limits, Request, RequestReader
+from serving.media_types import choose_type, media_type, weights
+from serving.multipart import read_form
+from serving.npy import read_npy, read_npz, write_npy, write_npz
+from serving.request import ModelSpec
+from serving.signatures import Signature, TensorInfo
+
+quickly = settings(
+    max_examples=250, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
+SIGNATURES = {
+    "serving_default": Signature("serving_default", "", {"x": TensorInfo("x:0", "float", (None, 2))}, {}),
+    "image_bytes": Signature("image_bytes", "", {"s": TensorInfo("s:0", "string", (None,))}, {}),
+    "several": Signature(
+        "several", "", {"a": TensorInfo("a:0", "int64", ()), "b": TensorInfo("b:0", "bool", None)}, {}
+    ),
+}
+NPY = write_npy(np.arange(6.0).reshape(2, 3))
+NPZ = write_npz({"x": np.float32([[1, 2]]), "y": np.array([b"a", b"bc"], object)})
+FORM = (
+    b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n[1, 2]\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="s"; filename="f"\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n'
+    b"--b--\r\n"
+)  # fmt: skip
+MESSAGE = predict_pb2.PredictRequest(model_spec={"name": "m", "version_label": "l"}, output_filter=["y"])
+MESSAGE.inputs["x"].dtype = 1
+MESSAGE.inputs["x"].float_val.extend([1, 2])
+WHOLE = {
+    "application/json": b'{"signature_name": "several", "instances": [{"a": 1, "b": true}, {"a": -2, "b": [false]}]}',
+    "application/octet-stream": b'{"inputs": {"x": [[0.5, NaN]]}}',
+    "application/x-npy": NPY,
+    "application/x-npz": NPZ,
+    "application/x-protobuf": MESSAGE.SerializeToString(),
+    "multipart/form-data; boundary=b": FORM,
+    "image/png": b"\x89PNG\r\n",
+}
+
+
+@st.composite
+def damaged(draw, whole):
+    """A text with a few pieces of it replaced by others."""
+    text = whole
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(text)))
+        end = draw(st.integers(start, min(len(text), start + 20)))
+        text = text[:start] + draw(st.binary(max_size=12)) + text[end:]
+    return text
+
+
+def outcome(function, *arguments):
+    """What a function gives, or None where it refuses its input as it should."""
+    try:
+        return function(*arguments)
+    except ServingError as error:
+        if error.code not in (Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED):
+            raise
+        return None
+
+
+@pytest.mark.parametrize("content_type", WHOLE)
+@quickly
+@given(data=st.data())
+def test_damaged_predict_body_is_read_or_refused(content_type, data):
+    body = data.draw(damaged(WHOLE[content_type]) | st.binary(max_size=60))
+    query = data.draw(
+        st.sampled_from(["", "signature_name=several", "signature_name=image_bytes&x"]) | st.text(max_size=9)
+    )
+    request = Request("POST", "", query, {b"content-type": content_type.encode()}, body)
+    read = outcome(read_predict, ModelSpec("m"), request)
+    if read is not None and (decoded := outcome(read.decode, SIGNATURES)) is not None:
+        assert all(isinstance(array, np.ndarray) for array in decoded.inputs.values())
+
+
+@pytest.mark.parametrize("content_type", WHOLE)
+@quickly
+@given(data=st.data())
+def test_damaged_examples_are_read_or_refused(content_type, data):
+    body = data.draw(
+        damaged(b'{"examples": [{"x": 1.5, "y": ["a", "b"], "z": {"b64": "YQ=="}}]}' + WHOLE[content_type])
+    )
+    read = outcome(
+        read_examples, "classify", ModelSpec("m"), Request("", "", "", {b"content-type": content_type.encode()}, body)
+    )
+    assert read is None or all(isinstance(each, bytes) for each in read.serialized)
+
+
+@quickly
+@given(damaged(NPY) | st.binary(max_size=100).map(lambda tail: NPY[:10] + tail))
+def test_damaged_array_takes_no_more_memory_than_it_has_bytes(body):
+    array = outcome(read_npy, body)
+    assert array is None or array.dtype.kind in "OSU" or array.nbytes <= len(body)
+
+
+@quickly
+@given(damaged(NPZ))
+def test_damaged_arrays_are_read_or_refused(body):
+    outcome(read_npz, body)
+
+
+@quickly
+@given(damaged(FORM), st.sampled_from([b"multipart/form-data; boundary=b", b"multipart/form-data; boundary="]))
+def test_damaged_form_is_read_or_refused(body, content_type):
+    fields = outcome(read_form, body, content_type)
+    assert fields is None or sum(len(field.content) for field in fields) <= len(body)
+
+
+TYPES = arrays_of.boolean_dtypes() | arrays_of.integer_dtypes() | arrays_of.floating_dtypes(sizes=(16, 32, 64))
+
+
+@quickly
+@given(
+    arrays_of.arrays(
+        TYPES | arrays_of.complex_number_dtypes(sizes=(64, 128)), arrays_of.array_shapes(min_dims=0, min_side=0)
+    )
+)
+def test_every_array_is_read_as_numpy_wrote_it(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    read = read_npy(file.getvalue())
+    assert read.dtype.isnative
+    np.testing.assert_array_equal(read, array)
+    np.testing.assert_array_equal(np.load(io.BytesIO(write_npy(read))), array)
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("zstd", zstd.compress), ("deflate", zlib.compress)])
+@quickly
+@given(data=st.data())
+def test_damaged_compression_is_read_or_refused(encoding, compress, data):
+    body = data.draw(damaged(compress(b'{"inputs": [[1, 2]]}')))
+    headers = {b"content-encoding": encoding.encode()}
+    outcome(read_predict, ModelSpec("m"), Request("", "", "", headers, body))
+
+
+@quickly
+@given(st.binary(max_size=60) | st.text("abgzip/*;q=,01. \t", max_size=40).map(str.encode))
+def test_every_header_names_something(header):
+    assert isinstance(media_type(header), str)
+    assert choose_type(header, ("a/a", "b/b")) in ("a/a", "b/b")
+    assert all(0 <= weight <= 1 for weight in weights(header).values())
+
+
+HEAD = (
+    b"POST http://h/a?b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nUpgrade: h2c\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+)
+
+
+@quickly
+@given(damaged(HEAD * 2), st.lists(st.integers(0, 2 * len(HEAD)), max_size=4))
+def test_damaged_requests_are_read_or_refused(text, cuts):
+    reader = RequestReader(Limits(), lambda: None)
+    places = sorted({0, *cuts, len(text)})
+    for start, end in pairwise(places):
+        for request in reader.feed(text[start:end]):
+            assert len(request.body) <= len(text)
+    assert reader.buffered_size <= len(text)
