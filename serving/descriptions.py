@@ -1,6 +1,6 @@
 """What REST tells about the models: which there are, how they are, what they take, and a body that they take."""
 
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 from tensorflow_serving.apis import get_model_metadata_pb2
 
@@ -9,7 +9,7 @@ from serving.http_connection import Response
 from serving.json_text import write_indented
 from serving.listing import encode_models, fields
 from serving.request import ModelSpec
-from serving.routes import Route
+from serving.routes import Route, path_of
 from serving.sample_bodies import choose_signature, method_of, sample_body
 from serving.service import Service
 
@@ -44,11 +44,3 @@ def _describe_example(service: Service, route: Route, query: str) -> Response:
     signature = choose_signature(signatures, parse_qs(query).get("signature_name", [""])[0])
     target = f'Link: <{path_of(route.spec)}:{method_of(signature)}>; rel="related"\r\n'.encode()
     return Response(200, write_indented(sample_body(signature)), headers=version_header(version) + target)
-
-
-def path_of(spec: ModelSpec) -> str:
-    """The path of a model, or of a version or label of it."""
-    path = f"/v1/models/{quote(spec.name, safe='')}"
-    if spec.version is not None:
-        return f"{path}/versions/{spec.version}"
-    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"

@@ -14,9 +14,10 @@ from serving.hints import helpful_text
 from serving.http_connection import Response
 from serving.http_requests import Request
 from serving.inference import Method
-from serving.json_text import error_body
+from serving.json_text import error_body, write
 from serving.metrics import REST, Caller
 from serving.metrics_pages import PrometheusPage, tensorflow_page
+from serving.openapi import OPENAPI_PATH, describe_api
 from serving.regression import REGRESS
 from serving.request import ModelSpec
 from serving.routes import Route, is_api, parse_route
@@ -104,6 +105,8 @@ class RestApplication:
         if request.path == METRICS_PATH and request.method == "GET":
             page, content_type = self._prometheus.write(_header(request, b"accept"))
             return Response(200, page, content_type)
+        if request.path == OPENAPI_PATH and request.method == "GET":
+            return Response(200, write(describe_api(self._service)), headers=self._api_headers)
         return Response(404, _NOT_FOUND_PAGE, "text/html")
 
     def _answer_api(self, request: Request) -> Response:

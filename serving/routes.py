@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from serving.errors import invalid_argument
 from serving.request import ModelSpec
@@ -54,6 +54,14 @@ def parse_route(method: str, path: str) -> Route:
         raise invalid_argument("Missing model name in request.")
     spec = ModelSpec(_decode(found["name"]), _version(found["version"]), _label(found["label"]))
     return Route((found["action"] or "status").lower(), spec)
+
+
+def path_of(spec: ModelSpec) -> str:
+    """The path of a model, or of a version or label of it."""
+    path = f"/v1/models/{quote(spec.name, safe='')}"
+    if spec.version is not None:
+        return f"{path}/versions/{spec.version}"
+    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
 
 
 def _version(digits: str | None) -> int | None:
