@@ -10,17 +10,19 @@ import argparse
 import contextlib
 import os
 import socket
+import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import trustme
 
 from benchmarks.layer import machine
 from benchmarks.serving import in_turns, rates
-from benchmarks.serving_load import load_rest, rest_body
+from benchmarks.serving_load import Load, load_rest, rest_body
 from benchmarks.serving_models import save_perceptron
 from benchmarks.serving_processes import Running, serving
 from serving.protos import SSLConfig
@@ -60,15 +62,37 @@ def costs(folder: Path, rounds: int, num_connections: int) -> Iterator[tuple[str
         for name, own in flags.items():
             scheme = "https" if name == "TLS" else "http"
             servers[name] = stack.enter_context(serving(sample, *own, scheme=scheme))
+        seconds: dict[str, list[float]] = {name: [] for name in servers}
         measures = {
-            name: lambda server=server: load_rest(server.predict_url, body, STREAMS, SECONDS)
+            name: lambda name=name, server=server: measured(server, body, seconds[name])
             for name, server in servers.items()
         }
         taken = in_turns(measures, rounds)
         for name in flags:
             yield f"{STREAMS} streams, {name}, of the rate without", rates(taken, name, "plain"), BARS[name]
+            ratios = [one / other for one, other in zip(seconds[name], seconds["plain"], strict=True)]
+            shown = [f"{statistics.median(seconds[which]) * 1e6:.0f}" for which in (name, "plain")]
+            yield (
+                "the same, the server's CPU time for a request",
+                f"{statistics.median(ratios):.2f} ({shown[0]} to {shown[1]} us)",
+                "",
+            )
         yield f"{num_connections} connections in turn", in_turn(plain, num_connections), "all 200"
         yield f"{SLOW} headers that never end, and a request beside them", slow_headers(plain), "200"
+
+
+def measured(server: Running, body: bytes, seconds: list[float]) -> Load:
+    """Loads a server, and notes its CPU time for a request, on which other work weighs less than on the rate."""
+    before = cpu_time(server)
+    load = load_rest(server.predict_url, body, STREAMS, SECONDS)
+    seconds.append((cpu_time(server) - before) / (load.rate * SECONDS))
+    return load
+
+
+def cpu_time(server: Running) -> float:
+    """Seconds of all its threads."""
+    times = psutil.Process(server.pid).cpu_times()
+    return times.user + times.system
 
 
 def in_turn(server: Running, num_connections: int) -> str:

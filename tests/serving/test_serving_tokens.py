@@ -45,7 +45,8 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guarded(serve, zoo_path, path):
-    with serve(zoo_path, auth_token_file=str(path), enable_grpc_healthcheck_service=True) as server:
+    options = {"enable_grpc_healthcheck_service": True, "rest_api_enable_cors_support": True}
+    with serve(zoo_path, auth_token_file=str(path), **options) as server:
         yield server
 
 
@@ -117,7 +118,9 @@ def test_probes_are_open_and_name_no_model(ask):
 
 
 def test_browsers_ask_for_leave_without_a_token(ask):
-    assert ask("OPTIONS", PREDICT).status_code == 400  # no Origin: as without tokens
+    answer = ask("OPTIONS", PREDICT)
+    assert answer.status_code == 400  # no Origin: as without tokens
+    assert answer.headers["access-control-allow-headers"] == "Content-Type, Authorization"
 
 
 GRPC = {
