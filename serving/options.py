@@ -51,6 +51,9 @@ class Options:
     max_num_load_retries: int = _flag(5, "How often a version that failed to load is tried again.", 0)
     load_retry_interval_micros: int = _flag(60_000_000, "Microseconds before it is tried again.")
     num_load_threads: int = _flag(0, "Versions that are loaded at once after the start; 0 stands for 1.", 0)
+    unload_first: bool = _flag(
+        False, "Whether a version goes before the one that replaces it is loaded: for models too big to hold twice."
+    )
     num_unload_threads: int = _flag(0, "Versions that are unloaded at once; 0 stands for 1.", 0)
     allow_links_out_of_base_path: bool = _flag(
         False, "Whether a version may be, or hold, a link to what lies outside of its model's base path."

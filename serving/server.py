@@ -193,7 +193,8 @@ class Server:
 
 
 def _make_repository(options: Options, loader: Loader) -> Repository:
-    loading = Loading(loader, options.max_num_load_retries, max(0, options.load_retry_interval_micros) / 1e6)
+    retry_interval = max(0, options.load_retry_interval_micros) / 1e6
+    loading = Loading(loader, options.max_num_load_retries, retry_interval, options.unload_first)
     kept = RepositoryOptions(
         poll_wait_seconds=options.file_system_poll_wait_seconds,
         num_load_threads=options.num_load_threads,

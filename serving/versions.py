@@ -20,11 +20,15 @@ logger = logging.getLogger("serving")
 
 @dataclass(frozen=True)
 class Loading:
-    """How a version comes into memory: what loads it, how often that is tried again, after how many seconds."""
+    """How a version comes into memory: what loads it, how often that is tried again, after how many seconds.
+
+    With `unload_first` what it replaces goes before: there is memory for one alone, and nobody answers in between.
+    """
 
     load: Callable[[Path], Model]
     max_num_retries: int = 5
     retry_interval: float = 60.0
+    unload_first: bool = False
 
 
 @dataclass
@@ -116,6 +120,8 @@ class ModelVersions:
     def start_load(self, threads: Executor) -> bool:
         """Begins to load the highest version that is due. Returns whether there was one."""
         with self._changed:
+            if self._loading.unload_first and self._has_unwanted():
+                return False
             waiting = self._in(State.START) | self._in(State.LOADING)
             due = [version for version, entry in waiting.items() if not entry.busy and entry.due <= time.monotonic()]
             if not due:
@@ -143,11 +149,19 @@ class ModelVersions:
             self._versions[version] = _Version(directory, VersionStatus(version, State.START))
             self._changed.notify_all()
 
+    def _has_unwanted(self) -> bool:
+        return any(
+            entry.model is not None or entry.busy
+            for version, entry in self._versions.items()
+            if version not in self._aspired
+        )
+
     def _retire(self) -> None:
-        # AvailabilityPreservingPolicy: while no version asked for is ready, the last one stays.
+        # AvailabilityPreservingPolicy: while no version asked for is ready, the last one stays. Under
+        # ResourcePreservingPolicy it goes.
         ready = self._available.keys() & self._aspired.keys()
         for version in sorted(self._available.keys() - self._aspired.keys()):
-            if not self._aspired or ready or len(self._available) > 1:
+            if self._loading.unload_first or not self._aspired or ready or len(self._available) > 1:
                 logger.info("Quiescing servable version {name: %s version: %d}", self.name, version)
                 self._set(self._available[version], State.UNLOADING)
 

@@ -142,6 +142,7 @@ OUR_OWN = {
     "rest_api_opens_while_loading": False,
     "shutdown_delay_seconds": 0,
     "shutdown_grace_seconds": 10,
+    "unload_first": False,
 }
 
 
