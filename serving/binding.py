@@ -7,6 +7,8 @@ import numpy as np
 from serving.errors import invalid_argument
 from serving.signatures import Signature, type_word
 
+_LEAST_RANK_CHECKED = 3  # rows of what convolutions of one dimension take
+
 
 def bind_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays by the names of the tensors that they feed."""
@@ -21,6 +23,7 @@ def bind_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[
             f"Inputs contains invalid name. Used request inputs: {used}, request input: {_joined(inputs)}"
         )
     _check_types(signature, arrays)
+    _check_ranks(signature, arrays)
     return {signature.inputs[alias].name: array for alias, array in arrays.items()}
 
 
@@ -62,6 +65,18 @@ def _check_types(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None
         wanted, given = signature.inputs[alias].dtype, type_word(array)
         if given != wanted:  # FunctionCallFrame::SetArgs in framework/function.cc
             raise invalid_argument(f"Expects arg[{position}] to be {wanted} but {given} is provided")
+
+
+def _check_ranks(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:
+    # Declared shapes are not enforced, as in TensorFlow Serving. But a convolution of oneDNN ends the process where it
+    # gets another rank than it wants, so inputs that may reach one must have theirs.
+    for alias, array in arrays.items():
+        shape = signature.inputs[alias].shape
+        if shape is not None and len(shape) >= _LEAST_RANK_CHECKED and array.ndim != len(shape):
+            given = ",".join(map(str, array.shape))
+            raise invalid_argument(
+                f"Expected input {alias} to have {len(shape)} dimensions, but its shape is [{given}]"
+            )
 
 
 def _joined(names: Collection[str]) -> str:

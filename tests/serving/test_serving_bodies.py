@@ -47,7 +47,8 @@ class Photos(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, name="images")])
     def means(self, images):
-        return {"mean": tf.reduce_mean(images, axis=(1, 2, 3))}
+        # A convolution that sees another rank would end this process.
+        return {"mean": tf.reduce_mean(tf.nn.conv2d(images, tf.ones([1, 1, 3, 1]) / 3, 1, "SAME"), axis=(1, 2, 3))}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def image_bytes(self, image_bytes):
@@ -100,6 +101,14 @@ IMAGES = {
 def test_image_is_one_row_of_the_contracts_signature(photos, kind, image):
     answer = post(photos, PHOTOS, image, f"image/{kind}")
     assert answer.json() == {"predictions": [51.0]}
+
+
+@pytest.mark.parametrize(
+    ("instances", "shape"), [([1], "[1]"), ([[[[[1]]]]], "[1,1,1,1,1]")], ids=["too-few", "too-many"]
+)
+def test_images_of_another_rank_never_reach_a_convolution(photos, instances, shape):
+    message = refused(photos.post(PHOTOS, json={"instances": instances}))
+    assert message == f"Expected input images to have 4 dimensions, but its shape is {shape}"
 
 
 def test_octets_are_an_image_as_well(photos):
