@@ -31,6 +31,7 @@ class Gate:
     """Who may come in, and how. Raises ServingError where a file that an option names cannot be followed."""
 
     def __init__(self, options: Options) -> None:
+        self._options = options
         self._watcher = FileWatcher()
         self._grpc_config = self._rest_context = None
         if options.ssl_config_file:
@@ -38,8 +39,6 @@ class Gate:
             self._grpc_config = self._watcher.watch(options.ssl_config_file, certificates.keeping_client_verify(first))
         if options.rest_api_ssl_config_file:
             self._rest_context = self._watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
-
-        self._options = options
         self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)
         self._log = AccessLog(options.access_log) if options.access_log else None
         self._tokens = None
