@@ -140,7 +140,7 @@ def _add_schemas(schemas: dict[str, Any], key: str, signatures: Mapping[str, Sig
 def _model_paths(
     path: str, names: Mapping[str, tuple[str, str]], signatures: Mapping[str, Signature]
 ) -> dict[str, Any]:
-    choice = {"name": "signature_name", "in": "query", "schema": {"enum": sorted(signatures)}}
+    choice = {"name": "signature_name", "in": "query", "schema": {"enum": ["", *sorted(signatures)]}}
     paths = {
         path: _get("How the versions are.", _reference("ModelStatus")),
         f"{path}/metadata": _get("The signatures.", _reference("Metadata")),

@@ -17,7 +17,7 @@ BASE64: Schema = {
     "required": ["b64"],
     "additionalProperties": False,
 }
-_FEATURE: Schema = {"type": ["string", "number", "boolean", "object"]}
+_FEATURE: Schema = {"anyOf": [{"type": ["string", "number", "boolean"]}, BASE64]}
 _BYTES_SUFFIX = "_bytes"
 
 
@@ -45,7 +45,8 @@ def examples_request(signatures: Mapping[str, Signature], method: str) -> Schema
 
 def classify_response() -> Schema:
     """For each example its labels, each with its score."""
-    pair = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}], "minItems": 2, "maxItems": 2}
+    # Not as prefixItems, which clients made from the document often do not know.
+    pair = {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 2, "maxItems": 2}
     return _object({"results": _array(_array(pair))})
 
 
