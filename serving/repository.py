@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from serving.config_file import ModelConfig, check_platforms
 from serving.errors import Code, ServingError
 from serving.labels import Labels, assign_labels, version_of
+from serving.priority import lower_priority
 from serving.storage import Specific, find_versions
 from serving.version_states import Lease, ModelStatus, VersionStatus, servable_not_found
 from serving.versions import Loading, ModelVersions
@@ -45,8 +46,11 @@ class Repository:
         self._configuring = threading.Lock()
         self._stopping = False
         self._complaints: dict[str, str] = {}
-        self._load_limit = _INITIAL_LOADS
-        self._load_threads = ThreadPoolExecutor(_INITIAL_LOADS, "load")
+        # What is loaded while models answer lets their requests go first. The very first load starts the runtime's own
+        # threads, which would inherit a low priority for good.
+        self._first_load_threads = ThreadPoolExecutor(_INITIAL_LOADS, "load")
+        self._load_threads = ThreadPoolExecutor(max(1, options.num_load_threads), "load", lower_priority)
+        self._has_started = False
         self._unload_threads = ThreadPoolExecutor(max(1, options.num_unload_threads), "unload")
         self._manager = threading.Thread(target=self._manage, name="versions", daemon=True)
         self._listeners: list[Callable[[], None]] = []
@@ -57,7 +61,7 @@ class Repository:
         self._manager.start()
         if self._options.poll_wait_seconds >= 0:
             self._wait_until_available(names, "servable")
-        self._load_limit = max(1, self._options.num_load_threads)
+        self._has_started = True
 
     def reload(self, configs: Sequence[ModelConfig], is_awaited: Callable[[], bool] = lambda: True) -> None:
         """Replaces the configuration; returns when each new model has a version, or once nobody awaits it.
@@ -79,6 +83,7 @@ class Repository:
             self._changed.notify_all()
         if self._manager.is_alive():
             self._manager.join()
+        self._first_load_threads.shutdown(wait=False, cancel_futures=True)
         self._load_threads.shutdown(wait=False, cancel_futures=True)
         self._unload_threads.shutdown(wait=ended)
         return ended
@@ -169,10 +174,13 @@ class Repository:
 
     def _transition(self) -> None:
         models = list(self._models.values())
+        limit = max(1, self._options.num_load_threads) if self._has_started else _INITIAL_LOADS
+        is_serving = self._has_started and any(model.is_available() for model in models)
+        threads = self._load_threads if is_serving else self._first_load_threads
         for model in models:
             model.unload(self._unload_threads)
-            while sum(each.num_loading() for each in models) < self._load_limit:
-                if not model.start_load(self._load_threads):
+            while sum(each.num_loading() for each in models) < limit:
+                if not model.start_load(threads):
                     break
 
     def _poll(self) -> None:

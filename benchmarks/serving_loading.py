@@ -1,0 +1,101 @@
+"""What requests to one version feel while others load: the 99th percentile with loads against without, in turns.
+
+python -m benchmarks.serving_loading [--rounds 5] [--loads 4] [-- flags of the server]
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.layer import machine
+from benchmarks.serving_models import Sample, save_network
+from benchmarks.serving_processes import Running, serving
+from serving.client import Client
+
+BAR = 1.5  # of the 99th percentile without loads
+_MODEL = "m"
+_QUIET = 0.01  # seconds between looks at whether a version is there
+
+
+def main() -> int:
+    """Measures, prints, and returns 0 where the bar holds."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving_loading", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--loads", type=int, default=4, help="versions that load in turn in each round")
+    parser.add_argument("--streams", type=int, default=1, help="requests at a time")
+    parser.add_argument("flags", nargs="*", help="for the server")
+    arguments = parser.parse_args()
+    print(f"{machine()}; load average {os.getloadavg()[0]:.1f}; {arguments.streams} streams")
+    with tempfile.TemporaryDirectory() as name:
+        sample = save_network(Path(name, "model"))
+        shutil.copytree(sample.base_path / "1", Path(name, "template"))
+        flags = ("--file_system_poll_wait_seconds=0.1", *arguments.flags)
+        with serving(sample, *flags) as server:
+            rounds = [
+                measure(server, sample, Path(name, "template"), arguments, number)
+                for number in range(arguments.rounds + 1)
+            ][1:]
+    quiet, loading = zip(*rounds, strict=True)
+    for what, times in (("alone", quiet), ("while versions load", loading)):
+        middle = [statistics.median(np.percentile(each, percent) for each in times) * 1e3 for percent in (50, 99)]
+        print(f"{what:<20} median {middle[0]:6.2f} ms, 99th percentile {middle[1]:6.2f} ms")
+    ratio = statistics.median(np.percentile(busy, 99) / np.percentile(free, 99) for free, busy in rounds)
+    print(f"ratio of the 99th percentiles, median of rounds: {ratio:.2f}")
+    return 0 if ratio <= BAR else 1
+
+
+def measure(
+    server: Running, sample: Sample, template: Path, arguments: argparse.Namespace, number: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of requests while so many versions load one after the other, and for as long without."""
+    first = 2 + number * arguments.loads
+
+    def load() -> None:
+        with Client(f"grpc://127.0.0.1:{server.grpc}", _MODEL) as client:
+            for version in range(first, first + arguments.loads):
+                shutil.copytree(template, sample.base_path / "unfinished")
+                (sample.base_path / "unfinished").rename(sample.base_path / str(version))
+                while client.status()[0].version < version or client.status()[0].state.name != "AVAILABLE":
+                    time.sleep(_QUIET)
+
+    loading, seconds = ask_during(server, sample, arguments.streams, load)
+    quiet, _ = ask_during(server, sample, arguments.streams, lambda: time.sleep(seconds))
+    return quiet, loading
+
+
+def ask_during(server: Running, sample: Sample, streams: int, work: Callable[[], None]) -> tuple[list[float], float]:
+    """Seconds of each request that was made during some work, and how long that took."""
+    times: list[float] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with Client(f"grpc://127.0.0.1:{server.grpc}", _MODEL) as client:
+            while not stop.is_set():
+                started = time.perf_counter()
+                client.predict({sample.input_name: sample.batch})
+                times.append(time.perf_counter() - started)
+
+    threads = [threading.Thread(target=ask) for _ in range(streams)]
+    for thread in threads:
+        thread.start()
+    started = time.perf_counter()
+    try:
+        work()
+    finally:
+        seconds = time.perf_counter() - started
+        stop.set()
+        for thread in threads:
+            thread.join()
+    return times, seconds
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
