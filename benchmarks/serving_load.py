@@ -17,7 +17,7 @@ from benchmarks.serving_models import Sample
 
 _WRK_SCRIPT = """
 wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Content-Type"] = os.getenv("CONTENT_TYPE")
 local file = io.open(os.getenv("BODY"), "rb")
 wrk.body = file:read("*all")
 done = function(summary, latency, requests)
@@ -54,14 +54,15 @@ def grpc_message(sample: Sample, model: str) -> bytes:
     return request.SerializeToString()
 
 
-def load_rest(url: str, body: bytes, streams: int, seconds: float) -> Load:
+def load_rest(url: str, body: bytes, streams: int, seconds: float, content_type: str = "application/json") -> Load:
     """POSTs a body again and again, over so many connections. Raises RuntimeError where an answer is no success."""
     with tempfile.TemporaryDirectory() as name:
         script, content = Path(name, "post.lua"), Path(name, "body")
         script.write_text(_WRK_SCRIPT)
         content.write_bytes(body)
         command = ["wrk", "-t1", f"-c{streams}", f"-d{max(1, round(seconds))}s", "--timeout", "60s", "-s", script, url]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True, env={"BODY": content}).stdout
+        told = {"BODY": str(content), "CONTENT_TYPE": content_type}
+        printed = subprocess.run(command, check=True, capture_output=True, text=True, env=told).stdout
     line = next(each for each in printed.splitlines() if each.startswith("RESULT"))
     requests, duration, median, p99, failures = map(float, line.split()[1:])
     if failures:
