@@ -11,9 +11,10 @@ from serving.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, Tensor
 
 Schema = dict[str, Any]
 
+_BASE64_TEXT = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}={0,2}|[A-Za-z0-9+/]{3}=?)?$"
 BASE64: Schema = {
     "type": "object",
-    "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+    "properties": {"b64": {"type": "string", "contentEncoding": "base64", "pattern": _BASE64_TEXT}},
     "required": ["b64"],
     "additionalProperties": False,
 }
@@ -67,8 +68,10 @@ def _requests(signature: Signature) -> list[Schema]:
     inputs = {"anyOf": [*only, named]} if len(only) == 1 else named
     forms = [_named(signature, "inputs", inputs) | {"not": {"required": ["instances"]}}]
     if can_be_rows(signature):
-        rows = _rows(signature.inputs, "", always_named=False)
-        forms.append(_named(signature, "instances", _array(rows, at_least=1)) | {"not": {"required": ["inputs"]}})
+        # All rows are bare, or all are objects.
+        rows = [_rows(signature.inputs, ""), _object(_named_rows(signature.inputs, ""))]
+        lists = [_array(row, at_least=1) for row in rows]
+        forms.append(_named(signature, "instances", {"anyOf": lists}) | {"not": {"required": ["inputs"]}})
     return forms
 
 
@@ -78,20 +81,21 @@ def _responses(signature: Signature) -> list[Schema]:
     outputs = next(iter(columns.values())) if len(columns) == 1 else _object(columns)
     forms = [_object({"outputs": outputs})]
     if can_be_rows(signature):
-        forms.append(_object({"predictions": _array(_rows(signature.outputs, suffix, always_named=True))}))
+        forms.append(_object({"predictions": _array(_rows(signature.outputs, suffix))}))
     return forms
 
 
-def _rows(tensors: Mapping[str, TensorInfo], suffix: str, always_named: bool) -> Schema:
-    """An element of the row form: bare where there is one tensor, and where that is allowed by its name as well."""
-    rows = {
+def _rows(tensors: Mapping[str, TensorInfo], suffix: str) -> Schema:
+    """An element of the row form: bare where there is one tensor, an object where there are more."""
+    rows = _named_rows(tensors, suffix)
+    return _object(rows) if len(rows) > 1 else next(iter(rows.values()))
+
+
+def _named_rows(tensors: Mapping[str, TensorInfo], suffix: str) -> dict[str, Schema]:
+    return {
         name: _nested(info.shape and info.shape[1:], _element(info, name, suffix))
         for name, info in sorted(tensors.items())
     }
-    if len(rows) > 1:
-        return _object(rows)
-    (bare,) = rows.values()
-    return bare if always_named else {"anyOf": [bare, _object(rows)]}
 
 
 def _element(info: TensorInfo, name: str, suffix: str) -> Schema:

@@ -79,6 +79,8 @@ REFUSED = {
     "too-deep": {"signature_name": "pick", "inputs": {"a": [1], "b": [1]}},
     "other-object": {"signature_name": "strings", "instances": [{"b65": "AAA="}]},
     "no-rows": {"instances": []},
+    "mixed-rows": {"instances": [1, {"x": 1}]},
+    "no-base64": {"signature_name": "strings", "instances": [{"b64": "A"}]},
 }
 
 
