@@ -8,11 +8,14 @@ import subprocess
 from contextlib import redirect_stdout
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_prelu.networks import small_network
 from serving import config_file
 from serving.batching import from_message
+from serving.client.__main__ import main
 from serving.flags import parse
 from serving.protos import BatchingParameters, read_text
 from training.classifier import Classifier
@@ -64,7 +67,7 @@ def test_commands_answer(blocks, digits, tmp_path):
         answer, end = decoder.raw_decode(rest)
         answers.append(answer)
         rest = rest[end:].strip()
-    status, metadata, empty, digit, classified = answers
+    status, metadata, empty, digit, classified, as_it_is, sample = answers
     assert status["model_version_status"][0]["state"] == "AVAILABLE"
     assert {"serving_default", "image_bytes", "classify"} <= set(metadata["metadata"]["signature_def"]["signature_def"])
     assert set(empty["predictions"][0]) == {"scores", "classes"}
@@ -72,14 +75,32 @@ def test_commands_answer(blocks, digits, tmp_path):
     scores = digit["predictions"][0]["scores"]
     assert digit["predictions"][0]["classes"] == scores.index(max(scores)) == LABELS.index(best)
     assert score == pytest.approx(max(scores), rel=1e-6)
+    assert as_it_is == digit
+    assert len(sample["predictions"][0]["scores"]) == len(LABELS)
 
 
-def test_python_answers(blocks, digits):
-    (code,) = [text for language, text in blocks if language == "python"]
+def test_python_answers(blocks, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digit.png").write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy())
+    client, stub = [text for language, text in blocks if language == "python"]
+    assert run(client, digits).count(".") == len(LABELS)
+    assert run(stub, digits).count("float_val") == len(LABELS)
+
+
+def test_pictures_get_labels(blocks, digits, tmp_path, capsys):
+    picture = tmp_path / "digit.png"
+    picture.write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy())
+    (command,) = [text for _, text in blocks if text.startswith("python -m serving.client ")]
+    arguments = command.replace("localhost:8500", f"127.0.0.1:{digits.grpc_port}").split()[3:]
+    assert main([str(picture) if each == "digit.png" else each for each in arguments]) == 0
+    assert "score" in capsys.readouterr().out
+
+
+def run(code, server):
     printed = io.StringIO()
     with redirect_stdout(printed):
-        exec(code.replace("localhost:8500", f"127.0.0.1:{digits.grpc_port}"), {})
-    assert printed.getvalue().count("float_val") == len(LABELS)
+        exec(code.replace("localhost:8500", f"127.0.0.1:{server.grpc_port}"), {})
+    return printed.getvalue()
 
 
 def test_files_are_read(blocks, tmp_path):
