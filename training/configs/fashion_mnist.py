@@ -1,7 +1,7 @@
-"""Fashion-MNIST with learnt slopes: four convolutions, flips and shifts of two pixels; `tfds build` prepares it.
+"""Fashion-MNIST with learnt slopes: six convolutions, flips and shifts of two pixels; `tfds build` prepares it.
 
-Two CPU cores: 17 minutes of CPU time, half as long on the clock. Reached 12.4 % error on the 10,000 test images, and
-about as much on the training images: so small a network fits no better.
+Two CPU cores: 23 minutes of CPU time, half as long on the clock. Reached 8.7 % error on the 10,000 test images. With
+four convolutions that end in 64 channels it was 12.4 %, and about as much on the training images.
 
 python -m training fit --config fashion_mnist --workdir runs/fashion_mnist
 """
@@ -10,15 +10,16 @@ from training.config import Config
 
 config = Config(
     dataset="fashion_mnist",
-    filters=(32, 64),
+    filters=(32, 64, 128),
     convolutions=2,
     steps=4_690,
     learning_rate=0.05,
     warmup_steps=200,
     weight_decay=5e-4,
-    dropout=0.3,
+    dropout=0.1,
     crop_padding=2,
     flip=True,
     evaluate_every=469,
     shuffle_buffer=60_000,
+    cache="memory",
 )
