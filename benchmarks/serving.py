@@ -37,7 +37,7 @@ MODEL = "m"
 BATCH = STREAMS = 32
 SECONDS = 3.0  # of load from one client in a round
 BATCHING = (
-    f"max_batch_size {{ value: {BATCH} }} batch_timeout_micros {{ value: 0 }} num_batch_threads {{ value: 1 }} "
+    f"max_batch_size {{ value: {BATCH} }} batch_timeout_micros {{ value: 0 }} num_batch_threads {{ value: 2 }} "
     "max_enqueued_batches { value: 100 }"
 )
 THREADS = ("--grpc_max_threads=64", "--rest_api_num_threads=64")  # a thread a request in flight, and some to spare
