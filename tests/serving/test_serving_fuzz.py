@@ -22,7 +22,7 @@ from serving.request import ModelSpec
 from serving.signatures import Signature, TensorInfo
 
 quickly = settings(
-    max_examples=250, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 SIGNATURES = {
     "serving_default": Signature("serving_default", "", {"x": TensorInfo("x:0", "float", (None, 2))}, {}),
