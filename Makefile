@@ -10,7 +10,7 @@ demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev-installed
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
 
 # The layer on Keras's PyTorch backend, and against PyTorch's own.
 test-torch: $(VENV)/peers-installed
@@ -21,7 +21,7 @@ test-lowest: $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/lowest
 	sed -nE '/^dev =/q; s/^ +([A-Za-z0-9_-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg | sort -u > $(VENV)/lowest/constraints.txt
 	$(VENV)/lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(VENV)/lowest/constraints.txt
-	$(VENV)/lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup
+	$(VENV)/lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
 
 check: lint types
 
