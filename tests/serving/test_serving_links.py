@@ -38,8 +38,8 @@ def test_link_that_leads_out_is_refused(base_path, link, target):
 
 
 def test_link_behind_a_link_is_refused(base_path):
-    (base_path / "shared").mkdir()
-    (base_path / "shared" / "file").symlink_to("../../outside/file")
+    (base_path / "common").mkdir()
+    (base_path / "common" / "file").symlink_to("../../outside/file")
     (base_path / "1" / "assets").symlink_to("../common")
     with pytest.raises(ServingError, match="1/assets/file is a link"):
         check_links(base_path / "1")
