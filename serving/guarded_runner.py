@@ -44,11 +44,10 @@ class GuardedRunner:
             if array.dtype.kind not in "OS":
                 continue
             for value in array.flat:
-                for image in _images(value):
-                    self._check_size(image)
+                for pixels in _sizes(value):
+                    self._check_size(pixels)
 
-    def _check_size(self, image: bytes) -> None:
-        pixels = num_pixels(image) or 0
+    def _check_size(self, pixels: int) -> None:
         if pixels > self._max_image_pixels:
             shown = f"{pixels} pixels" if pixels < 2**62 else "parts without end"
             raise invalid_argument(f"An image has {shown}: at most {self._max_image_pixels} pixels are decoded")
@@ -59,16 +58,17 @@ def without_path(message: str, base_path: Path) -> str:
     return message.replace(str(base_path), "<model_base_path>")
 
 
-def _images(value: object) -> Iterator[bytes]:
-    """What of a string may be an image: itself, or what a tf.Example holds."""
+def _sizes(value: object) -> Iterator[int]:
+    """The pixels of the images in a string: itself, or what a tf.Example holds."""
     if not isinstance(value, bytes):
         return
-    if num_pixels(value) is not None:
-        yield value
+    pixels = num_pixels(value)
+    if pixels is not None:
+        yield pixels
         return
     try:
         example = example_pb2.Example.FromString(value)
     except DecodeError:
         return
     for feature in example.features.feature.values():
-        yield from feature.bytes_list.value
+        yield from (num_pixels(each) or 0 for each in feature.bytes_list.value)
