@@ -1,15 +1,10 @@
 """Where a server is and how it is trusted: what is told to a client once."""
 
-from __future__ import annotations
-
 import pathlib
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from serving.client.wire import AsyncTransport, Transport
 
 _GRPC_PORT = 8500  # TensorFlow Serving's
 _GRPC = {"grpc": False, "grpcs": True, "unix": False}  # and whether under TLS
@@ -66,25 +61,3 @@ class Server(NamedTuple):
         if parts.scheme == "unix":
             return f"unix:{parts.path}"
         return parts.netloc if parts.port else f"{parts.netloc}:{_GRPC_PORT}"
-
-
-def open_transport(server: Server) -> Transport:
-    """The transport that a URL asks for; the library of the other one is not imported."""
-    if server.is_grpc:
-        from serving.client.grpc_transport import GrpcTransport
-
-        return GrpcTransport(server)
-    from serving.client.rest_transport import RestTransport
-
-    return RestTransport(server)
-
-
-def open_async_transport(server: Server) -> AsyncTransport:
-    """The transport that a URL asks for, for an event loop."""
-    if server.is_grpc:
-        from serving.client.grpc_transport import AsyncGrpcTransport
-
-        return AsyncGrpcTransport(server)
-    from serving.client.rest_transport import AsyncRestTransport
-
-    return AsyncRestTransport(server)

@@ -5,8 +5,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from serving.client import messages
 from serving.client.features import Features
+from serving.client.messages import (
+    ClassificationRequest,
+    ClassificationResponse,
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    PredictRequest,
+    PredictResponse,
+    RegressionRequest,
+    RegressionResponse,
+    SignatureDefMap,
+)
 from serving.client.wire import Call, Class, Examples
 from serving.errors import Code
 from serving.request import ModelSpec, Prediction
@@ -31,11 +43,11 @@ class GrpcRequest(NamedTuple):
     message: Any
 
 
-_PREDICT = Method("/tensorflow.serving.PredictionService/Predict", messages.PredictResponse)
-_CLASSIFY = Method("/tensorflow.serving.PredictionService/Classify", messages.ClassificationResponse)
-_REGRESS = Method("/tensorflow.serving.PredictionService/Regress", messages.RegressionResponse)
-_METADATA = Method("/tensorflow.serving.PredictionService/GetModelMetadata", messages.GetModelMetadataResponse)
-_STATUS = Method("/tensorflow.serving.ModelService/GetModelStatus", messages.GetModelStatusResponse)
+_PREDICT = Method("/tensorflow.serving.PredictionService/Predict", PredictResponse)
+_CLASSIFY = Method("/tensorflow.serving.PredictionService/Classify", ClassificationResponse)
+_REGRESS = Method("/tensorflow.serving.PredictionService/Regress", RegressionResponse)
+_METADATA = Method("/tensorflow.serving.PredictionService/GetModelMetadata", GetModelMetadataResponse)
+_STATUS = Method("/tensorflow.serving.ModelService/GetModelStatus", GetModelStatusResponse)
 
 
 class GrpcWire:
@@ -51,7 +63,7 @@ class GrpcWire:
         signature: Signature | None,
     ) -> Call[Prediction]:
         """Runs a signature on tensors. Raises ValueError where no tensor holds an array's type."""
-        message = messages.PredictRequest(output_filter=output_names)
+        message = PredictRequest(output_filter=output_names)
         _write_spec(spec, message.model_spec)
         for name, array in inputs.items():
             write_tensor(array, message.inputs[name], as_content=True)
@@ -59,27 +71,27 @@ class GrpcWire:
 
     def classify(self, spec: ModelSpec, examples: Examples) -> Call[list[list[Class]]]:
         """Runs a classify signature on tf.Examples."""
-        message = messages.ClassificationRequest()
+        message = ClassificationRequest()
         _write_spec(spec, message.model_spec)
         _write_examples(examples, message.input)
         return Call(GrpcRequest(_CLASSIFY, message), _read_classes)
 
     def regress(self, spec: ModelSpec, examples: Examples) -> Call[np.ndarray]:
         """Runs a regress signature on tf.Examples."""
-        message = messages.RegressionRequest()
+        message = RegressionRequest()
         _write_spec(spec, message.model_spec)
         _write_examples(examples, message.input)
         return Call(GrpcRequest(_REGRESS, message), _read_values)
 
     def metadata(self, spec: ModelSpec) -> Call[dict[str, Signature]]:
         """Asks for the signatures of a model."""
-        message = messages.GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
+        message = GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
         _write_spec(spec, message.model_spec)
         return Call(GrpcRequest(_METADATA, message), _read_signatures)
 
     def status(self, spec: ModelSpec) -> Call[list[VersionStatus]]:
         """Asks for the versions of a model."""
-        message = messages.GetModelStatusRequest()
+        message = GetModelStatusRequest()
         _write_spec(spec, message.model_spec)
         return Call(GrpcRequest(_STATUS, message), _read_statuses)
 
@@ -123,7 +135,7 @@ def _read_values(reply: Any) -> np.ndarray:
 
 
 def _read_signatures(reply: Any) -> dict[str, Signature]:
-    packed = messages.SignatureDefMap()
+    packed = SignatureDefMap()
     reply.metadata[_SIGNATURE_DEF].Unpack(packed)
     return {name: _read_signature(name, definition) for name, definition in packed.signature_def.items()}
 

@@ -6,9 +6,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from serving.client.connection import Server, Tls, open_transport
+from serving.client.connection import Server, Tls
 from serving.client.retries import Retries
 from serving.client.steps import Caller, Limits, Pause, Steps
+from serving.client.transports import open_transport
 from serving.client.wire import Class
 from serving.errors import ServingError
 from serving.request import ModelSpec, Prediction
