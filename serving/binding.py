@@ -5,9 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from serving.errors import invalid_argument
-from serving.signatures import Signature, type_word
+from serving.signatures import DEFAULT_SIGNATURE, Signature, type_word
 
 _LEAST_RANK_CHECKED = 3  # rows of what convolutions of one dimension take
+
+
+def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
+    """The signature of this name, or the default one. Raises ServingError where there is none."""
+    key = name or DEFAULT_SIGNATURE
+    if key not in signatures:
+        raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
+    return signatures[key]
 
 
 def bind_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qs
 
 import numpy as np
 
 from serving import codec, examples, messages, uploads
+from serving.binding import find_signature
 from serving.codec import Layout
 from serving.compression import decompressed_body
 from serving.errors import invalid_argument
@@ -18,10 +18,10 @@ from serving.multipart import read_form
 from serving.npy import read_npy, read_npz, write_npy, write_npz
 from serving.protobuf_bodies import agree, read_message
 from serving.request import Classification, ModelSpec, Prediction, PredictRequest, Regression
-from serving.signature_choice import Signatures, find_signature
+from serving.routes import signature_name
+from serving.signature_choice import Signatures
 
 Read = Callable[[Signatures], tuple[PredictRequest, Layout]]
-_MOST_PARAMETERS = 100
 _JSON_KEYS = (b'"instances"', b'"inputs"', b'"examples"')
 
 
@@ -65,7 +65,7 @@ def read_predict(spec: ModelSpec, request: Request) -> PredictBody:
     kind = _body_type(request, body)
     if kind not in _READERS:
         return PredictBody(spec, _read_json(body), _answer_type(request, (JSON, NPY, NPZ, PROTOBUF)))
-    spec = replace(spec, signature_name=_signature_name(request))
+    spec = replace(spec, signature_name=signature_name(request.query))
     if kind == PROTOBUF:
         message = read_message("predict", body)
         spec = agree(spec, message)
@@ -97,7 +97,7 @@ def read_examples(action: str, spec: ModelSpec, request: Request) -> ExamplesBod
         document = parse_object(body)
         named = replace(spec, signature_name=codec.decode_signature_name(document))
         return ExamplesBody(named, examples.decode_examples(document), _answer_type(request, (JSON, PROTOBUF)))
-    spec = replace(spec, signature_name=_signature_name(request))
+    spec = replace(spec, signature_name=signature_name(request.query))
     if kind == PROTOBUF:
         message = read_message(action, body)
         serialized = messages.decode_examples(message.input)
@@ -127,14 +127,6 @@ def _looks_like_json(body: bytes) -> bool:
 
 def _answer_type(request: Request, offered: tuple[str, ...]) -> str:
     return choose_type(request.headers.get(b"accept", b""), offered)
-
-
-def _signature_name(request: Request) -> str:
-    """The `?signature_name=` of an address: bodies that are no JSON, nor messages, can name it nowhere else."""
-    try:
-        return parse_qs(request.query, max_num_fields=_MOST_PARAMETERS).get("signature_name", [""])[0]
-    except ValueError as error:
-        raise invalid_argument(f"The query of the address has more than {_MOST_PARAMETERS} parameters.") from error
 
 
 def _read_json(body: bytes) -> Read:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.binding import find_signature
 from serving.errors import ServingError, invalid_argument
 from serving.hints import knowing
 from serving.instances import decode_rows
@@ -82,12 +83,10 @@ def encode_predict(outputs: Mapping[str, np.ndarray], layout: Layout) -> bytes:
 
 
 def _input_infos(name: str, signatures: Mapping[str, Signature]) -> Mapping[str, TensorInfo]:
-    key = name or DEFAULT_SIGNATURE
-    if key not in signatures:
-        raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
-    if not signatures[key].inputs:
+    inputs = find_signature(signatures, name).inputs
+    if not inputs:
         raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
-    return signatures[key].inputs
+    return inputs
 
 
 def _decode_columns(value: Any, inputs: Mapping[str, TensorInfo], booleans: bool) -> dict[str, np.ndarray]:

@@ -1,7 +1,5 @@
 """What REST tells about the models: which there are, how they are, what they take, and a body that they take."""
 
-from urllib.parse import parse_qs
-
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import messages
@@ -9,7 +7,7 @@ from serving.http_connection import Response
 from serving.json_text import write_indented
 from serving.listing import encode_models, fields
 from serving.request import ModelSpec
-from serving.routes import Route, path_of
+from serving.routes import Route, path_of, signature_name
 from serving.sample_bodies import choose_signature, method_of, sample_body
 from serving.service import Service
 
@@ -41,6 +39,6 @@ def _describe_metadata(service: Service, spec: ModelSpec) -> Response:
 
 def _describe_example(service: Service, route: Route, query: str) -> Response:
     version, signatures = service.signatures(route.spec)
-    signature = choose_signature(signatures, parse_qs(query).get("signature_name", [""])[0])
+    signature = choose_signature(signatures, signature_name(query))
     target = f'Link: <{path_of(route.spec)}:{method_of(signature)}>; rel="related"\r\n'.encode()
     return Response(200, write_indented(sample_body(signature)), headers=version_header(version) + target)

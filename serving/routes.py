@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 from serving.errors import invalid_argument
 from serving.request import ModelSpec
@@ -16,6 +16,7 @@ _PATHS = {
 _MODELS = re.compile("/v1/models", _FLAGS)
 _MODEL = re.compile(r"/v1/models/([^/:]+)", _FLAGS)
 _API = re.compile(r"/v1/.*", _FLAGS | re.DOTALL)
+_MOST_PARAMETERS = 100
 _LARGEST_VERSION = 2**63 - 1
 
 
@@ -54,6 +55,14 @@ def parse_route(method: str, path: str) -> Route:
         raise invalid_argument("Missing model name in request.")
     spec = ModelSpec(_decode(found["name"]), _version(found["version"]), _label(found["label"]))
     return Route((found["action"] or "status").lower(), spec)
+
+
+def signature_name(query: str) -> str:
+    """The `?signature_name=` of a path, where the body, if there is one, can name it nowhere else."""
+    try:
+        return parse_qs(query, max_num_fields=_MOST_PARAMETERS).get("signature_name", [""])[0]
+    except ValueError as error:
+        raise invalid_argument(f"The query of the address has more than {_MOST_PARAMETERS} parameters.") from error
 
 
 def path_of(spec: ModelSpec) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from serving.binding import find_signature
 from serving.classification import CLASSIFY
-from serving.errors import Code, ServingError, invalid_argument
+from serving.errors import Code, ServingError
 from serving.examples import decode_examples
 from serving.inference import Method
 from serving.json_tensors import is_json_type
@@ -26,10 +27,8 @@ _IMAGE_WORDS = ("image", "_bytes", "jpeg", "jpg", "png", "photo", "picture")
 
 def choose_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
     """The signature of that name; without one the default, or else the first. Raises ServingError for another."""
-    key = name or (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures, default=""))
-    if key not in signatures:
-        raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
-    return signatures[key]
+    first = "" if DEFAULT_SIGNATURE in signatures else min(signatures, default="")
+    return find_signature(signatures, name or first)
 
 
 def method_of(signature: Signature) -> str:

@@ -13,14 +13,6 @@ IMAGE_SIGNATURE = "image_bytes"
 Signatures = Mapping[str, Signature]
 
 
-def find_signature(signatures: Signatures, name: str) -> Signature:
-    """The signature of this name, or the default one. Raises ServingError where there is none."""
-    key = name or DEFAULT_SIGNATURE
-    if key not in signatures:
-        raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
-    return signatures[key]
-
-
 def signature_of_bytes(signatures: Signatures) -> Signature:
     """The export contract's for images, or the only one that takes one value of bytes a row."""
     fitting = {name: signature for name, signature in signatures.items() if _takes_bytes(signature)}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tensorflow.core.example import example_pb2
 
+from serving.binding import find_signature
 from serving.codec import Layout
 from serving.errors import invalid_argument
 from serving.hints import inputs_text
@@ -16,7 +17,6 @@ from serving.request import PredictRequest
 from serving.signature_choice import (
     Signatures,
     describe_all,
-    find_signature,
     only_one,
     required_inputs,
     signature_of_bytes,
