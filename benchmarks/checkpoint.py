@@ -18,11 +18,11 @@ import tensorflow as tf
 
 from benchmarks.layer import machine
 from keras_prelu.networks import small_network
-from training.checkpoint import Checkpoints
 from training.config import Config
 from training.model import make_optimizer
-from training.steps import make_train_step
-from training.strategy import make_strategy
+from training.runs.checkpoint import Checkpoints
+from training.steps.steps import make_train_step
+from training.workers.strategy import make_strategy
 
 CONFIG = Config(batch_size=32, warmup_steps=0, learning_rate=1e-3)
 EVERY = 60.0  # seconds between two checkpoints

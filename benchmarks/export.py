@@ -58,11 +58,11 @@ def main() -> int:
 
 def write_run(folder: Path, network: str, data_dir: str) -> None:
     """Makes the folder of a run that has saved its first weights; in a process of its own its memory goes with it."""
-    from training.checkpoint import Checkpoints
     from training.config import load_config
     from training.model import make_network
     from training.quiet import start_tensorflow
-    from training.run import Run
+    from training.runs.checkpoint import Checkpoints
+    from training.runs.run import Run
 
     start_tensorflow()
     config = dataclasses.replace(

@@ -26,7 +26,7 @@ input()
 TRAINER = """
 import sys
 from training.__main__ import main
-from training.progress import Progress
+from training.runs.progress import Progress
 
 train = Progress.train
 def ends(progress, step, figures):

@@ -74,7 +74,7 @@ def make_decoding(folder: str) -> Step:
     """Reads and decodes every file."""
     import tensorflow as tf
 
-    from training.datasets import open_image_set
+    from training.data.datasets import open_image_set
 
     encoded = open_image_set("image_folder", folder).encoded("train").cache()
     decoded = encoded.map(lambda image, _: tf.io.decode_jpeg(image, 3), num_parallel_calls=tf.data.AUTOTUNE)
@@ -84,8 +84,8 @@ def make_decoding(folder: str) -> Step:
 def make_pipeline(folder: str, scale: tuple[int, int]) -> Step:
     """Takes an epoch of training batches."""
     from training.config import Config
-    from training.datasets import open_image_set
-    from training.pipeline import train_batches
+    from training.data.datasets import open_image_set
+    from training.data.pipeline import train_batches
 
     config = Config(
         dataset="image_folder",
@@ -119,7 +119,7 @@ def share_waited(folder: Path) -> float:
     """What share of a step's time passes before its batch is there, for photos cropped to 32 pixels."""
     from training.config import load_config
     from training.experiment import build_experiment
-    from training.strategy import make_strategy
+    from training.workers.strategy import make_strategy
 
     config = dataclasses.replace(
         load_config("cifar10"),

@@ -31,7 +31,7 @@ from benchmarks.serving_processes import (
     serving,
     wait_until_answered,
 )
-from serving.model import load
+from serving.models.model import load
 
 MODEL = "m"
 BATCH = STREAMS = 32

@@ -28,11 +28,11 @@ from backports import zstd
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from benchmarks.serving_models import Sample, save_network
-from serving.http_requests import Limits, RequestReader
-from serving.media_types import JSON, NPY, NPZ, PROTOBUF
-from serving.metrics import Metrics
+from serving.bodies.media_types import JSON, NPY, NPZ, PROTOBUF
+from serving.http.requests import Limits, RequestReader
+from serving.metrics.server_metrics import Metrics
 from serving.options import Options
-from serving.rest import RestApplication
+from serving.rest.application import RestApplication
 from serving.server import Server
 from serving.service import Service
 

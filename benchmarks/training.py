@@ -26,7 +26,7 @@ from benchmarks.layer import machine
 from training.config import Config
 from training.experiment import Experiment, build_experiment
 from training.loop import fit
-from training.strategy import make_strategy
+from training.workers.strategy import make_strategy
 
 BATCH = 128
 STEPS = 4  # of each candidate a round

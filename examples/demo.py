@@ -120,10 +120,10 @@ def _held_out() -> tuple[list[bytes], list[str], list[dict[str, float]]]:
     start_tensorflow()
     import tensorflow as tf
 
-    from training.datasets import open_image_set
+    from training.data.datasets import open_image_set
+    from training.data.preprocessing import decode_image
     from training.model import load_network
-    from training.preprocessing import decode_image
-    from training.run import Run
+    from training.runs.run import Run
 
     run = Run(WORKDIR)
     config, names, image_shape = run.read()

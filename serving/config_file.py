@@ -8,8 +8,8 @@ from typing import Any
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.errors import invalid_argument
-from serving.protos import read_text
-from serving.storage import All, Latest, Policy, Specific
+from serving.protobuf.protos import read_text
+from serving.repository.storage import All, Latest, Policy, Specific
 
 PLATFORM = "tensorflow"  # the only one there is
 

@@ -3,10 +3,10 @@
 import enum
 from collections.abc import Callable, Mapping
 
+from serving.codec.json_text import error_body, write
 from serving.errors import Code, ServingError
-from serving.http_connection import Response
-from serving.http_requests import Request
-from serving.json_text import error_body, write
+from serving.http.connection import Response
+from serving.http.requests import Request
 
 LIVE_PATH = "/healthz"
 READY_PATH = "/readyz"

@@ -10,25 +10,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from serving import config_file, grpc_server
+from serving import config_file
+from serving.access.gate import Gate
+from serving.access.request_threads import RequestThreads
 from serving.config_file import ModelConfig
 from serving.errors import ServingError
-from serving.gate import Gate
-from serving.grpc_drain import Refusal
-from serving.health import Health
-from serving.http_server import HttpServer
-from serving.loader import Loader
-from serving.metrics import Metrics
-from serving.metrics_pages import DEFAULT_PATH
+from serving.http.server import HttpServer
+from serving.metrics.pages import DEFAULT_PATH
+from serving.metrics.server_metrics import Metrics
 from serving.options import Options
-from serving.protos import MonitoringConfig, read_text
+from serving.protobuf.protos import MonitoringConfig, read_text
 from serving.readiness import Phase, Readiness
-from serving.repository import Repository, RepositoryOptions
-from serving.request_threads import RequestThreads
-from serving.rest import RestApplication
+from serving.repository.loader import Loader
+from serving.repository.repository import Repository, RepositoryOptions
+from serving.repository.versions import Loading
+from serving.rest.application import RestApplication
+from serving.rpc import server as grpc_server
+from serving.rpc.drain import Refusal
+from serving.rpc.health import Health
 from serving.service import Service
 from serving.startup import bind, check_options
-from serving.versions import Loading
 
 logger = logging.getLogger("serving")
 

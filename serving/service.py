@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from serving.classification import CLASSIFY
 from serving.config_file import ModelConfig
 from serving.errors import Code, ServingError, invalid_argument
-from serving.inference import infer, infer_one
-from serving.metrics import Metrics
-from serving.multi_inference import Task, bind_tasks
-from serving.regression import REGRESS
-from serving.repository import Repository
+from serving.inference.classification import CLASSIFY
+from serving.inference.multi_inference import Task, bind_tasks
+from serving.inference.regression import REGRESS
+from serving.inference.runs import infer, infer_one
+from serving.metrics.server_metrics import Metrics
+from serving.models.signatures import DEFAULT_SIGNATURE, Signature
+from serving.models.version_states import Lease, ModelStatus, VersionStatus
+from serving.repository.repository import Repository
 from serving.request import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
-from serving.signatures import DEFAULT_SIGNATURE, Signature
-from serving.version_states import Lease, ModelStatus, VersionStatus
 
 DecodePredict = Callable[[Mapping[str, Signature]], PredictRequest]
 Cancelled = Callable[[], bool] | None

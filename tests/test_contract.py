@@ -15,11 +15,11 @@ from keras_prelu.fully_convolutional import fully_convolutional
 from serving.flags import Options
 from serving.server import Server
 from training.config import load_config
-from training.export import ExportOptions, export
+from training.data.preprocessing import decode_image
+from training.exports.export import ExportOptions, export
 from training.loop import fit
 from training.model import load_network
-from training.preprocessing import decode_image
-from training.run import Run
+from training.runs.run import Run
 
 TOLERANCE = 1e-5
 CLASSES = ("dark", "light")

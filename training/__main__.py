@@ -5,14 +5,14 @@ import os
 import sys
 from typing import NoReturn
 
-from training import peers
 from training.arguments import parse_arguments
-from training.cluster import read_cluster
 from training.config import CONFIGS, Config, load_config, override
 from training.errors import InputError, StoppedError, TrainingError
 from training.interrupts import MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
 from training.quiet import start_tensorflow
-from training.workers import run_local_workers
+from training.workers import peers
+from training.workers.cluster import read_cluster
+from training.workers.local_workers import run_local_workers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,8 +45,8 @@ def _data(args: argparse.Namespace) -> int:
     named = (CONFIGS / f"{args.name}.py").is_file()
     config = override(load_config(args.name) if named else Config(dataset=args.name), args.overrides)
     start_tensorflow()
-    from training.datasets import open_images_of
-    from training.survey import describe, write_training_sheet
+    from training.data.datasets import open_images_of
+    from training.data.survey import describe, write_training_sheet
 
     images = open_images_of(config, download=args.download)
     for line in describe(images):
@@ -79,9 +79,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     except ValueError:
         raise InputError(f"scales is {args.scales!r}, but must be numbers with commas, as 256,384,480") from None
     start_tensorflow()
-    from training.evaluate import describe, evaluate_runs, write
-    from training.protocols import Protocol
-    from training.run import Run
+    from training.evaluation.evaluate import describe, evaluate_runs, write
+    from training.evaluation.protocols import Protocol
+    from training.runs.run import Run
 
     runs = [Run(folder) for folder in args.run]
     result = evaluate_runs(runs, Protocol(args.views, scales, args.split, args.data_dir))
@@ -93,9 +93,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     start_tensorflow()
-    from training.export import ExportOptions, export
-    from training.export_facts import describe
-    from training.run import Run
+    from training.exports.export import ExportOptions, export
+    from training.exports.export_facts import describe
+    from training.runs.run import Run
 
     formats = tuple(dict.fromkeys(name for name in args.formats.split(",") if name))
     options = ExportOptions(
@@ -109,7 +109,7 @@ def _export(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     start_tensorflow()
     from training.predict import json_line, predict, table
-    from training.run import Run
+    from training.runs.run import Run
 
     answered, status = [], 0
     for prediction in predict(Run(args.run), args.pictures, args.top):
@@ -127,8 +127,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     start_tensorflow()
-    from training.report import write_report
-    from training.run import Run
+    from training.reports.report import write_report
+    from training.runs.run import Run
 
     print(f"the report is {write_report(Run(args.workdir), args.data_dir)}")
     return 0

@@ -9,19 +9,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from training.augmentation import check_augmentation
-from training.averages import MovingAverage
 from training.config import Config
-from training.datasets import open_images_of
+from training.data.augmentation import check_augmentation
+from training.data.datasets import open_images_of
+from training.data.image_set import ImageSet
+from training.data.mean import mean_image, set_mean
+from training.data.pipeline import Batch, evaluation_batches, repeated_without_end, steps_per_epoch, train_batches
+from training.data.unreadable import too_many_unreadable
 from training.errors import InputError
-from training.image_set import ImageSet
-from training.mean import mean_image, set_mean
 from training.model import make_network, make_optimizer
-from training.optimizer import MomentumSGD
-from training.pipeline import Batch, evaluation_batches, repeated_without_end, steps_per_epoch, train_batches
-from training.steps import Step, make_evaluation_step, make_train_step
-from training.strategy import own_replicas
-from training.unreadable import too_many_unreadable
+from training.optimization.averages import MovingAverage
+from training.optimization.optimizer import MomentumSGD
+from training.steps.steps import Step, make_evaluation_step, make_train_step
+from training.workers.strategy import own_replicas
 
 _OUT_OF_RANGE = "label out of range"
 

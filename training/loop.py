@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.checkpoint import Checkpoints
-from training.cluster import Cluster
 from training.config import Config
-from training.datasets import open_images_of
-from training.diagnosis import find_not_finite, not_finite
+from training.data.datasets import open_images_of
+from training.data.pipeline import Batch
 from training.errors import NotFiniteError, StoppedError, TrainingError
-from training.evaluation import make_evaluation
 from training.experiment import Experiment, build_experiment, data_error
 from training.interrupts import stop_requests
-from training.peers import Peers
-from training.pipeline import Batch
-from training.profiling import parse_steps, profiled_steps
-from training.progress import Progress
-from training.rendezvous import meet
-from training.run import Run, versions
-from training.steps import Metrics, repeated
-from training.strategy import make_strategy
+from training.runs.checkpoint import Checkpoints
+from training.runs.profiling import parse_steps, profiled_steps
+from training.runs.progress import Progress
+from training.runs.run import Run, versions
+from training.steps.diagnosis import find_not_finite, not_finite
+from training.steps.evaluation import make_evaluation
+from training.steps.steps import Metrics, repeated
+from training.workers.cluster import Cluster
+from training.workers.peers import Peers
+from training.workers.rendezvous import meet
+from training.workers.strategy import make_strategy
 
 # What workers need not have alike: where each finds its data and its devices, and how long it waits for the others.
 _OF_A_WORKER = ("data_dir", "cache", "cache_dir", "devices", "cpu_devices", "worker_timeout")
@@ -36,8 +36,8 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
 
     Args:
         config: The experiment.
-        workdir: The run's folder; `training.run.Run` tells what lies in it. Several workers must all see it: the chief
-            writes, and all read the checkpoints.
+        workdir: The run's folder; `training.runs.run.Run` tells what lies in it. Several workers must all see it: the
+            chief writes, and all read the checkpoints.
         cluster: All workers, each of which calls this, or None for a process that trains alone.
 
     Returns:

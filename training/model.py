@@ -8,17 +8,17 @@ import keras
 
 from keras_prelu.networks import small_network
 from keras_prelu.paper_networks import paper_network
-from training.averages import MovingAverage
-from training.checkpoint import Checkpoints
 from training.config import Config
+from training.data.mean import MeanSubtraction
 from training.errors import InputError
-from training.mean import MeanSubtraction
-from training.optimizer import make_optimizer as make_optimizer
-from training.run import Run
+from training.optimization.averages import MovingAverage
+from training.optimization.optimizer import make_optimizer as make_optimizer
+from training.runs.checkpoint import Checkpoints
+from training.runs.run import Run
 
 
 def make_network(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
-    """Builds the network, from images in 0..255 to logits; a mean to subtract is 0 until `training.mean` sets it.
+    """Builds the network, from images in 0..255 to logits; a mean to subtract is 0 until `training.data.mean` sets it.
 
     Raises:
         InputError: The config's network does not fit the images.

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_prelu.text_table import text_table
-from training.classifier import Classifier, load_classifier
 from training.errors import InputError
+from training.exports.classifier import Classifier, load_classifier
 from training.quiet import native_messages_held
-from training.run import Run
+from training.runs.run import Run
 
 
 class Prediction(NamedTuple):

@@ -6,9 +6,9 @@ from serving.client.retries import Retries
 from serving.client.synchronous import Client
 from serving.client.wire import Class
 from serving.errors import Code, ServingError
+from serving.models.signatures import Signature, TensorInfo
+from serving.models.version_states import State, VersionStatus
 from serving.request import Prediction
-from serving.signatures import Signature, TensorInfo
-from serving.version_states import State, VersionStatus
 
 __all__ = [
     "AsyncClient",

@@ -21,10 +21,10 @@ from serving.client.messages import (
 )
 from serving.client.wire import Call, Class, Examples
 from serving.errors import Code
+from serving.models.signatures import Signature, TensorInfo
+from serving.models.version_states import State, VersionStatus
+from serving.protobuf.tensor_fields import TYPE_WORDS, read_tensor, write_tensor
 from serving.request import ModelSpec, Prediction
-from serving.signatures import Signature, TensorInfo
-from serving.tensor_fields import TYPE_WORDS, read_tensor, write_tensor
-from serving.version_states import State, VersionStatus
 
 _SIGNATURE_DEF = "signature_def"
 

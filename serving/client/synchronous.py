@@ -12,9 +12,9 @@ from serving.client.steps import Caller, Limits, Pause, Steps
 from serving.client.transports import open_transport
 from serving.client.wire import Class
 from serving.errors import ServingError
+from serving.models.signatures import Signature
+from serving.models.version_states import VersionStatus
 from serving.request import ModelSpec, Prediction
-from serving.signatures import Signature
-from serving.version_states import VersionStatus
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from serving.client.features import Features
+from serving.models.signatures import Signature
+from serving.models.version_states import VersionStatus
 from serving.request import ModelSpec, Prediction
-from serving.signatures import Signature
-from serving.version_states import VersionStatus
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import get_model_status_pb2
 
-from serving.access_log import AccessLog, Entry
 from serving.errors import ServingError
-from serving.request_ids import request_id
+from serving.logs.access_log import AccessLog, Entry
+from serving.logs.request_ids import request_id
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -175,7 +175,7 @@ def test_file_that_was_moved_away_is_begun_anew(tmp_path):
 
 
 def test_what_cannot_be_written_is_dropped_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.access_log._MOST_WAITING", 10)
+    monkeypatch.setattr("serving.logs.access_log._MOST_WAITING", 10)
     log = AccessLog(str(tmp_path / "access.log"))
     for number in range(13):
         log.add(entry(f"{number}"))

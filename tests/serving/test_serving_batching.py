@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from serving import protos
-from serving.batching import BatchedRunner, BatchingOptions, BatchScheduler, from_message
+from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
 from serving.errors import Code, ServingError
-from serving.model import load
+from serving.models.model import load
+from serving.protobuf import protos
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
-from serving.media_types import JSON, NPY, NPZ, PROTOBUF, choose_type
+from serving.bodies.media_types import JSON, NPY, NPZ, PROTOBUF, choose_type
 
 pytestmark = pytest.mark.xdist_group("serving")
 

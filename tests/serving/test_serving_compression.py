@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from backports import zstd
 
-from serving.compression import LARGEST_BODY, SMALLEST_ANSWER, compressed_answer, decompress, decompressed_body
+from serving.bodies.compression import LARGEST_BODY, SMALLEST_ANSWER, compressed_answer, decompress, decompressed_body
 from serving.errors import ServingError
-from serving.http_connection import Response
-from serving.http_requests import Request
+from serving.http.connection import Response
+from serving.http.requests import Request
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -8,7 +8,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.config_file import ModelConfig, check_platforms, decode, read
 from serving.errors import ServingError
-from serving.storage import All, Latest, Specific
+from serving.repository.storage import All, Latest, Specific
 
 MODEL = 'name: "m" base_path: "/models/m" '
 TENSORFLOW = MODEL + 'model_platform: "tensorflow" '

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import model_management_pb2
 
-from serving.example_features import find_features
-from serving.signatures import Feature
+from serving.models.example_features import find_features
+from serving.models.signatures import Feature
 
 pytestmark = pytest.mark.xdist_group("serving")
 

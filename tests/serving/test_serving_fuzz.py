@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from tensorflow_serving.apis import predict_pb2
 
-from serving.bodies import read_examples, read_predict
+from serving.bodies.media_types import choose_type, media_type, weights
+from serving.bodies.multipart import read_form
+from serving.bodies.negotiation import read_examples, read_predict
+from serving.bodies.npy import read_npy, read_npz, write_npy, write_npz
 from serving.errors import Code, ServingError
-from serving.http_requests import Limits, Request, RequestReader
-from serving.media_types import choose_type, media_type, weights
-from serving.multipart import read_form
-from serving.npy import read_npy, read_npz, write_npy, write_npz
+from serving.http.requests import Limits, Request, RequestReader
+from serving.models.signatures import Signature, TensorInfo
 from serving.request import ModelSpec
-from serving.signatures import Signature, TensorInfo
 
 quickly = settings(
     max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, prediction_service_pb2_grpc
 
 from serving.errors import ServingError
-from serving.grpc_server import parse_channel_arguments
+from serving.rpc.server import parse_channel_arguments
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from serving.errors import ServingError
-from serving.http_connection import Response
-from serving.http_requests import Limits
-from serving.http_server import HttpServer
+from serving.http.connection import Response
+from serving.http.requests import Limits
+from serving.http.server import HttpServer
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -6,7 +6,7 @@ import pytest
 
 from serving.config_file import ModelConfig
 from serving.errors import ServingError
-from serving.labels import assign_labels, version_of
+from serving.repository.labels import assign_labels, version_of
 
 
 def assign(labels, current, allow_unavailable=False):

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.request_threads import RequestThreads
+from serving.access.request_threads import RequestThreads
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from serving.errors import ServingError
-from serving.loader import Loader, make_session_config
-from serving.metrics import Caller, Metrics
+from serving.metrics.server_metrics import Caller, Metrics
 from serving.options import Options
+from serving.repository.loader import Loader, make_session_config
 from serving.server import Server
 
 pytestmark = pytest.mark.xdist_group("serving")

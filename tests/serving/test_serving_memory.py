@@ -5,8 +5,8 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from serving.memory import give_back
-from serving.model import load
+from serving.models.model import load
+from serving.repository.memory import give_back
 
 pytestmark = pytest.mark.xdist_group("serving")
 

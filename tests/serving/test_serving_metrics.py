@@ -6,11 +6,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from serving.batching import BatchRecord
+from serving.batching.runner import BatchRecord
 from serving.errors import Code
-from serving.metrics import GRPC, REST, Caller, Metrics
-from serving.metrics_pages import PrometheusPage, tensorflow_page
-from serving.metrics_series import MOST_SERIES, Counter, Histogram, exponential
+from serving.metrics.pages import PrometheusPage, tensorflow_page
+from serving.metrics.series import MOST_SERIES, Counter, Histogram, exponential
+from serving.metrics.server_metrics import GRPC, REST, Caller, Metrics
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

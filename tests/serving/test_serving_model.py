@@ -6,9 +6,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.errors import Code, ServingError
-from serving.model import load
-from serving.rest import STATUSES as REST_STATUSES
-from serving.rpc import STATUSES as GRPC_STATUSES
+from serving.models.model import load
+from serving.rest.application import STATUSES as REST_STATUSES
+from serving.rpc.servicers import STATUSES as GRPC_STATUSES
 
 pytestmark = pytest.mark.xdist_group("serving")
 v1 = tf.compat.v1

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from serving.config_file import ModelConfig
-from serving.model import load
-from serving.repository import Repository, RepositoryOptions
-from serving.versions import Loading
+from serving.models.model import load
+from serving.repository.repository import Repository, RepositoryOptions
+from serving.repository.versions import Loading
 
 pytestmark = pytest.mark.xdist_group("serving")
 

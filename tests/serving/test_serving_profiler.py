@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from serving.profiler import SERVICE
-from serving.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
+from serving.protobuf.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
+from serving.rpc.profiler import SERVICE
 
 pytestmark = pytest.mark.xdist_group("serving")
 

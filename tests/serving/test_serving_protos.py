@@ -3,8 +3,8 @@
 import pytest
 from google.protobuf import text_format
 
-from serving import protos
 from serving.errors import ServingError
+from serving.protobuf import protos
 
 # The bytes follow from field numbers and types of the published .proto files: key = number << 3 | wire type.
 WIRE = {

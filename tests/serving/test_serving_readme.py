@@ -14,13 +14,13 @@ import tensorflow as tf
 
 from keras_prelu.networks import small_network
 from serving import config_file
-from serving.batching import from_message
+from serving.batching.runner import from_message
 from serving.client.__main__ import main
 from serving.flags import parse
-from serving.protos import BatchingParameters, read_text
-from training.classifier import Classifier
+from serving.protobuf.protos import BatchingParameters, read_text
 from training.config import Config
-from training.signatures import make_signatures, save_model
+from training.exports.classifier import Classifier
+from training.exports.signatures import make_signatures, save_model
 
 pytestmark = pytest.mark.xdist_group("serving")
 

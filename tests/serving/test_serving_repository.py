@@ -7,10 +7,10 @@ import time
 import pytest
 
 from serving.config_file import ModelConfig
-from serving.model import Model, load
-from serving.repository import Repository, RepositoryOptions
-from serving.storage import All, Specific
-from serving.versions import Loading
+from serving.models.model import Model, load
+from serving.repository.repository import Repository, RepositoryOptions
+from serving.repository.storage import All, Specific
+from serving.repository.versions import Loading
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -11,10 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.http_requests import Request
-from serving.http_server import HttpServer
-from serving.metrics import Metrics
-from serving.rest import RestApplication
+from serving.http.requests import Request
+from serving.http.server import HttpServer
+from serving.metrics.server_metrics import Metrics
+from serving.rest.application import RestApplication
 from serving.service import Service
 
 pytestmark = pytest.mark.xdist_group("serving")

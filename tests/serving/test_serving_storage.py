@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from serving.storage import find_versions
+from serving.repository.storage import find_versions
 
 
 def test_numbers_are_versions(tmp_path):
@@ -26,6 +26,6 @@ def test_directory_renamed_while_it_is_read_is_no_empty_one(tmp_path, monkeypatc
         base_path.rename(tmp_path / "elsewhere")
         return entries
 
-    monkeypatch.setattr("serving.storage.os.scandir", scandir_then_rename)
+    monkeypatch.setattr("serving.repository.storage.os.scandir", scandir_then_rename)
     with pytest.raises(FileNotFoundError):
         find_versions(base_path)

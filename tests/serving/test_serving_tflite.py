@@ -8,11 +8,11 @@ from flatbuffers import flexbuffers
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 
-from serving import tflite
 from serving.errors import Code, ServingError
-from serving.loader import Loader
-from serving.metrics import Metrics
+from serving.metrics.server_metrics import Metrics
+from serving.models import tflite
 from serving.options import Options
+from serving.repository.loader import Loader
 
 pytestmark = pytest.mark.xdist_group("serving")
 

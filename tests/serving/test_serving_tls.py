@@ -13,10 +13,10 @@ import pytest
 import trustme
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from serving.certificates import read_config
+from serving.access.certificates import read_config
 from serving.errors import ServingError
 from serving.options import Options
-from serving.protos import SSLConfig
+from serving.protobuf.protos import SSLConfig
 from serving.server import Server
 
 pytestmark = pytest.mark.xdist_group("serving")

@@ -6,10 +6,10 @@ import pytest
 
 from serving.config_file import ModelConfig
 from serving.errors import ServingError
-from serving.model import load
-from serving.repository import Repository, RepositoryOptions
-from serving.version_states import State
-from serving.versions import Loading
+from serving.models.model import load
+from serving.models.version_states import State
+from serving.repository.repository import Repository, RepositoryOptions
+from serving.repository.versions import Loading
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from serving.config_file import ModelConfig
-from serving.model import load
-from serving.repository import Repository, RepositoryOptions
-from serving.storage import Specific
-from serving.versions import Loading
+from serving.models.model import load
+from serving.repository.repository import Repository, RepositoryOptions
+from serving.repository.storage import Specific
+from serving.repository.versions import Loading
 
 pytestmark = pytest.mark.xdist_group("serving")
 

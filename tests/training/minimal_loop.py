@@ -21,15 +21,15 @@ with native_messages_held():
 import numpy as np
 
 from keras_prelu.networks import small_network
-from training.cluster import read_cluster
 from training.config import Config
-from training.datasets import ImageSet, open_image_set
+from training.data.datasets import ImageSet, open_image_set
+from training.data.pipeline import train_batches
 from training.interrupts import stop_requests
 from training.model import make_optimizer
-from training.pipeline import train_batches
-from training.rendezvous import meet
-from training.steps import make_train_step, repeated
-from training.strategy import make_strategy, own_replicas
+from training.steps.steps import make_train_step, repeated
+from training.workers.cluster import read_cluster
+from training.workers.rendezvous import meet
+from training.workers.strategy import make_strategy, own_replicas
 
 SHAPE = (8, 8, 1)
 STEPS = 4  # two epochs of 1,438 images: a batch that is full, and one that is not

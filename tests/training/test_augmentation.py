@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from training import augmentation
-from training.augmentation import COLOUR_DEVIATIONS, COLOUR_DIRECTIONS, augment, crop_at_random_scale, erase
 from training.config import Config
+from training.data import augmentation
+from training.data.augmentation import COLOUR_DEVIATIONS, COLOUR_DIRECTIONS, augment, crop_at_random_scale, erase
 
 
 def seeds(count):

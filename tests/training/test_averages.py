@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.averages import MovingAverage
-from training.strategy import make_strategy
+from training.optimization.averages import MovingAverage
+from training.workers.strategy import make_strategy
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-replica", "two-replicas"])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.cache import cached_references
-from training.datasets import open_image_set
+from training.data.cache import cached_references
+from training.data.datasets import open_image_set
+from training.data.pipeline import evaluation_batches, train_batches
 from training.errors import InputError
-from training.pipeline import evaluation_batches, train_batches
 
 SHAPE = (8, 8, 3)
 
@@ -92,9 +92,9 @@ def test_another_photo_of_the_same_name_makes_another_cache(config, folder):
 
 WRITER = """
 import sys
-from training.cache import cached_references
+from training.data.cache import cached_references
 from training.config import Config
-from training.datasets import open_image_set
+from training.data.datasets import open_image_set
 config = Config(dataset="image_folder", data_dir=sys.argv[1], cache_dir=sys.argv[2], cache="disk")
 images = open_image_set(config.dataset, config.data_dir)
 print("ready", flush=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_prelu.networks import small_network
-from training.checkpoint import Checkpoints
 from training.errors import InputError, NotFiniteError, TrainingError
-from training.strategy import make_strategy
+from training.runs.checkpoint import Checkpoints
+from training.workers.strategy import make_strategy
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import tensorflow as tf
 from PIL import Image
 
 from training.__main__ import main
-from training.contact_sheet import write_sheet
-from training.datasets import open_image_set
+from training.data.contact_sheet import write_sheet
+from training.data.datasets import open_image_set
+from training.data.survey import survey
 from training.errors import InputError
-from training.survey import survey
 
 
 @pytest.fixture

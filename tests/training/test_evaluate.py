@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from training.errors import InputError
-from training.evaluate import describe, evaluate_runs, write
+from training.evaluation.evaluate import describe, evaluate_runs, write
+from training.evaluation.protocols import Protocol, score_run
+from training.evaluation.published import published_errors
 from training.loop import fit
-from training.protocols import Protocol, score_run
-from training.published import published_errors
-from training.run import Run
+from training.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training import export as export_module
-from training.datasets import open_image_set
+from training.data.datasets import open_image_set
+from training.data.preprocessing import decode_image
 from training.errors import InputError
-from training.export import export
-from training.export_facts import weights_sha256
+from training.exports import export as export_module
+from training.exports.export import export
+from training.exports.export_facts import weights_sha256
 from training.model import load_network
-from training.preprocessing import decode_image
-from training.run import Run
+from training.runs.run import Run
 
 IMAGES = 20
 

@@ -9,8 +9,8 @@ import pytest
 
 from training.__main__ import main
 from training.errors import InputError, TrainingError
-from training.export import ExportOptions, export
-from training.run import Run
+from training.exports.export import ExportOptions, export
+from training.runs.run import Run
 
 
 @pytest.fixture

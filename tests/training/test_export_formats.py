@@ -12,18 +12,18 @@ import pytest
 import tensorflow as tf
 
 from keras_prelu.fully_convolutional import fully_convolutional
-from training.checkpoint import Checkpoints
-from training.classifier import Classifier, load_classifier, readable_images
 from training.config import Config
-from training.dense import make_dense
+from training.data.mean import set_mean
 from training.errors import InputError, TrainingError
-from training.export import ExportOptions, export
-from training.export_facts import describe
-from training.formats import FORMATS, check_formats
-from training.mean import set_mean
+from training.exports.classifier import Classifier, load_classifier, readable_images
+from training.exports.dense import make_dense
+from training.exports.export import ExportOptions, export
+from training.exports.export_facts import describe
+from training.exports.formats import FORMATS, check_formats
+from training.exports.onnx_file import write_onnx
 from training.model import load_network, make_network
-from training.onnx_file import write_onnx
-from training.run import Run
+from training.runs.checkpoint import Checkpoints
+from training.runs.run import Run
 
 # TensorFlow announces LiteRT's own package, which has no converter
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")

@@ -2,9 +2,9 @@ import pathlib
 
 import pytest
 
-from training.datasets import open_image_set
+from training.data.datasets import open_image_set
+from training.data.image_folder import Holdout, list_photos
 from training.errors import InputError
-from training.image_folder import Holdout, list_photos
 
 
 def write(root, *paths):

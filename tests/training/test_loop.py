@@ -8,10 +8,10 @@ import pytest
 
 from training.errors import InputError, StoppedError, TrainingError
 from training.experiment import Experiment
-from training.export import export
+from training.exports.export import export
 from training.loop import fit, steps_until_due
 from training.model import load_network
-from training.run import Run
+from training.runs.run import Run
 
 
 def test_run_folder_holds_what_is_promised(trained):

@@ -6,14 +6,14 @@ import tensorflow as tf
 
 from keras_prelu.fully_convolutional import fully_convolutional
 from training.config import Config
-from training.datasets import open_image_set
+from training.data.datasets import open_image_set
+from training.data.mean import MeanSubtraction, mean_image, set_mean
 from training.errors import InputError
 from training.experiment import build_experiment
 from training.loop import fit
-from training.mean import MeanSubtraction, mean_image, set_mean
 from training.model import load_network, make_network
-from training.run import Run
-from training.strategy import make_strategy
+from training.runs.run import Run
+from training.workers.strategy import make_strategy
 
 SHAPE = (8, 8, 1)
 

@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from training.averages import MovingAverage
-from training.checkpoint import Checkpoints
 from training.config import Config
 from training.model import load_network, make_network
-from training.run import Run
+from training.optimization.averages import MovingAverage
+from training.runs.checkpoint import Checkpoints
+from training.runs.run import Run
 
 SHAPE = (8, 8, 1)
 

@@ -6,10 +6,10 @@ import tensorflow as tf
 from keras_prelu import PReLU
 from training.config import Config
 from training.errors import InputError
-from training.loss_scale import LossScale
-from training.optimizer import MomentumSGD, make_optimizer
-from training.steps import make_train_step
-from training.strategy import make_strategy
+from training.optimization.loss_scale import LossScale
+from training.optimization.optimizer import MomentumSGD, make_optimizer
+from training.steps.steps import make_train_step
+from training.workers.strategy import make_strategy
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-replica", "two-replicas"])

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from training import pipeline
-from training.datasets import open_image_set
-from training.pipeline import evaluation_batches, train_batches
-from training.preprocessing import decode_image
+from training.data import pipeline
+from training.data.datasets import open_image_set
+from training.data.pipeline import evaluation_batches, train_batches
+from training.data.preprocessing import decode_image
 
 SHAPE = (8, 8, 1)
 

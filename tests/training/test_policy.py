@@ -3,10 +3,10 @@ import pytest
 import tensorflow as tf
 
 from training.config import Config
-from training.datasets import open_image_set
+from training.data.datasets import open_image_set
+from training.data.pipeline import train_batches
+from training.data.policy import Policy, _SeedsOf, _transformed
 from training.errors import InputError
-from training.pipeline import train_batches
-from training.policy import Policy, _SeedsOf, _transformed
 
 SEED = tf.constant([7, 11], tf.int64)
 

@@ -9,14 +9,14 @@ import pytest
 import tensorflow as tf
 
 from training.__main__ import main
-from training.checkpoint import Checkpoints
 from training.config import Config
-from training.datasets import open_image_set
+from training.data.datasets import open_image_set
+from training.data.preprocessing import decode_image
 from training.errors import InputError
 from training.model import load_network, make_network
 from training.predict import predict
-from training.preprocessing import decode_image
-from training.run import Run
+from training.runs.checkpoint import Checkpoints
+from training.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from training.preprocessing import decode_image
+from training.data.preprocessing import decode_image
 
 SHAPE = (8, 8, 1)
 

@@ -9,8 +9,8 @@ from tensorflow.core.util import event_pb2
 
 from training.errors import InputError, TrainingError
 from training.loop import fit
-from training.profiling import parse_steps
-from training.progress import Clock
+from training.runs.profiling import parse_steps
+from training.runs.progress import Clock
 
 DOCUMENTATION = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 

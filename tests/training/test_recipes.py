@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from training.config import CONFIGS, load_config
+from training.data.image_set import ImageSet
 from training.experiment import build_experiment
-from training.image_set import ImageSet
-from training.strategy import make_strategy
+from training.workers.strategy import make_strategy
 
 PHOTO = (None, None, 3)
 SETS = {

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from training import peers, rendezvous
-from training.cluster import Cluster
 from training.errors import InputError, StoppedError, TrainingError
-from training.peers import LostWorkerError
+from training.workers import peers, rendezvous
+from training.workers.cluster import Cluster
+from training.workers.peers import LostWorkerError
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from training.errors import InputError
-from training.evaluate import evaluate_runs
-from training.protocols import Protocol
-from training.report import write_report
-from training.run import Run
+from training.evaluation.evaluate import evaluate_runs
+from training.evaluation.protocols import Protocol
+from training.reports.report import write_report
+from training.runs.run import Run
 
 VOID = {"meta", "img", "br"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from training.scores import judge
+from training.evaluation.scores import judge
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from training.cluster import Cluster
 from training.errors import InputError
-from training.strategy import make_strategy, own_replicas
+from training.workers.cluster import Cluster
+from training.workers.strategy import make_strategy, own_replicas
 
 
 @pytest.mark.parametrize(

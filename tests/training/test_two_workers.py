@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from tests.training import minimal_loop
-from training.datasets import open_image_set
-from training.strategy import make_strategy
+from training.data.datasets import open_image_set
+from training.workers.strategy import make_strategy
 
-CODE = "import sys; from training.workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
+CODE = "import sys; from training.workers.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")

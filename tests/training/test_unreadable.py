@@ -9,8 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from training.__main__ import main
-from training.datasets import open_image_set
-from training.pipeline import evaluation_batches, train_batches
+from training.data.datasets import open_image_set
+from training.data.pipeline import evaluation_batches, train_batches
 
 SHAPE = (16, 16, 3)
 

@@ -15,7 +15,7 @@ import trustme
 
 from serving.client import Client, Code, Retries, ServingError, Tls
 from serving.options import Options
-from serving.protos import SSLConfig
+from serving.protobuf.protos import SSLConfig
 from serving.server import Server
 
 pytestmark = pytest.mark.xdist_group("serving")

@@ -1,0 +1,131 @@
+"""What stands between the network and the service, as options ask for it: TLS, tokens, limits, a log."""
+
+import ipaddress
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from serving.access import certificates, tokens
+from serving.access.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
+from serving.access.request_threads import RequestThreads
+from serving.errors import ServingError, invalid_argument
+from serving.http.connection import Response
+from serving.http.requests import Limits, Request
+from serving.http.server import Application
+from serving.logs.access_log import AccessLog
+from serving.options import Options
+from serving.rest.authorization import AuthorizedApplication
+from serving.rest.logging import LoggedApplication, logging_at_once
+from serving.rpc.authorization import Authorization
+from serving.rpc.logging import LoggedCalls
+from serving.watched_files import FileWatcher
+
+logger = logging.getLogger("serving")
+
+AnswerAtOnce = Callable[[Request], Response | None]
+
+
+class Gate:
+    """Who may come in, and how. Raises ServingError where a file that an option names cannot be followed."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._watcher = FileWatcher()
+        self._grpc_config = self._rest_context = None
+        if options.ssl_config_file:
+            first = certificates.read_config(options.ssl_config_file)
+            self._grpc_config = self._watcher.watch(options.ssl_config_file, certificates.keeping_client_verify(first))
+        if options.rest_api_ssl_config_file:
+            self._rest_context = self._watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
+        self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)
+        self._log = AccessLog(options.access_log) if options.access_log else None
+        self._tokens = None
+        if options.auth_token_file:
+            self._tokens = self._watcher.watch(options.auth_token_file, tokens.read)
+            _warn_of_plain_transports(options)
+
+    def start(self) -> None:
+        """Keeps up with the files from now on. Raises ServingError where the access log cannot be written."""
+        self._watcher.start()
+        if self._log is not None:
+            try:
+                self._log.start()
+            except OSError as error:
+                raise invalid_argument(f"--access_log={self._options.access_log}: {error.strerror}") from error
+
+    def stop(self) -> None:
+        """Ends what `start` began."""
+        self._watcher.stop()
+        if self._log is not None:
+            self._log.stop()
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """For one address on which gRPC listens; nothing where it is plain."""
+        return certificates.grpc_credentials(self._grpc_config) if self._grpc_config else None
+
+    def tls(self) -> ssl.SSLContext | None:
+        """For the REST API; nothing where it is plain."""
+        return certificates.current_context(self._rest_context) if self._rest_context else None
+
+    def limits(self) -> Limits:
+        """What a client of the REST API may send."""
+        options = self._options
+        return Limits(
+            body_size=options.rest_api_max_body_bytes,
+            connections=options.rest_api_max_connections,
+            connections_per_address=options.rest_api_max_connections_per_address,
+        )
+
+    def guard(self, application: Application, monitoring_path: str) -> Application:
+        """The REST API, behind what its requests have to pass."""
+        file = self._tokens
+        if file:
+            application = AuthorizedApplication(application, lambda: file.value, monitoring_path)
+        if self._queue.time:
+            application = TimelyApplication(application, self._queue)
+        return LoggedApplication(application, self._log) if self._log else application
+
+    def guard_queue(self, threads: RequestThreads, answer: AnswerAtOnce) -> AnswerAtOnce:
+        """What answers a REST request without a thread: as before, and where too many wait for one."""
+
+        def answer_or_refuse(request: Request) -> Response | None:
+            response = answer(request)
+            if response is not None:
+                return response
+            try:
+                self._queue.check_size(threads)
+            except ServingError as error:
+                return busy(error)
+            return None
+
+        return logging_at_once(answer_or_refuse, self._log) if self._log else answer_or_refuse
+
+    def interceptors(self) -> Sequence[grpc.ServerInterceptor]:
+        """What calls of gRPC have to pass, the first one first."""
+        file, passed = self._tokens, list[grpc.ServerInterceptor]()
+        if self._log:
+            passed.append(LoggedCalls(self._log))
+        if self._queue.time:
+            passed.append(TimelyCalls(self._queue))
+        if file:
+            passed.append(Authorization(lambda: file.value))
+        return passed
+
+
+def _warn_of_plain_transports(options: Options) -> None:
+    plain = {
+        "gRPC": options.port and not options.ssl_config_file,
+        "REST": options.rest_api_port and not options.rest_api_ssl_config_file,
+    }
+    for transport in (name for name, is_plain in plain.items() if is_plain):
+        if not _is_loopback(options.host):
+            logger.warning("Tokens come over %s in the clear: only a proxy with TLS before it hides them", transport)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

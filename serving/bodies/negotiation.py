@@ -1,0 +1,188 @@
+"""The bodies of REST: which decoder a Content-Type asks for, and which encoder an Accept header."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from serving.bodies import uploads
+from serving.bodies.compression import decompressed_body
+from serving.bodies.media_types import BYTES, FORM, IMAGE, JSON, NPY, NPZ, PROTOBUF, choose_type, media_type
+from serving.bodies.multipart import read_form
+from serving.bodies.npy import read_npy, read_npz, write_npy, write_npz
+from serving.bodies.protobuf_bodies import agree, read_message
+from serving.bodies.signature_choice import Signatures
+from serving.codec import json_examples, json_predict
+from serving.codec.json_predict import Layout
+from serving.codec.json_text import parse_object
+from serving.errors import invalid_argument
+from serving.http.requests import Request
+from serving.models.binding import find_signature
+from serving.protobuf import messages
+from serving.request import Classification, ModelSpec, Prediction, PredictRequest, Regression
+from serving.rest.routes import signature_name
+
+Read = Callable[[Signatures], tuple[PredictRequest, Layout]]
+_JSON_KEYS = (b'"instances"', b'"inputs"', b'"examples"')
+
+
+@dataclass
+class PredictBody:
+    """What a predict request holds; to read the rest of it takes the signatures of its model.
+
+    It is answered in `answer_type`, where that is JSON in the layout that is known once it is decoded.
+    """
+
+    spec: ModelSpec
+    read: Read
+    answer_type: str
+    layout: Layout = Layout.COLUMN
+
+    def decode(self, signatures: Signatures) -> PredictRequest:
+        """The arrays of the request, of the types that the signature declares."""
+        request, self.layout = self.read(signatures)
+        if self.answer_type == NPY and len(find_signature(signatures, request.signature_name).outputs) > 1:
+            raise invalid_argument(f"There are several outputs, but Accept: {NPY} leaves room for one. {NPZ} has more.")
+        return request
+
+
+@dataclass(frozen=True)
+class ExamplesBody:
+    """What a classify or regress request holds. It is answered in `answer_type`."""
+
+    spec: ModelSpec
+    serialized: np.ndarray
+    answer_type: str
+    finds_signature: bool = False
+    """Whether it is for the one signature that answers the method, whatever its name."""
+
+
+def read_predict(spec: ModelSpec, request: Request) -> PredictBody:
+    """What a predict request holds. Raises ServingError where its body is not what its Content-Type says.
+
+    What is none of the types known here is JSON, as TensorFlow Serving takes every body for.
+    """
+    body = decompressed_body(request)
+    kind = _body_type(request, body)
+    if kind not in _READERS:
+        return PredictBody(spec, _read_json(body), _answer_type(request, (JSON, NPY, NPZ, PROTOBUF)))
+    spec = replace(spec, signature_name=signature_name(request.query))
+    if kind == PROTOBUF:
+        message = read_message("predict", body)
+        spec = agree(spec, message)
+        decoded = replace(messages.decode_predict(message), signature_name=spec.signature_name)
+        answer_type = _answer_type(request, (PROTOBUF, JSON, NPY, NPZ))
+        return PredictBody(spec, lambda signatures: (decoded, Layout.COLUMN), answer_type)
+    read = _READERS[kind](body, request.headers[b"content-type"], spec.signature_name)
+    return PredictBody(spec, read, _answer_type(request, (JSON, NPY, NPZ, PROTOBUF)))
+
+
+def write_prediction(prediction: Prediction, body: PredictBody, as_content: bool = False) -> bytes:
+    """The answer to a predict request, in the type that it is to have; messages as `messages` writes them."""
+    if body.answer_type == JSON:
+        return json_predict.encode_predict(prediction.outputs, body.layout)
+    if body.answer_type == PROTOBUF:
+        message: bytes = messages.encode_predict(prediction, as_content).SerializeToString()
+        return message
+    if body.answer_type == NPZ:
+        return write_npz(prediction.outputs)
+    (array,) = prediction.outputs.values()
+    return write_npy(array)
+
+
+def read_examples(action: str, spec: ModelSpec, request: Request) -> ExamplesBody:
+    """What a classify or regress request holds. Raises ServingError as `read_predict` does."""
+    body = decompressed_body(request)
+    kind = _body_type(request, body)
+    if kind not in _READERS:
+        document = parse_object(body)
+        named = replace(spec, signature_name=json_predict.decode_signature_name(document))
+        return ExamplesBody(named, json_examples.decode_examples(document), _answer_type(request, (JSON, PROTOBUF)))
+    spec = replace(spec, signature_name=signature_name(request.query))
+    if kind == PROTOBUF:
+        message = read_message(action, body)
+        serialized = messages.decode_examples(message.input)
+        return ExamplesBody(agree(spec, message), serialized, _answer_type(request, (PROTOBUF, JSON)))
+    return _read_images(kind, spec, request, body)
+
+
+def write_answer(answer: Classification | Regression, body: ExamplesBody) -> bytes:
+    """The answer to a classify or regress request, in the type that it is to have."""
+    in_json, in_protobuf = _WRITERS[type(answer)]
+    written: bytes = in_json(answer) if body.answer_type == JSON else in_protobuf(answer).SerializeToString()
+    return written
+
+
+def _body_type(request: Request, body: bytes) -> str:
+    header = request.headers.get(b"content-type", b"")
+    if header == b"application/json":
+        return JSON
+    kind = media_type(header)
+    # Some clients send whatever they have as octets, JSON for TensorFlow Serving among it.
+    return JSON if kind == BYTES and _looks_like_json(body) else kind
+
+
+def _looks_like_json(body: bytes) -> bool:
+    return body[:64].lstrip().startswith(b"{") and any(key in body for key in _JSON_KEYS)
+
+
+def _answer_type(request: Request, offered: tuple[str, ...]) -> str:
+    return choose_type(request.headers.get(b"accept", b""), offered)
+
+
+def _read_json(body: bytes) -> Read:
+    document = json_predict.parse_predict(body)
+    json_predict.decode_signature_name(document)
+    may_hold_booleans = b"true" in body or b"false" in body
+
+    def read(signatures: Signatures) -> tuple[PredictRequest, Layout]:
+        request = json_predict.decode_predict(document, signatures, may_hold_booleans)
+        return request, json_predict.decode_layout(document)
+
+    return read
+
+
+def _read_bytes(body: bytes, content_type: bytes, name: str) -> Read:
+    return lambda signatures: uploads.bind_bytes([body], signatures, name)
+
+
+def _read_form(body: bytes, content_type: bytes, name: str) -> Read:
+    fields = read_form(body, content_type)
+    return lambda signatures: uploads.bind_form(fields, signatures, name)
+
+
+def _read_npy(body: bytes, content_type: bytes, name: str) -> Read:
+    array = read_npy(body)
+    return lambda signatures: (uploads.bind_array(array, signatures, name), Layout.COLUMN)
+
+
+def _read_npz(body: bytes, content_type: bytes, name: str) -> Read:
+    arrays = read_npz(body)
+    return lambda signatures: (PredictRequest(name, arrays), Layout.COLUMN)
+
+
+def _read_images(kind: str, spec: ModelSpec, request: Request, body: bytes) -> ExamplesBody:
+    if kind in (NPY, NPZ):
+        raise invalid_argument(f"Expected examples: {JSON}, {PROTOBUF}, an image, or images in {FORM}.")
+    images = [body]
+    if kind == FORM:
+        named, fields = uploads.split_form(read_form(body, request.headers[b"content-type"]))
+        spec = replace(spec, signature_name=spec.signature_name or named)
+        images = [field.content for field in fields]
+    answer_type = _answer_type(request, (JSON, PROTOBUF))
+    return ExamplesBody(spec, uploads.image_examples(images), answer_type, finds_signature=not spec.signature_name)
+
+
+_READERS: Mapping[str, Any] = {
+    IMAGE: _read_bytes,
+    BYTES: _read_bytes,
+    FORM: _read_form,
+    NPY: _read_npy,
+    NPZ: _read_npz,
+    PROTOBUF: None,  # what it says of the model is to be heard before
+}
+_WRITERS: Mapping[type, Any] = {
+    Classification: (json_examples.encode_classify, messages.encode_classify),
+    Regression: (json_examples.encode_regress, messages.encode_regress),
+}

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's JSON <-> arrays; no sockets, no models."""

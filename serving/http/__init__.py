@@ -1,0 +1,1 @@
+"""HTTP/1.1 on an event loop; it knows nothing of models."""

@@ -1,0 +1,1 @@
+"""Classify, Regress and MultiInference over serialized examples."""

@@ -1,0 +1,1 @@
+"""A version of a model in memory: arrays in, arrays out."""

@@ -1,0 +1,91 @@
+"""Matches what a request names with what a signature declares, with the texts of predict_util.cc."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from serving.errors import invalid_argument
+from serving.models.signatures import DEFAULT_SIGNATURE, Signature, type_word
+
+_LEAST_RANK_CHECKED = 3  # rows of what convolutions of one dimension take
+
+
+def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
+    """The signature of this name, or the default one. Raises ServingError where there is none."""
+    key = name or DEFAULT_SIGNATURE
+    if key not in signatures:
+        raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
+    return signatures[key]
+
+
+def bind_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays by the names of the tensors that they feed."""
+    _check_number(signature, inputs)
+    arrays = {
+        alias: inputs[alias] if alias in inputs else _default(signature, alias, inputs)
+        for alias in sorted(signature.inputs)
+    }
+    if not inputs.keys() <= signature.inputs.keys():
+        used = _joined(inputs.keys() & signature.inputs.keys())
+        raise invalid_argument(
+            f"Inputs contains invalid name. Used request inputs: {used}, request input: {_joined(inputs)}"
+        )
+    _check_types(signature, arrays)
+    _check_ranks(signature, arrays)
+    return {signature.inputs[alias].name: array for alias, array in arrays.items()}
+
+
+def bind_outputs(signature: Signature, names: Sequence[str]) -> Sequence[str]:
+    """The outputs to compute: those named, or all."""
+    for position, alias in enumerate(names):
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} "
+                f"Outputs expected to be in the set {{{_joined(signature.outputs)}}}."
+            )
+        if alias in names[:position]:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+    return names or sorted(signature.outputs)
+
+
+def _check_number(signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
+    given, wanted = inputs.keys(), signature.inputs.keys()
+    if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.defaults):
+        raise invalid_argument(
+            f"input size does not match signature: {len(given)}!={len(wanted)} "
+            f"len({{{_joined(given)}}}) != len({{{_joined(wanted)}}}). "
+            f"Sent extra: {{{_joined(given - wanted)}}}. Missing but required: {{{_joined(wanted - given)}}}."
+        )
+
+
+def _default(signature: Signature, alias: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    if alias not in signature.defaults:
+        raise invalid_argument(  # cc/saved_model/util.cc
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request "
+            "and no default value provided. Inputs expected to be in the request "
+            f"{{{_joined(inputs)}}}, or default input alias set: {_joined(signature.defaults)}"
+        )
+    return signature.defaults[alias]
+
+
+def _check_types(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:
+    for position, (alias, array) in enumerate(arrays.items()):
+        wanted, given = signature.inputs[alias].dtype, type_word(array)
+        if given != wanted:  # FunctionCallFrame::SetArgs in framework/function.cc
+            raise invalid_argument(f"Expects arg[{position}] to be {wanted} but {given} is provided")
+
+
+def _check_ranks(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:
+    # Declared shapes are not enforced, as in TensorFlow Serving. But a convolution of oneDNN ends the process where it
+    # gets another rank than it wants, so inputs that may reach one must have theirs.
+    for alias, array in arrays.items():
+        shape = signature.inputs[alias].shape
+        if shape is not None and len(shape) >= _LEAST_RANK_CHECKED and array.ndim != len(shape):
+            given = ",".join(map(str, array.shape))
+            raise invalid_argument(
+                f"Expected input {alias} to have {len(shape)} dimensions, but its shape is [{given}]"
+            )
+
+
+def _joined(names: Collection[str]) -> str:
+    return ",".join(sorted(names))

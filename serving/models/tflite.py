@@ -1,0 +1,151 @@
+"""TFLite models: interpreters in place of a session, and the signatures in such a file (tflite_session.cc)."""
+
+import queue
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from flatbuffers import flexbuffers  # type: ignore[import-untyped]
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.lite.python import schema_py_generated as schema
+
+from serving.errors import Code, ServingError, invalid_argument
+from serving.models.model import Model, make_signature
+from serving.models.signatures import DEFAULT_SIGNATURE
+
+MODEL_FILE = "model.tflite"
+"""What a version's directory may hold, and `prefer_tflite_model` runs."""
+
+_SIGNATURES = b"signature_defs_metadata"
+_PREDICT_METHOD = "tensorflow/serving/predict"
+
+Details = Mapping[str, Any]
+"""What an interpreter says of a tensor."""
+
+
+class InterpreterRunner:
+    """Interpreters of one model, each of which runs one call at a time."""
+
+    def __init__(self, path: Path, num_interpreters: int) -> None:
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(num_interpreters):
+            interpreter = _make_interpreter(path)
+            self._free.put(interpreter)
+        self.inputs = {each["name"]: each for each in interpreter.get_input_details()}
+        self.outputs = {each["name"]: each for each in interpreter.get_output_details()}
+
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[np.ndarray]:
+        """The tensors of these names, from arrays by the names of theirs. The timeout, in seconds, ends the wait for
+        an interpreter; a run itself can't be ended.
+
+        A call that nobody waits for any more is not run.
+        """
+        indices = {_find(self.inputs, name, "input")["index"]: feeds[name] for name in feeds}
+        wanted = [_find(self.outputs, name, "output")["index"] for name in fetches]
+        interpreter = self._take(timeout)
+        try:
+            if cancelled is not None and cancelled():
+                raise ServingError(Code.CANCELLED, "The client has cancelled the request")
+            _invoke(interpreter, indices)
+            return [np.asarray(interpreter.get_tensor(index)) for index in wanted]
+        finally:
+            self._free.put(interpreter)
+
+    def close(self) -> None:
+        """Gives the memory back. Nobody may run the model any more."""
+        while not self._free.empty():
+            self._free.get()
+
+    def _take(self, timeout: float | None) -> Any:
+        try:
+            return self._free.get(timeout=None if timeout is None else max(0.0, timeout))
+        except queue.Empty:
+            raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for an interpreter") from None
+
+
+def load(directory: Path, num_interpreters: int = 1) -> Model:
+    """Loads the TFLite model in a version's directory."""
+    path = directory / MODEL_FILE
+    try:
+        runner = InterpreterRunner(path, num_interpreters)  # which checks the file
+        definitions = _signature_definitions(path.read_bytes())
+    except (ValueError, RuntimeError, TypeError, OSError) as error:
+        raise invalid_argument(f"Cannot build FlatBufferModel from {path}: {error}") from error
+    if not definitions:
+        definitions = {DEFAULT_SIGNATURE: _made_up_definition(runner)}
+    return Model(runner, {name: make_signature(name, each) for name, each in definitions.items()})
+
+
+def _make_interpreter(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # It is to become ai_edge_litert's; so far TensorFlow brings the same one along.
+        warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
+        interpreter = tf.lite.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _invoke(interpreter: Any, arrays: Mapping[int, np.ndarray]) -> None:
+    try:
+        current = {each["index"]: tuple(each["shape"]) for each in interpreter.get_input_details()}
+        resized = {index: array.shape for index, array in arrays.items() if array.shape != current[index]}
+        for index, shape in resized.items():
+            interpreter.resize_tensor_input(index, shape)
+        if resized:
+            interpreter.allocate_tensors()
+        for index, array in arrays.items():
+            interpreter.set_tensor(index, array)
+        interpreter.invoke()
+    except (ValueError, RuntimeError) as error:
+        raise ServingError(Code.INTERNAL, f"Failed to run interpreter. {error}") from error
+
+
+def _find(tensors: Mapping[str, Details], name: str, noun: str) -> Details:
+    # Names in a SignatureDef end with ":0"; those in the model may or may not.
+    for each in (name, name.partition(":")[0]):
+        if each in tensors:
+            return tensors[each]
+    raise invalid_argument(f"Missing {noun} TFLite tensor: {name}")
+
+
+def _signature_definitions(content: bytes) -> dict[str, Any]:
+    """The SignatureDefs in the model's metadata, which is a flexbuffers map of serialized messages."""
+    model = schema.Model.GetRootAsModel(content, 0)
+    for number in range(model.MetadataLength()):
+        metadata = model.Metadata(number)
+        if metadata.Name() == _SIGNATURES:
+            stored = flexbuffers.GetRoot(model.Buffers(metadata.Buffer()).DataAsNumpy().tobytes()).AsMap
+            return {
+                key: meta_graph_pb2.SignatureDef.FromString(value.AsStringBytes)
+                for key, value in zip(_keys(stored), stored.Values, strict=True)
+            }
+    return {}
+
+
+def _keys(stored: Any) -> list[str]:
+    return [key.AsKey for key in stored.Keys]
+
+
+def _made_up_definition(runner: InterpreterRunner) -> Any:
+    definition = meta_graph_pb2.SignatureDef(method_name=_PREDICT_METHOD)
+    for described, tensors in ((definition.inputs, runner.inputs), (definition.outputs, runner.outputs)):
+        for name, details in tensors.items():
+            described[name].name = name
+            described[name].dtype = _data_type(details["dtype"])
+            for size in details["shape_signature"]:
+                described[name].tensor_shape.dim.add(size=size)
+    return definition
+
+
+def _data_type(dtype: Any) -> int:
+    return types_pb2.DT_STRING if dtype is np.bytes_ else tf.as_dtype(dtype).as_datatype_enum

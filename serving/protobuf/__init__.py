@@ -1,0 +1,1 @@
+"""TensorFlow Serving's messages <-> what the service understands."""

@@ -1,0 +1,179 @@
+"""The fields of a TensorProto <-> arrays, as Tensor::FromProto and Tensor::AsProtoField do it.
+
+Nothing here imports TensorFlow: messages of whichever descriptor pool are read and written, those of a client that has
+no TensorFlow among them.
+"""
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from serving.models.signatures import NUMPY_TYPES, type_word
+
+DATA_TYPES = {
+    "float": 1,
+    "double": 2,
+    "int32": 3,
+    "uint8": 4,
+    "int16": 5,
+    "int8": 6,
+    "string": 7,
+    "complex64": 8,
+    "int64": 9,
+    "bool": 10,
+    "bfloat16": 14,
+    "uint16": 17,
+    "complex128": 18,
+    "half": 19,
+    "uint32": 22,
+    "uint64": 23,
+}
+"""The numbers of tensorflow.DataType by TensorFlow's words for its types."""
+
+TYPE_WORDS = {number: word for word, number in DATA_TYPES.items()}
+
+_LARGEST_EXPANSION = 2**31 - 1  # bytes: no message can be longer, so no honest repetition is
+# The field of TensorProto that holds the values of each type.
+_FIELDS = {
+    "float": "float_val",
+    "double": "double_val",
+    "int64": "int64_val",
+    "bool": "bool_val",
+    "string": "string_val",
+    "half": "half_val",
+    "bfloat16": "half_val",
+    "complex64": "scomplex_val",
+    "complex128": "dcomplex_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    **dict.fromkeys(("int8", "int16", "int32", "uint8", "uint16"), "int_val"),
+}
+# What a value of the field is, where it differs from an element of the array.
+_FIELD_TYPES: dict[str, np.dtype[Any]] = {
+    "int_val": np.dtype(np.int32),
+    "half_val": np.dtype(np.uint16),
+    "scomplex_val": np.dtype(np.float32),
+    "dcomplex_val": np.dtype(np.float64),
+}
+# Packed floats lie in the message as they lie in memory. Element by element, an image takes milliseconds.
+_PACKED_FIELDS = {"float_val": 5, "double_val": 6, "scomplex_val": 9, "dcomplex_val": 12}
+_WORTH_UNPACKING = 64  # values; fewer are read sooner one by one
+_LENGTH_DELIMITED = 2
+
+
+def read_tensor(proto: Any) -> np.ndarray:
+    """The array in a message. Raises ValueError where type, shape and values do not fit."""
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if proto.dtype not in TYPE_WORDS or proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise ValueError(f"There is no tensor of type {proto.dtype} and shape {shape}")
+    word, size = TYPE_WORDS[proto.dtype], math.prod(shape)
+    if proto.tensor_content:
+        return _content(proto.tensor_content, word, size).reshape(shape)
+    return _expanded(_typed_values(proto, word), NUMPY_TYPES[word], size).reshape(shape)
+
+
+def write_tensor(array: np.ndarray, proto: Any, as_content: bool = False) -> None:
+    """Puts an array into an empty message: in its typed field (float_val, int64_val, ...) or as tensor_content."""
+    word = type_word(array)
+    if word not in DATA_TYPES:
+        raise ValueError(f"There is no tensor of type {word}")
+    proto.dtype = DATA_TYPES[word]
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    field = _FIELDS[word]
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if as_content and word != "string":
+        proto.tensor_content = flat.astype(flat.dtype.newbyteorder("<"), copy=False).tobytes()
+    elif field in _PACKED_FIELDS:
+        proto.MergeFromString(_packed(_PACKED_FIELDS[field], flat))
+    elif word == "string":
+        proto.string_val.extend(each if isinstance(each, bytes) else str(each).encode() for each in flat)
+    else:
+        values = flat.view(np.uint16) if field == "half_val" else flat
+        getattr(proto, field).extend(values.tolist())
+
+
+def _packed(field_number: int, flat: np.ndarray) -> bytes:
+    data = flat.astype(flat.dtype.newbyteorder("<"), copy=False).tobytes()
+    return bytes([field_number << 3 | _LENGTH_DELIMITED]) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _typed_values(proto: Any, word: str) -> np.ndarray:
+    field, dtype = _FIELDS[word], NUMPY_TYPES[word]
+    values = getattr(proto, field)
+    if word == "string":
+        return _objects(values)
+    stored = _FIELD_TYPES.get(field, dtype)
+    packed = field in _PACKED_FIELDS and len(values) >= _WORTH_UNPACKING
+    flat = _unpacked(proto, field, stored) if packed else np.fromiter(values, stored, len(values))
+    if field == "int_val":
+        return flat.astype(dtype)  # cut to its width, as TensorFlow cuts it
+    values_each = dtype.itemsize // stored.itemsize  # two where numbers are complex
+    return flat[: len(flat) // values_each * values_each].view(dtype)
+
+
+def _unpacked(proto: Any, field: str, stored: np.dtype[Any]) -> np.ndarray:
+    values = getattr(proto, field)
+    alone = type(proto)()
+    getattr(alone, field).MergeFrom(values)
+    data = alone.SerializeToString()  # key, length, and then nothing but the values
+    return np.frombuffer(data, stored.newbyteorder("<"), len(values), len(data) - len(values) * stored.itemsize)
+
+
+def _expanded(values: np.ndarray, dtype: np.dtype[Any], size: int) -> np.ndarray:
+    # FromProtoField in framework/tensor.cc: no values means zeros, too few repeat the last, too many are cut.
+    if len(values) >= size:
+        return values[:size]
+    if size * dtype.itemsize > _LARGEST_EXPANSION:
+        raise ValueError(f"{len(values)} values do not make {size}")
+    zero = b"" if dtype.kind == "O" else 0
+    last = values[-1] if len(values) else zero
+    return np.concatenate([values, np.full(size - len(values), last, dtype)])
+
+
+def _content(content: bytes, word: str, size: int) -> np.ndarray:
+    if word == "string":
+        return _objects(_decode_strings(content, size))
+    dtype = NUMPY_TYPES[word]
+    if len(content) != size * dtype.itemsize:
+        raise ValueError(f"{len(content)} bytes do not make {size} values of type {word}")
+    return np.frombuffer(content, dtype)
+
+
+def _decode_strings(content: bytes, size: int) -> list[bytes]:
+    # port::DecodeStringList: all lengths as varints, then all strings.
+    lengths, position = [], 0
+    for _ in range(size):
+        length, shift = 0, 0
+        while True:
+            if position == len(content):
+                raise ValueError("The lengths of the strings end too early")
+            byte = content[position]
+            position += 1
+            length |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        lengths.append(length)
+    if position + sum(lengths) != len(content):
+        raise ValueError("The strings are not as long as they say")
+    ends = np.cumsum([position, *lengths]).tolist()
+    return [content[start:end] for start, end in pairwise(ends)]
+
+
+def _objects(values: Iterable[bytes]) -> np.ndarray:
+    listed = list(values)
+    array = np.empty(len(listed), object)
+    array[:] = listed
+    return array

@@ -1,0 +1,225 @@
+"""The models that are served: polls their directories and keeps memory in step with disk and configuration."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from serving.config_file import ModelConfig, check_platforms
+from serving.errors import Code, ServingError
+from serving.models.version_states import Lease, ModelStatus, VersionStatus, servable_not_found
+from serving.repository.labels import Labels, assign_labels, version_of
+from serving.repository.priority import lower_priority
+from serving.repository.storage import Specific, find_versions
+from serving.repository.versions import Loading, ModelVersions
+
+logger = logging.getLogger("serving")
+
+_TICK = 0.1  # seconds between looks at what is to be done: TensorFlow Serving's manager has the same
+_INITIAL_LOADS = 4 * (os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryOptions:
+    """How models are kept. A wait of 0 seconds polls once, a negative one never; 0 threads stand for 1."""
+
+    poll_wait_seconds: float = 1
+    num_load_threads: int = 0
+    num_unload_threads: int = 0
+    allow_labels_for_unavailable: bool = False
+
+
+class Repository:
+    """Versions on disk -> models in memory."""
+
+    def __init__(self, loading: Loading, options: RepositoryOptions) -> None:
+        self._loading = loading
+        self._options = options
+        self._models: dict[str, ModelVersions] = {}  # those that went stay, as their versions stay listed
+        self._configs: Sequence[ModelConfig] = ()
+        self._labels: Labels = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._configuring = threading.Lock()
+        self._stopping = False
+        self._complaints: dict[str, str] = {}
+        # What is loaded while models answer lets their requests go first. The very first load starts the runtime's own
+        # threads, which would inherit a low priority for good.
+        self._first_load_threads = ThreadPoolExecutor(_INITIAL_LOADS, "load")
+        self._load_threads = ThreadPoolExecutor(max(1, options.num_load_threads), "load", lower_priority)
+        self._has_started = False
+        self._unload_threads = ThreadPoolExecutor(max(1, options.num_unload_threads), "unload")
+        self._manager = threading.Thread(target=self._manage, name="versions", daemon=True)
+        self._listeners: list[Callable[[], None]] = []
+
+    def start(self, configs: Sequence[ModelConfig]) -> None:
+        """Loads what is configured and keeps to it. Raises ServingError where a model has no version that loads."""
+        names = self._configure(configs)
+        self._manager.start()
+        if self._options.poll_wait_seconds >= 0:
+            self._wait_until_available(names, "servable")
+        self._has_started = True
+
+    def reload(self, configs: Sequence[ModelConfig], is_awaited: Callable[[], bool] = lambda: True) -> None:
+        """Replaces the configuration; returns when each new model has a version, or once nobody awaits it.
+
+        Raises:
+            ServingError: The configuration can't be followed and nothing has changed; or a new model can't be loaded.
+        """
+        self._wait_until_available(self._configure(configs), "model", is_awaited)
+
+    def stop(self, timeout: float = 0) -> bool:
+        """Unloads everything, giving requests in flight so many seconds. Returns whether all ended."""
+        with self._changed:
+            for model in self._models.values():
+                model.aspire({})
+            self._configs = ()
+            self._changed.notify_all()
+            ended = not self._manager.is_alive() or self._changed.wait_for(self._is_empty, timeout)
+            self._stopping = True
+            self._changed.notify_all()
+        if self._manager.is_alive():
+            self._manager.join()
+        self._first_load_threads.shutdown(wait=False, cancel_futures=True)
+        self._load_threads.shutdown(wait=False, cancel_futures=True)
+        self._unload_threads.shutdown(wait=ended)
+        return ended
+
+    def lease(self, name: str, version: int | None = None, label: str | None = None) -> AbstractContextManager[Lease]:
+        """Holds a version for the time of a request: the one asked for, or the latest."""
+        number = version if label is None else version_of(self._labels, name, label)
+        if name not in self._models:
+            raise servable_not_found(name, number)
+        return self._models[name].lease(number)
+
+    def knows(self, name: str) -> bool:
+        """Whether there is, or was, a model of this name."""
+        return name in self._models
+
+    def statuses(self, name: str) -> list[VersionStatus]:
+        """Every version of a model ever seen, the highest first; empty for an unknown model."""
+        return self._models[name].statuses() if name in self._models else []
+
+    def models(self) -> list[ModelStatus]:
+        """Every model ever seen, by name."""
+        labels = self._labels
+        return [ModelStatus(name, self.statuses(name), labels.get(name, {})) for name in sorted(self._models)]
+
+    def availability(self) -> dict[str, bool]:
+        """Whether each configured model has a version that answers."""
+        return {each.name: self._models[each.name].is_available() for each in self._configs}
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Calls a function, which must not wait, soon after models have come or gone."""
+        self._listeners.append(listener)
+
+    def _configure(self, configs: Sequence[ModelConfig]) -> list[str]:
+        """Takes a configuration over. Returns the names of the models that are new."""
+        with self._configuring:
+            before = {each.name for each in self._configs}
+            check_platforms(configs, self._configs)
+            self._labels = assign_labels(
+                configs, self._labels, self._is_available, self._options.allow_labels_for_unavailable
+            )
+            with self._changed:
+                for config in configs:
+                    if config.name not in self._models:
+                        self._models[config.name] = ModelVersions(config.name, self._loading, self._changed)
+                self._configs = tuple(configs)
+            if self._options.poll_wait_seconds >= 0:
+                self._poll()
+            return [each.name for each in configs if each.name not in before]
+
+    def _is_available(self, name: str, version: int) -> bool:
+        return name in self._models and self._models[name].is_available(version)
+
+    def _is_empty(self) -> bool:
+        return all(model.is_empty() for model in self._models.values())
+
+    def _wait_until_available(
+        self, names: Sequence[str], noun: str, is_awaited: Callable[[], bool] = lambda: True
+    ) -> None:
+        awaited = [self._models[name] for name in names]
+        failed: list[tuple[str, VersionStatus]] = []
+        with self._changed:
+            while is_awaited() and not self._stopping:
+                failed = [(model.name, status) for model in awaited for status in model.failed()]
+                awaited_still = [model for model in awaited if not model.is_available() and not model.failed()]
+                if not awaited_still:
+                    break
+                self._changed.wait(_TICK)
+        failed = [(name, status) for name, status in failed if not self._models[name].is_available()]
+        if failed:
+            listed = "".join(
+                f"{{{{name: {name} version: {status.version}}} due to error: {status.code.name}: {status.message}}}, "
+                for name, status in failed
+            )
+            raise ServingError(Code.UNKNOWN, f"{len(failed)} {noun}(s) did not become available: {{{listed}}}")
+
+    def _manage(self) -> None:
+        next_poll = time.monotonic() + self._options.poll_wait_seconds
+        while not self._stopping:
+            if self._options.poll_wait_seconds > 0 and time.monotonic() >= next_poll:
+                with self._configuring:
+                    self._poll()
+                next_poll = time.monotonic() + self._options.poll_wait_seconds
+            self._transition()
+            for listener in self._listeners:
+                listener()
+            with self._changed:
+                self._changed.wait(min(_TICK, self._options.poll_wait_seconds or _TICK))
+
+    def _transition(self) -> None:
+        models = list(self._models.values())
+        limit = max(1, self._options.num_load_threads) if self._has_started else _INITIAL_LOADS
+        is_serving = self._has_started and any(model.is_available() for model in models)
+        threads = self._load_threads if is_serving else self._first_load_threads
+        for model in models:
+            model.unload(self._unload_threads)
+            while sum(each.num_loading() for each in models) < limit:
+                if not model.start_load(threads):
+                    break
+
+    def _poll(self) -> None:
+        configured = {each.name for each in self._configs}
+        for config in self._configs:
+            self._poll_model(config)
+        for name, model in list(self._models.items()):
+            if name not in configured:
+                model.aspire({})
+
+    def _poll_model(self, config: ModelConfig) -> None:
+        try:
+            found = find_versions(config.base_path)
+        except OSError as error:  # a base path that went away says nothing about the versions
+            self._complain(
+                config, f"Could not find base path {config.base_path} for servable {config.name}: {error.strerror}"
+            )
+            return
+        selected = config.policy.select(found)
+        self._complain(config, _missing_versions(config, selected))
+        self._models[config.name].aspire({version: found[version] for version in selected})
+
+    def _complain(self, config: ModelConfig, complaint: str) -> None:
+        # Once a change, not once a poll.
+        if complaint and complaint != self._complaints.get(config.name):
+            logger.warning("%s", complaint)
+        self._complaints[config.name] = complaint
+
+
+def _missing_versions(config: ModelConfig, selected: Sequence[int]) -> str:
+    wanted = config.policy.versions if isinstance(config.policy, Specific) else frozenset[int]()
+    complaints = [
+        f"Version {version} of servable {config.name}, which was requested to be served as a 'specific' version in "
+        "the servable's version policy, was not found in the file system"
+        for version in sorted(wanted.difference(selected))
+    ]
+    if not selected:
+        complaints.append(
+            f"No versions of servable {config.name} found under base path {config.base_path}. Did you forget to name "
+            "your leaf directory as a number (eg. '/1/')?"
+        )
+    return "; ".join(complaints)

@@ -1,0 +1,83 @@
+"""Replays the requests that an export carries before its version becomes available."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.errors import Code, ServingError, invalid_argument
+from serving.inference.classification import CLASSIFY
+from serving.inference.multi_inference import bind_tasks
+from serving.inference.regression import REGRESS
+from serving.inference.runs import infer, infer_one
+from serving.models.model import Model
+from serving.protobuf import messages
+
+logger = logging.getLogger("serving")
+
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MOST_RECORDS = 1000
+_METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
+
+
+def warm_up(model: Model, directory: Path, num_iterations: int = 1) -> int:
+    """Replays the warm-up requests of a version, if it has any, so many times each. Returns how many there are.
+
+    Raises:
+        ServingError: A request can't be read or fails; the version is not to be served then.
+    """
+    path = directory / WARMUP_FILE
+    if not path.is_file():
+        return 0
+    count = 0
+    for count, record in enumerate(_records(path), start=1):
+        if count > MOST_RECORDS:
+            raise invalid_argument(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}")
+        log = _parse(record, path)
+        for _ in range(num_iterations):
+            _replay(model, log)
+    logger.info("Finished reading warmup data for model at %s. Number of warmup records read: %d.", path, count)
+    return count
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    try:
+        yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    except tf.errors.DataLossError as error:
+        raise ServingError(
+            Code.DATA_LOSS, f"{_reason(error)}. Please verify your warmup data is in TFRecord format."
+        ) from error
+
+
+def _reason(error: Any) -> str:
+    # Eager TensorFlow puts "{{function_node ...}} " before and " [Op:...]" behind the text of the reader.
+    return str(error.message).rpartition("}} ")[2].partition(" [Op:")[0]
+
+
+def _parse(record: bytes, path: Path) -> Any:
+    try:
+        return prediction_log_pb2.PredictionLog.FromString(record)
+    except DecodeError as error:
+        text = record.decode("utf-8", "replace")
+        raise invalid_argument(f"Failed to parse warmup record: {text} from {path}") from error
+
+
+def _replay(model: Model, log: Any) -> None:
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        request = messages.decode_predict(log.predict_log.request)
+        model.run(request.signature_name, request.inputs, request.output_names)
+    elif kind in _METHODS:
+        request = getattr(log, kind).request
+        infer_one(model, _METHODS[kind], request.model_spec.signature_name, messages.decode_examples(request.input))
+    elif kind == "multi_inference_log":
+        request = log.multi_inference_log.request
+        bound = bind_tasks(model, messages.decode_tasks(request))
+        infer(model, bound, messages.decode_examples(request.input))
+    else:
+        number = log.DESCRIPTOR.fields_by_name[kind].number if kind else 0
+        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")

@@ -1,0 +1,44 @@
+"""What REST tells about the models: which there are, how they are, what they take, and a body that they take."""
+
+from tensorflow_serving.apis import get_model_metadata_pb2
+
+from serving.codec.json_text import write_indented
+from serving.http.connection import Response
+from serving.protobuf import messages
+from serving.request import ModelSpec
+from serving.rest.listing import encode_models, fields
+from serving.rest.routes import Route, path_of, signature_name
+from serving.rest.sample_bodies import choose_signature, method_of, sample_body
+from serving.service import Service
+
+
+def describe(service: Service, route: Route, query: str) -> Response:
+    """The answer to a GET. The query is as it was sent. Raises ServingError for what is not there."""
+    if route.action == "models":
+        return Response(200, write_indented(encode_models(service.models())))
+    if route.action == "metadata":
+        return _describe_metadata(service, route.spec)
+    if route.action == "example":
+        return _describe_example(service, route, query)
+    return Response(200, write_indented(fields(messages.encode_statuses(service.status(route.spec)))))
+
+
+def version_header(version: int | None) -> bytes:
+    """The header, a whole line, that says which version has answered."""
+    return b"X-Model-Version: %d\r\n" % version if version is not None else b""
+
+
+def _describe_metadata(service: Service, spec: ModelSpec) -> Response:
+    metadata = service.metadata(spec)
+    response = messages.encode_metadata(metadata)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
+    body = {"model_spec": fields(response.model_spec), "metadata": {"signature_def": fields(signatures)}}
+    return Response(200, write_indented(body), headers=version_header(metadata.spec.version))
+
+
+def _describe_example(service: Service, route: Route, query: str) -> Response:
+    version, signatures = service.signatures(route.spec)
+    signature = choose_signature(signatures, signature_name(query))
+    target = f'Link: <{path_of(route.spec)}:{method_of(signature)}>; rel="related"\r\n'.encode()
+    return Response(200, write_indented(sample_body(signature)), headers=version_header(version) + target)

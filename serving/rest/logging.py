@@ -1,0 +1,62 @@
+"""The access log of the REST API: what was asked and answered, each with the request's name sent back."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from serving.http.connection import Response
+from serving.http.requests import Request
+from serving.http.server import Application
+from serving.logs.access_log import AccessLog, entry_of
+from serving.logs.request_ids import HEADER, request_id
+from serving.metrics.server_metrics import REST
+from serving.request_facts import RequestFacts, facts
+from serving.rest.routes import model_name
+
+_HEADER = HEADER.encode()
+
+
+class LoggedApplication:
+    """An application whose answers are written down."""
+
+    def __init__(self, application: Application, log: AccessLog) -> None:
+        self.executor = application.executor
+        self._application = application
+        self._log = log
+
+    def answer(self, request: Request) -> Response:
+        """The application's answer, with the request's name."""
+        started = time.perf_counter()
+        return _logged(self._log, request, self._application.answer(request), facts, started)
+
+
+def logging_at_once(
+    answer: Callable[[Request], Response | None], log: AccessLog
+) -> Callable[[Request], Response | None]:
+    """The same for what is answered without a thread."""
+
+    def answer_and_log(request: Request) -> Response | None:
+        started = time.perf_counter()
+        response = answer(request)
+        return None if response is None else _logged(log, request, response, RequestFacts(), started)
+
+    return answer_and_log
+
+
+def _logged(log: AccessLog, request: Request, response: Response, facts: RequestFacts, started: float) -> Response:
+    name = request_id(request.headers.get(_HEADER, b"").decode("latin-1"))
+    log.add(
+        entry_of(
+            facts,
+            started,
+            request_id=name,
+            transport=REST,
+            client=request.client,
+            method=request.method,
+            route=request.path,
+            model=model_name(request.path) or "",
+            status=response.status,
+            size=len(response.body),
+        )
+    )
+    return replace(response, headers=b"%bX-Request-Id: %b\r\n" % (response.headers, name.encode()))

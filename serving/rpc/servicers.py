@@ -1,0 +1,155 @@
+"""The gRPC API: PredictionService and ModelService."""
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from serving import config_file
+from serving.errors import Code, ServingError, invalid_argument, truncate
+from serving.metrics.server_metrics import GRPC, Caller
+from serving.models.hints import helpful_text
+from serving.models.signatures import Signature
+from serving.protobuf import messages
+from serving.request import PredictRequest
+from serving.service import Service
+
+logger = logging.getLogger("serving")
+
+STATUSES = {code: grpc.StatusCode[code.name] for code in Code}
+_FOR_EVER = 1e9  # seconds
+
+Method = Callable[[Any, Any, grpc.ServicerContext], Any]
+
+
+def answering_errors(method: Method) -> Method:
+    """Turns what a method raises into the status of its call."""
+
+    @functools.wraps(method)
+    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(self, request, context)
+        except ServingError as error:
+            failure = error
+        except Exception:
+            logger.exception("%s failed", method.__name__)
+            failure = ServingError(Code.INTERNAL, "Internal error; the server's log has more.")
+        return context.abort(STATUSES[failure.code], truncate(helpful_text(failure)))
+
+    return answer
+
+
+def _counted(method: Method) -> Method:
+    @functools.wraps(method)
+    def count(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        started, code, spec = time.perf_counter(), Code.INTERNAL, _asked(self._service, request)
+        try:
+            response = method(self, request, context)
+            code, spec = Code.OK, _answered(response)
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            caller = Caller(spec[0], method.__name__, GRPC, *spec[1:])
+            self._service.metrics.record_request(caller, code, time.perf_counter() - started)
+        return response
+
+    return count
+
+
+def _asked(service: Service, request: Any) -> tuple[str, ...]:
+    first = next(iter(request.tasks), None) if hasattr(request, "tasks") else request
+    name = first.model_spec.name if first is not None else ""
+    # Clients make names up, and series that were counted once stay.
+    return (name if service.knows(name) else "",)
+
+
+def _answered(response: Any) -> tuple[str, ...]:
+    spec = response.results[0].model_spec if hasattr(response, "results") else response.model_spec
+    return spec.name, str(spec.version.value), spec.signature_name
+
+
+def _limits(context: grpc.ServicerContext) -> dict[str, Any]:
+    # A call without a deadline has billions of seconds left.
+    remaining = context.time_remaining()
+    timeout = remaining if remaining < _FOR_EVER else None
+    return {"timeout": timeout, "cancelled": lambda: not context.is_active()}
+
+
+class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """TensorFlow Serving's PredictionService. Answers to Predict hold typed fields, or tensor_content."""
+
+    def __init__(self, service: Service, as_content: bool = False) -> None:
+        self._service = service
+        self._as_content = as_content
+
+    @answering_errors
+    @_counted
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Runs a signature on tensors."""
+
+        def decode(signatures: Mapping[str, Signature]) -> PredictRequest:
+            return messages.decode_predict(request)  # tensors say their types themselves
+
+        prediction = self._service.predict(messages.decode_spec(request), decode, **_limits(context))
+        return messages.encode_predict(prediction, self._as_content)
+
+    @answering_errors
+    @_counted
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Runs a classify signature on tf.Examples."""
+        spec = messages.decode_spec(request)
+        examples = messages.decode_examples(request.input)
+        return messages.encode_classify(self._service.classify(spec, examples, **_limits(context)))
+
+    @answering_errors
+    @_counted
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Runs a regress signature on tf.Examples."""
+        spec = messages.decode_spec(request)
+        examples = messages.decode_examples(request.input)
+        return messages.encode_regress(self._service.regress(spec, examples, **_limits(context)))
+
+    @answering_errors
+    @_counted
+    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Runs several classify and regress signatures on the same tf.Examples."""
+        tasks = messages.decode_tasks(request)
+        examples = messages.decode_examples(request.input)
+        return messages.encode_multi_inference(self._service.multi_inference(tasks, examples, **_limits(context)))
+
+    @answering_errors
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Tells the signatures of a model."""
+        spec = messages.decode_spec(request)
+        messages.check_metadata_fields(request.metadata_field)
+        return messages.encode_metadata(self._service.metadata(spec))
+
+
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
+    """TensorFlow Serving's ModelService."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @answering_errors
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Tells how the versions of a model are."""
+        return messages.encode_statuses(self._service.status(messages.decode_spec(request)))
+
+    @answering_errors
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Replaces the models that are served; answers when the new ones do."""
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid_argument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        metrics = self._service.metrics
+        before = {name: metrics.total(name) for name in request.metric_names}
+        self._service.reload(config_file.decode(request.config), _limits(context)["cancelled"])
+        return messages.encode_reload({name: metrics.total(name) - count for name, count in before.items()})

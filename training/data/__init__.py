@@ -1,0 +1,1 @@
+"""Images: from a set's name to batches for the replicas."""

@@ -1,0 +1,99 @@
+"""Opens sets of images by name: tensorflow-datasets' own, a folder of photos, the bundled digits."""
+
+import contextlib
+import io
+import os
+import pathlib
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from training.config import Config, nearest
+from training.data.digits import Digits
+from training.data.image_folder import Holdout
+from training.data.image_set import IMAGE_FOLDER, ImageSet, PreparedSet, open_folder
+from training.errors import InputError
+
+
+def open_image_set(name: str, data_dir: str = "", download: bool = False) -> ImageSet:
+    """Opens a classification set by its tensorflow-datasets name.
+
+    Args:
+        name: `digits` (prepared on the spot), `image_folder`, or any other name that tensorflow-datasets knows, whose
+            data must have been prepared.
+        data_dir: Where prepared data lies; empty for TFDS_DATA_DIR or tensorflow-datasets' own default. For
+            `image_folder` the folder of photos, `<split>/<class>/*.jpg`, or `<class>/*.jpg` to be split here.
+        download: Whether a set that is not prepared may be downloaded and prepared.
+
+    Raises:
+        InputError: An unknown name, data that is not there, or a set that is not one of images with a class each.
+    """
+    if name == IMAGE_FOLDER:
+        return _image_folder(data_dir)
+    tfds.disable_progress_bar()
+    builder = _prepared(name, data_dir, download)
+    image_key, label_key = builder.info.supervised_keys or ("", "")
+    features = dict(builder.info.features)
+    if not isinstance(features.get(image_key), tfds.features.Image) or not isinstance(
+        features.get(label_key), tfds.features.ClassLabel
+    ):
+        raise InputError(f"{name} is not a set of images with a class each, which is what can be trained on")
+    sizes = {split: int(info.num_examples) for split, info in builder.info.splits.items()}
+    labels, shape = tuple(features[label_key].names), features[image_key].shape
+    return PreparedSet(builder.name, labels, shape, sizes, builder, image_key, label_key)
+
+
+def open_images_of(config: Config, data_dir: str = "", download: bool = False) -> ImageSet:
+    """Opens what a config trains on, split as it says.
+
+    Args:
+        config: The experiment.
+        data_dir: Where the data lies now; empty for where the config says.
+        download: As for `open_image_set`.
+
+    Raises:
+        InputError: As for `open_image_set`.
+    """
+    images = open_image_set(config.dataset, data_dir or config.data_dir, download)
+    return images.held_out(Holdout(config.holdout, config.holdout_seed))
+
+
+def _image_folder(folder: str) -> ImageSet:
+    root = pathlib.Path(folder).expanduser()
+    if not folder or not root.is_dir():
+        raise InputError(
+            f"image_folder needs a --data_dir with <split>/<class>/*.jpg or <class>/*.jpg in it; {folder!r} is not one"
+        )
+    return open_folder(root, Holdout())
+
+
+def _prepared(name: str, data_dir: str, download: bool) -> Any:
+    if data_dir and not pathlib.Path(data_dir).expanduser().is_dir():
+        raise InputError(f"data_dir is {data_dir!r}, which is no folder; name one that is there")
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError):
+        names = [*tfds.list_builders(), IMAGE_FOLDER]
+        raise InputError(
+            f"tensorflow-datasets knows no dataset {name!r}{nearest(name, names)}; for photos take {IMAGE_FOLDER}"
+        ) from None
+    if isinstance(builder, Digits):
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of a download of unknown size, and there is none
+            builder.download_and_prepare()
+    elif not builder.is_prepared() and download:
+        _download(builder)
+    elif not builder.is_prepared():
+        raise InputError(
+            f"{name} is not prepared in {builder.data_dir}; prepare it with `tfds build {name}"
+            f"{f' --data_dir {data_dir}' if data_dir else ''}`, or name another --data_dir or TFDS_DATA_DIR"
+        )
+    return builder
+
+
+def _download(builder: Any) -> None:
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError, ValueError) as error:  # AssertionError: what must be fetched by hand is not there
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{builder.name} cannot be downloaded and prepared: {reason}") from None

@@ -1,0 +1,122 @@
+"""What is in a set of images: splits, classes, sizes, what cannot be read, the mean."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from training.config import Config
+from training.data.augmentation import check_augmentation
+from training.data.contact_sheet import write_sheet
+from training.data.image_set import ImageSet
+from training.data.pipeline import train_batches
+from training.data.preprocessing import decode_any
+from training.errors import InputError
+
+SHEET_IMAGES = 64
+_NAMED = 5  # unreadable images
+_LISTED = 20  # classes
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSurvey:
+    """What reading a split once tells.
+
+    Attributes:
+        split: Its name.
+        class_counts: Images of each class, unreadable ones among them.
+        heights: Of the images that can be read, in pixels.
+        widths: Likewise.
+        mean: Of each channel over all pixels of the images that can be read, 0..255.
+        unreadable: The names of those that cannot.
+        unlabelled: How many have a label that is no class.
+    """
+
+    split: str
+    class_counts: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    mean: np.ndarray
+    unreadable: tuple[str, ...]
+    unlabelled: int
+
+
+def survey(images: ImageSet, split: str) -> SplitSurvey:
+    """Reads every image of a split."""
+    channels = images.shape[2]
+
+    def measure(index: tf.Tensor, example: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        pixels = decode_any(images.load(example[0]), channels)
+        means = tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[0, 1])
+        return index, tf.shape(pixels)[:2], means
+
+    references = images.references(split)
+    measured = references.enumerate().map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    rows = list(measured.as_numpy_iterator())
+    readable = {int(index) for index, _, _ in rows}
+    labels, unreadable = [], []
+    for index, (label, name) in enumerate(references.map(lambda _, label, name: (label, name)).as_numpy_iterator()):
+        labels.append(label)
+        if index not in readable:
+            unreadable.append(name.decode())
+    known = np.array([label for label in labels if 0 <= label < len(images.labels)], int)
+    sizes = np.array([size for _, size, _ in rows], float).reshape(-1, 2)
+    means = np.array([mean for _, _, mean in rows], float).reshape(-1, channels)
+    areas = sizes.prod(axis=1)
+    return SplitSurvey(
+        split,
+        np.bincount(known, minlength=len(images.labels)),
+        sizes[:, 0],
+        sizes[:, 1],
+        np.average(means, axis=0, weights=areas) if len(rows) else np.zeros(channels),
+        tuple(unreadable),
+        len(labels) - len(known),
+    )
+
+
+def describe(images: ImageSet) -> Iterator[str]:
+    """What a person wants to know of a set before training on it, line by line, as it is found out."""
+    sizes = ", ".join(f"{split} {count:,}" for split, count in images.splits.items())
+    yield f"{images.name}: {sizes} images, {len(images.labels)} classes"
+    for split, count in images.splits.items():
+        if count:
+            yield from _lines(images, survey(images, split))
+
+
+def write_training_sheet(images: ImageSet, config: Config, path: pathlib.Path) -> None:
+    """Writes the first training images of a run as one picture, augmented and all.
+
+    Raises:
+        InputError: The config does not fit the images, or the file cannot be written.
+    """
+    shape = images.input_shape(config.image_size)
+    check_augmentation(config, shape)
+    config = dataclasses.replace(config, batch_size=SHEET_IMAGES)
+    (batch,) = train_batches(images, config, shape, 1, 0).take(1)
+    shown = batch["weights"].numpy() > 0
+    captions = [images.labels[label] for label in batch["labels"].numpy()[shown]]
+    if not captions:
+        raise InputError(f"none of the first {SHEET_IMAGES} images of {config.train_split} can be read")
+    write_sheet(path, batch["images"].numpy()[shown], captions)
+
+
+def _lines(images: ImageSet, found: SplitSurvey) -> Iterator[str]:
+    yield ""
+    yield f"{found.split}: {found.class_counts.sum():,} images with a class"
+    if len(found.heights):
+        for name, values in (("height", found.heights), ("width", found.widths)):
+            yield f"  {name:<12}{values.min():.0f} to {values.max():.0f} pixels, median {np.median(values):.0f}"
+        yield f"  {'mean':<12}{', '.join(f'{value:.1f}' for value in found.mean)} of 255"
+    unreadable, named = len(found.unreadable), ", ".join(found.unreadable[:_NAMED])
+    if unreadable:
+        yield f"  unreadable  {unreadable:,}: {named}{', ...' if unreadable > _NAMED else ''}"
+    if found.unlabelled:
+        yield f"  no class    {found.unlabelled:,}: their labels are not 0 to {len(images.labels) - 1}"
+    counts = found.class_counts
+    if len(counts) > _LISTED:
+        yield f"  classes     {counts.min():,} to {counts.max():,} images each, median {np.median(counts):,.0f}"
+        return
+    for label, count in zip(images.labels, counts, strict=True):
+        yield f"  {label:<12}{count:,}"

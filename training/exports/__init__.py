@@ -1,0 +1,1 @@
+"""The writer's half of the contract between training and serving."""

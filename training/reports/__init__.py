@@ -1,0 +1,1 @@
+"""All that is to be seen of a run, in one file."""

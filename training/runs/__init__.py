@@ -1,0 +1,1 @@
+"""A run's folder: what it keeps, shows and takes up again."""

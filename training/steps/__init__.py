@@ -1,0 +1,1 @@
+"""Steps of training and evaluation, exact over the global batch."""

@@ -1,0 +1,120 @@
+"""The gradient of one replica's share of a batch, as a function without side effects.
+
+Weights, statistics and seeds come in as tensors and go out as tensors, so that the function can stand in a loop over
+parts and be compiled by XLA, where a mirrored variable cannot be assigned to.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from training.config import Config
+from training.data.pipeline import Batch
+from training.steps.losses import cross_entropies, num_correct
+from training.steps.parts import cut
+
+
+class Share(NamedTuple):
+    """What one replica adds to a step: sums over its images, and the statistics that its layers moved."""
+
+    gradients: list[tf.Tensor]
+    loss: tf.Tensor
+    correct: tf.Tensor
+    statistics: list[tf.Tensor]
+
+
+def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor, tf.Tensor], Share]:
+    """Makes the function that differentiates the loss of a replica's images, part after part.
+
+    Args:
+        model: Built model from images to logits.
+        config: `accumulate`, `label_smoothing`, `xla` and `seed` are read.
+
+    Returns:
+        A function of a replica's batch, the step's number and a factor of the loss. Gradients are of the sum of the
+        images' losses times the factor, with a list entry for each trainable variable; `loss` is that sum without the
+        factor. Where there are several parts, only one is in memory at a time.
+    """
+    layout = _Layout(model)
+
+    def differentiate(
+        weights: list[tf.Tensor], statistics: list[tf.Tensor], seeds: list[tf.Tensor], part: Batch, factor: tf.Tensor
+    ) -> Share:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            logits, others = model.stateless_call(
+                weights, layout.join(statistics, seeds), part["images"], training=True
+            )
+            loss = tf.reduce_sum(cross_entropies(part, logits, config.label_smoothing))
+            scaled = loss * factor
+        gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return Share(gradients, loss, num_correct(part, logits), layout.statistics_of(others))
+
+    if config.xla:
+        differentiate = tf.function(differentiate, jit_compile=True, autograph=False)
+
+    def share(batch: Batch, step: tf.Tensor, factor: tf.Tensor) -> Share:
+        weights = [tf.convert_to_tensor(variable.value) for variable in model.trainable_variables]
+        # A statistic that no operation moves would have no device of its own, which tf.distribute refuses.
+        start = [tf.identity(variable.value) for variable in moving_statistics(model)]
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+        def one(index: tf.Tensor, part: Batch, statistics: list[tf.Tensor]) -> Share:
+            seeds = _seeds(layout.num_generators, config.seed, step, index, replica)
+            return differentiate(weights, statistics, seeds, part, factor)
+
+        parts = cut(batch, config.accumulate)
+        if config.accumulate == 1:
+            return one(tf.constant(0), {name: values[0] for name, values in parts.items()}, start)
+        zeros = Share([tf.zeros_like(weight) for weight in weights], tf.zeros(()), tf.zeros(()), start)
+        # A Python loop would let TensorFlow compute all parts at once, and hold them all in memory.
+        return tf.foldl(
+            lambda sums, indexed: _add(sums, one(indexed[0], indexed[1], sums.statistics)),
+            (tf.range(config.accumulate), parts),
+            zeros,
+            parallel_iterations=1,
+        )
+
+    return share
+
+
+def moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """The variables that layers move while they train, as BatchNormalization's means: all untrained but seeds."""
+    return [variable for variable in model.non_trainable_variables if not _is_seed(variable)]
+
+
+def _add(sums: Share, part: Share) -> Share:
+    gradients = [total + gradient for total, gradient in zip(sums.gradients, part.gradients, strict=True)]
+    return Share(gradients, sums.loss + part.loss, sums.correct + part.correct, part.statistics)
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return bool(variable.name == "seed_generator_state")  # the name keras.random.SeedGenerator gives to its only one
+
+
+class _Layout:
+    """Which of a model's untrained variables are seeds, and which are statistics."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._are_seeds = [_is_seed(variable) for variable in model.non_trainable_variables]
+        self.num_generators = sum(self._are_seeds)
+
+    def join(self, statistics: list[tf.Tensor], seeds: list[tf.Tensor]) -> list[tf.Tensor]:
+        each_statistic, each_seed = iter(statistics), iter(seeds)
+        return [next(each_seed if is_seed else each_statistic) for is_seed in self._are_seeds]
+
+    def statistics_of(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [value for value, is_seed in zip(values, self._are_seeds, strict=True) if not is_seed]
+
+
+def _seeds(num_generators: int, seed: int, step: tf.Tensor, part: tf.Tensor, replica: int) -> list[tf.Tensor]:
+    """The state that each of a model's generators starts a part with.
+
+    Keras mirrors the states: left to itself, every replica would drop the same units.
+    """
+    state = tf.constant([seed, 0], tf.int64)
+    for number in (step, part, replica):
+        state = tf.random.fold_in(state, tf.cast(number, tf.int64))
+    return [tf.random.fold_in(state, tf.constant(index, tf.int64)) for index in range(num_generators)]
