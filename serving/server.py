@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from serving import config_file
-from serving.access.gate import Gate
 from serving.access.request_threads import RequestThreads
 from serving.config_file import ModelConfig
 from serving.errors import ServingError
+from serving.gate import Gate
 from serving.http.server import HttpServer
 from serving.metrics.pages import DEFAULT_PATH
 from serving.metrics.server_metrics import Metrics

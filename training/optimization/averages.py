@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from training.steps.replicas import update_copies
+from training.workers.replicas import update_copies
 
 
 class MovingAverage(tf.Module):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from training.steps.replicas import update_copies
+from training.workers.replicas import update_copies
 
 _LARGEST = 2.0**24
 

@@ -9,7 +9,7 @@ from keras_prelu.fans import fans
 from training.config import Config
 from training.optimization.loss_scale import LossScale
 from training.optimization.schedules import Plateau, make_schedule
-from training.steps.replicas import sum_over_replicas, update_copies
+from training.workers.replicas import sum_over_replicas, update_copies
 
 
 class MomentumSGD(keras.optimizers.Optimizer):

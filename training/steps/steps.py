@@ -12,7 +12,7 @@ from training.optimization.optimizer import MomentumSGD
 from training.steps.gradients import make_share, moving_statistics
 from training.steps.losses import cross_entropies, num_correct
 from training.steps.parts import cut
-from training.steps.replicas import mean_over_replicas, sum_over_replicas, update_copies
+from training.workers.replicas import mean_over_replicas, sum_over_replicas, update_copies
 
 Metrics = dict[str, tf.Tensor]
 Step = Callable[[Batch], Metrics]
