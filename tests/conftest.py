@@ -20,6 +20,16 @@ tf.config.set_logical_device_configuration(
 )
 
 
+def pytest_collection_modifyitems(items):
+    """Tests with a time limit of their own are the longest: first, so that no core is left idle behind them."""
+
+    def seconds(item):
+        limit = item.get_closest_marker("timeout")
+        return limit.args[0] if limit else 0
+
+    items.sort(key=seconds, reverse=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_determinism_here():
     """Op determinism can't be turned off again: other tests' XLA and unseeded layers would fail after it."""

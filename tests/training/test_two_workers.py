@@ -16,6 +16,8 @@ from tests.training import minimal_loop
 from training.data.datasets import open_image_set
 from training.workers.strategy import make_strategy
 
+pytestmark = pytest.mark.xdist_group("two-workers")  # its cases share one run of both
+
 CODE = "import sys; from training.workers.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
 
 
