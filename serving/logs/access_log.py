@@ -3,10 +3,8 @@
 The file may be renamed or removed by whatever rotates it: within a second a new one is begun.
 """
 
-import logging
 import os
 import sys
-import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -14,13 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from serving.logs.writer_thread import WriterThread
 from serving.request_facts import RequestFacts
 from serving.watched_files import stamp
 
-logger = logging.getLogger("serving")
-
 STDOUT = "-"
-_PAUSE = 0.25  # seconds between writes
 _MOST_WAITING = 100_000  # lines; where the disk takes none, later ones are dropped and counted
 _FORMAT = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _LONGEST_NAME = 256  # characters of what clients make up
@@ -74,9 +70,7 @@ class AccessLog:
         self._path = path
         self._entries: deque[Entry] = deque()
         self._num_dropped = 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
-        self._complained = False
+        self._thread = WriterThread("access log", self._write, self._close)
         self._file = -1
         self._stamp: tuple[int, ...] = ()
 
@@ -87,9 +81,7 @@ class AccessLog:
 
     def stop(self) -> None:
         """Writes what there is, and closes the file."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.stop()
 
     def add(self, entry: Entry) -> None:
         """Has a line written soon; it waits for nothing."""
@@ -98,28 +90,19 @@ class AccessLog:
         else:
             self._num_dropped += 1
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_PAUSE):
-            self._write()
-        self._write()
-        if self._path != STDOUT:
-            os.close(self._file)
-
     def _write(self) -> None:
         lines = [self._entries.popleft().line() for _ in range(len(self._entries))]
         if self._num_dropped:
             lines.append(_dumped({"dropped": self._num_dropped}))
             self._num_dropped = 0
-        try:
-            if self._path != STDOUT and stamp(self._path)[:2] != self._stamp:
-                os.close(self._file)
-                self._open()
-            _write_all(self._file, b"".join(lines))
-            self._complained = False
-        except OSError as error:
-            if not self._complained:  # once, and not four times a second
-                logger.error("Could not write the access log: %s", error)
-            self._complained = True
+        if self._path != STDOUT and stamp(self._path)[:2] != self._stamp:
+            os.close(self._file)
+            self._open()
+        _write_all(self._file, b"".join(lines))
+
+    def _close(self) -> None:
+        if self._path != STDOUT:
+            os.close(self._file)
 
     def _open(self) -> None:
         if self._path == STDOUT:
