@@ -81,7 +81,7 @@ def main() -> None:
         network = save_network(Path(folder))
         options = Options(model_name=MODEL, model_base_path=str(network.base_path))
         with Server(options, pick_free_ports=True) as server:
-            application = RestApplication(Service(server._repository, Metrics()), None, 30)
+            application = RestApplication(Service(server._repository, Metrics(), server._service.request_log), None, 30)
             run(application, make_seeds(network), random.Random(arguments.seed), arguments.inputs)
 
 

@@ -1,4 +1,4 @@
-"""What TLS and the access log cost, and what connections that come and go, or never end, leave behind.
+"""What TLS and the logs cost, and what connections that come and go, or never end, leave behind.
 
     python -m benchmarks.serving_safety [--rounds 5] [--connections 100000]
 
@@ -30,7 +30,7 @@ from serving.protobuf.protos import SSLConfig
 STREAMS = 16
 SECONDS = 3.0  # of load on one server in a round
 SLOW = 500  # connections at a time that send a header and never end
-BARS = {"TLS": "0.85", "access log": "0.97"}
+BARS = {"TLS": "0.85", "access log": "0.97", "request log of 1 %": "0.97", "request log of all": ""}
 
 
 def main() -> None:
@@ -55,6 +55,8 @@ def costs(folder: Path, rounds: int, num_connections: int) -> Iterator[tuple[str
     flags = {
         "TLS": [f"--rest_api_ssl_config_file={folder / 'tls'}"],
         "access log": [f"--access_log={folder / 'log'}"],
+        "request log of 1 %": [f"--request_log_dir={folder / 'sample'}"],
+        "request log of all": [f"--request_log_dir={folder / 'all'}", "--request_log_sampling_rate=1"],
     }
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(serving(sample))

@@ -7,11 +7,20 @@ from typing import Any
 
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.errors import invalid_argument
+from serving.errors import Code, ServingError, invalid_argument
 from serving.protobuf.protos import read_text
 from serving.repository.storage import All, Latest, Policy, Specific
 
 PLATFORM = "tensorflow"  # the only one there is
+_COLLECTORS = ("", "tfrecord")
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """The share of a model's requests that is logged, and how the names of the files begin, if that is said."""
+
+    filename_prefix: str = ""
+    sampling_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class ModelConfig:
     policy: Policy = field(default_factory=Latest)
     labels: Mapping[str, int] = field(default_factory=dict)
     platform: str = PLATFORM
+    logging: LoggingConfig | None = None
 
 
 def read(path: str) -> list[ModelConfig]:
@@ -60,14 +70,13 @@ def _decode_model(message: Any) -> ModelConfig:
         raise invalid_argument(
             f"Expected model {message.name} to have an absolute path or URI; got base_path()={message.base_path}"
         )
-    if message.HasField("logging_config"):
-        raise invalid_argument("No request-logger-creator provided.")
     return ModelConfig(
         name=message.name,
         base_path=Path(message.base_path),
         policy=_policy(message.model_version_policy),
         labels=dict(message.version_labels),
         platform=_platform(message),
+        logging=_logging(message.name, message.logging_config) if message.HasField("logging_config") else None,
     )
 
 
@@ -86,6 +95,19 @@ def _platform(message: Any) -> str:
     if message.model_type != model_server_config_pb2.TENSORFLOW:
         raise invalid_argument(f"ModelServerConfig::model_type choice {message.model_type} not supported.")
     return PLATFORM
+
+
+def _logging(name: str, message: Any) -> LoggingConfig:
+    collector, rate = message.log_collector_config, message.sampling_config.sampling_rate
+    if message.HasField("custom_logging_config"):
+        raise invalid_argument(f"Model {name}: there is no custom_logging_config here")
+    if collector.type not in _COLLECTORS:
+        raise ServingError(
+            Code.NOT_FOUND, f"Cannot find LogCollector::Factory for type: {collector.type}. There is tfrecord"
+        )
+    if not 0 <= rate <= 1:
+        raise invalid_argument(f"Model {name}: its sampling_rate is {rate:g}, and not from 0 to 1")
+    return LoggingConfig(collector.filename_prefix, rate)
 
 
 def _policy(message: Any) -> Policy:

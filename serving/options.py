@@ -101,6 +101,11 @@ class Options:
         100_000_000, "Pixels that an encoded image may have, by its own header; 0 for any number.", 0
     )
     access_log: str = _flag("", "File for a line of JSON for each request; - stands for standard output.")
+    request_log_dir: str = _flag("", "Directory for a sample of requests with their answers, as PredictionLogs.")
+    request_log_sampling_rate: float = _flag(0.01, "Share of the requests that it holds, from 0 to 1.", 0, 1)
+    request_log_max_file_bytes: int = _flag(64 * 1024 * 1024, "Bytes after which another of its files is begun.", 1)
+    request_log_max_file_seconds: float = _flag(3600, "Seconds after which another of its files is begun.", 0)
+    request_log_max_files: int = _flag(10, "Files of a model that it keeps; 0 for any number.", 0)
     auth_token_file: str = _flag("", "JSON file with the tokens that clients must have, and what each is for.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
     enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")

@@ -16,6 +16,7 @@ from serving.config_file import ModelConfig
 from serving.errors import ServingError
 from serving.gate import Gate
 from serving.http.server import HttpServer
+from serving.logs.request_log import RequestLog
 from serving.metrics.pages import DEFAULT_PATH
 from serving.metrics.server_metrics import Metrics
 from serving.options import Options
@@ -47,7 +48,9 @@ class Server:
         self.metrics = Metrics()
         self._loader = Loader(options, self.metrics)
         self._repository = _make_repository(options, self._loader)
-        self._service = Service(self._repository, self.metrics)
+        self._request_log = RequestLog(options, self.metrics)
+        self._repository.on_configure(self._request_log.configure)
+        self._service = Service(self._repository, self.metrics, self._request_log)
         self._refusal = Refusal()
         self._readiness = Readiness(self._repository.availability, names_models=not options.auth_token_file)
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
@@ -119,6 +122,7 @@ class Server:
         self._grpc_threads.shutdown(wait=ended)
         self._rest_threads.shutdown(wait=ended)
         self._gate.stop()
+        self._request_log.stop()
         return ended
 
     def _leave(self) -> None:

@@ -13,6 +13,7 @@ from serving.inference.classification import CLASSIFY
 from serving.inference.multi_inference import Task, bind_tasks
 from serving.inference.regression import REGRESS
 from serving.inference.runs import infer, infer_one
+from serving.logs.request_log import RequestLog
 from serving.metrics.server_metrics import Metrics
 from serving.models.signatures import DEFAULT_SIGNATURE, Signature
 from serving.models.version_states import Lease, ModelStatus, VersionStatus
@@ -25,11 +26,15 @@ Cancelled = Callable[[], bool] | None
 
 
 class Service:
-    """The methods of PredictionService and ModelService over the models in a repository. Timeouts are in seconds."""
+    """The methods of PredictionService and ModelService over the models in a repository. Timeouts are in seconds.
 
-    def __init__(self, repository: Repository, metrics: Metrics) -> None:
+    Which transport brought a call, and in which words, only the transport can count and log: with what is here.
+    """
+
+    def __init__(self, repository: Repository, metrics: Metrics, request_log: RequestLog) -> None:
         self._repository = repository
         self.metrics = metrics
+        self.request_log = request_log
 
     def predict(
         self, spec: ModelSpec, decode: DecodePredict, timeout: float | None = None, cancelled: Cancelled = None

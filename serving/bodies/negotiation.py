@@ -38,10 +38,13 @@ class PredictBody:
     read: Read
     answer_type: str
     layout: Layout = Layout.COLUMN
+    request: PredictRequest | None = None
+    """What it was decoded to, once it is."""
 
     def decode(self, signatures: Signatures) -> PredictRequest:
         """The arrays of the request, of the types that the signature declares."""
         request, self.layout = self.read(signatures)
+        self.request = request
         if self.answer_type == NPY and len(find_signature(signatures, request.signature_name).outputs) > 1:
             raise invalid_argument(f"There are several outputs, but Accept: {NPY} leaves room for one. {NPZ} has more.")
         return request

@@ -67,6 +67,11 @@ class Metrics:
         self.load_latency = Counter(
             "/tensorflow/cc/saved_model/load_latency", "Time spent loading, in microseconds.", ("model_path",)
         )
+        self.request_log_count = Counter(
+            "/tensorflow/serving/request_log_count",
+            "Requests in the sample of the request log: written where OK, dropped otherwise.",
+            ("model_name", "status_code"),
+        )
         self._add_batching()
 
     def _add_batching(self) -> None:
@@ -103,6 +108,10 @@ class Metrics:
         """A model ran for a request."""
         facts.run_time = seconds
         self.runtime_latency.add((model, method, "TF1"), seconds * 1e6)
+
+    def record_request_log(self, model: str, code: Code) -> None:
+        """A request was written to the request log, or dropped."""
+        self.request_log_count.add((model, code.name))
 
     def record_examples(self, model: str, number: int) -> None:
         """A request brought so many examples: the tf.Examples of Classify and Regress, the rows of Predict."""

@@ -54,6 +54,7 @@ class Repository:
         self._unload_threads = ThreadPoolExecutor(max(1, options.num_unload_threads), "unload")
         self._manager = threading.Thread(target=self._manage, name="versions", daemon=True)
         self._listeners: list[Callable[[], None]] = []
+        self._followers: list[Callable[[Sequence[ModelConfig]], None]] = []
 
     def start(self, configs: Sequence[ModelConfig]) -> None:
         """Loads what is configured and keeps to it. Raises ServingError where a model has no version that loads."""
@@ -116,14 +117,21 @@ class Repository:
         """Calls a function, which must not wait, soon after models have come or gone."""
         self._listeners.append(listener)
 
+    def on_configure(self, follower: Callable[[Sequence[ModelConfig]], None]) -> None:
+        """Calls a function with each configuration; one for which it raises ServingError is not taken over."""
+        self._followers.append(follower)
+
     def _configure(self, configs: Sequence[ModelConfig]) -> list[str]:
         """Takes a configuration over. Returns the names of the models that are new."""
         with self._configuring:
             before = {each.name for each in self._configs}
             check_platforms(configs, self._configs)
-            self._labels = assign_labels(
+            labels = assign_labels(
                 configs, self._labels, self._is_available, self._options.allow_labels_for_unavailable
             )
+            for follow in self._followers:
+                follow(configs)
+            self._labels = labels
             with self._changed:
                 for config in configs:
                     if config.name not in self._models:

@@ -18,9 +18,10 @@ from serving.inference.runs import Method
 from serving.metrics.pages import PrometheusPage, tensorflow_page
 from serving.metrics.server_metrics import REST, Caller
 from serving.models.hints import helpful_text
-from serving.request import ModelSpec
+from serving.request import Classification, ModelSpec, Regression
 from serving.rest.descriptions import describe, version_header
 from serving.rest.openapi import OPENAPI_PATH, describe_api
+from serving.rest.request_log import log_answer, log_prediction
 from serving.rest.routes import Route, is_api, parse_route
 from serving.service import Service
 
@@ -83,6 +84,7 @@ class RestApplication:
         self._timeout = timeout
         self._as_content = as_content
         self._metrics = service.metrics
+        self._log = service.request_log
         self._prometheus = PrometheusPage(self._metrics)
         self._monitoring_path = monitoring_path
         self._api_headers = _CORS_HEADERS if enable_cors else b""
@@ -138,19 +140,26 @@ class RestApplication:
     def _predict(self, spec: ModelSpec, request: Request) -> Answer:
         body = read_predict(spec, request)
         prediction = self._service.predict(body.spec, body.decode, self._timeout, lambda: request.cancelled)
-        return prediction.spec, write_prediction(prediction, body, self._as_content), body.answer_type
+        written = write_prediction(prediction, body, self._as_content)
+        log_prediction(self._log, body, prediction, self._as_content)
+        return prediction.spec, written, body.answer_type
 
     def _classify(self, spec: ModelSpec, request: Request) -> Answer:
         body = self._read_examples(CLASSIFY, "classify", spec, request)
         answer = self._service.classify(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
-        return answer.spec, write_answer(answer, body), body.answer_type
+        return self._written(answer, body)
 
     def _regress(self, spec: ModelSpec, request: Request) -> Answer:
         body = self._read_examples(REGRESS, "regress", spec, request)
         answer = self._service.regress(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
-        return answer.spec, write_answer(answer, body), body.answer_type
+        return self._written(answer, body)
 
     _METHODS = {"predict": _predict, "classify": _classify, "regress": _regress}  # noqa: RUF012  never changed
+
+    def _written(self, answer: Classification | Regression, body: ExamplesBody) -> Answer:
+        written = write_answer(answer, body)
+        log_answer(self._log, body, answer)
+        return answer.spec, written, body.answer_type
 
     def _read_examples(self, method: Method, action: str, spec: ModelSpec, request: Request) -> ExamplesBody:
         body = read_examples(action, spec, request)

@@ -56,6 +56,9 @@ def _counted(method: Method) -> Method:
         finally:
             caller = Caller(spec[0], method.__name__, GRPC, *spec[1:])
             self._service.metrics.record_request(caller, code, time.perf_counter() - started)
+        log = self._service.request_log
+        if log.samples(spec[0]):
+            log.add(request, response)
         return response
 
     return count

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving.config_file import ModelConfig, check_platforms, decode, read
+from serving.config_file import LoggingConfig, ModelConfig, check_platforms, decode, read
 from serving.errors import ServingError
 from serving.repository.storage import All, Latest, Specific
 
@@ -90,7 +90,14 @@ REFUSED = {
         "Expected model m to have an absolute path or URI; got base_path()=models/m",
     ),
     "name-twice": (models(TENSORFLOW, TENSORFLOW), "Illegal to list model m multiple times in config list"),
-    "logging": (models(TENSORFLOW + "logging_config { }"), "No request-logger-creator provided."),
+    "sampling-rate": (
+        models(TENSORFLOW + "logging_config { sampling_config { sampling_rate: 100 } }"),
+        "Model m: its sampling_rate is 100, and not from 0 to 1",
+    ),
+    "custom-logging": (
+        models(TENSORFLOW + "logging_config { custom_logging_config { } }"),
+        "Model m: there is no custom_logging_config here",
+    ),
     "custom": ("custom_model_config { }", "ModelServer does not yet support custom model config."),
 }
 
@@ -100,6 +107,29 @@ def test_what_cannot_be_followed(text, message):
     with pytest.raises(ServingError) as caught:
         parsed(text)
     assert str(caught.value) == f"INVALID_ARGUMENT: {message}"
+
+
+def test_other_log_collector():
+    collector = 'logging_config { log_collector_config { type: "kafka" } }'
+    with pytest.raises(ServingError) as caught:
+        parsed(models(TENSORFLOW + collector))
+    assert str(caught.value) == "NOT_FOUND: Cannot find LogCollector::Factory for type: kafka. There is tfrecord"
+
+
+LOGGING = {
+    "nothing": ("", LoggingConfig("", 0.0)),
+    "rate": ("sampling_config { sampling_rate: 0.5 }", LoggingConfig("", 0.5)),
+    "prefix": (
+        'log_collector_config { type: "tfrecord" filename_prefix: "/logs/m" } sampling_config { sampling_rate: 1 }',
+        LoggingConfig("/logs/m", 1.0),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "logging"), LOGGING.values(), ids=LOGGING)
+def test_logging(text, logging):
+    (config,) = parsed(models(TENSORFLOW + f"logging_config {{ {text} }}"))
+    assert config.logging == logging
 
 
 def test_other_platform():

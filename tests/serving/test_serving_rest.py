@@ -281,7 +281,7 @@ def serve_application(server):
     @contextlib.contextmanager
     def serve(**options):
         with ThreadPoolExecutor(2) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
-            service = Service(server._repository, Metrics())
+            service = Service(server._repository, Metrics(), server._service.request_log)
             http = HttpServer(RestApplication(service, threads, 30, **options), bound, grace=10)
             http.start()
             url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -404,7 +404,9 @@ def test_deadline(serve, rest_client, zoo_path):
 
 
 def test_unexpected_error_tells_the_log_and_not_the_client(caplog):
-    application = RestApplication(Service(repository=None, metrics=Metrics()), executor=None, timeout=None)
+    application = RestApplication(
+        Service(repository=None, metrics=Metrics(), request_log=None), executor=None, timeout=None
+    )
     response = application.answer(Request(method="GET", path=STATUS))
     assert response.status == 500
     assert response.body == b'{"error":"Internal error; the server\'s log has more."}'
