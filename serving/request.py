@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(NamedTuple):
     """Which model a call means. A version or a label, never both; neither means the latest version."""
 
     name: str
@@ -17,8 +16,7 @@ class ModelSpec:
     signature_name: str = ""
 
 
-@dataclass(frozen=True)
-class PredictRequest:
+class PredictRequest(NamedTuple):
     """Named arrays for one signature. No output names means all outputs."""
 
     signature_name: str
@@ -26,8 +24,7 @@ class PredictRequest:
     output_names: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """The answer to Predict: the version that gave it, and its outputs by name."""
 
     spec: ModelSpec

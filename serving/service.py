@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 
 import numpy as np
 
@@ -135,7 +134,7 @@ class Service:
 
 
 def _answering(spec: ModelSpec, lease: Lease, signature_name: str) -> ModelSpec:
-    return replace(spec, version=lease.version, signature_name=signature_name or DEFAULT_SIGNATURE)
+    return ModelSpec(spec.name, lease.version, spec.label, signature_name or DEFAULT_SIGNATURE)
 
 
 def _num_rows(inputs: Mapping[str, np.ndarray]) -> int:

@@ -1,7 +1,7 @@
 """The bodies of REST: which decoder a Content-Type asks for, and which encoder an Accept header."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,11 +70,11 @@ def read_predict(spec: ModelSpec, request: Request) -> PredictBody:
     kind = _body_type(request, body)
     if kind not in _READERS:
         return PredictBody(spec, _read_json(body), _answer_type(request, (JSON, NPY, NPZ, PROTOBUF)))
-    spec = replace(spec, signature_name=signature_name(request.query))
+    spec = spec._replace(signature_name=signature_name(request.query))
     if kind == PROTOBUF:
         message = read_message("predict", body)
         spec = agree(spec, message)
-        decoded = replace(messages.decode_predict(message), signature_name=spec.signature_name)
+        decoded = messages.decode_predict(message)._replace(signature_name=spec.signature_name)
         answer_type = _answer_type(request, (PROTOBUF, JSON, NPY, NPZ))
         return PredictBody(spec, lambda signatures: (decoded, Layout.COLUMN), answer_type)
     read = _READERS[kind](body, request.headers[b"content-type"], spec.signature_name)
@@ -100,9 +100,9 @@ def read_examples(action: str, spec: ModelSpec, request: Request) -> ExamplesBod
     kind = _body_type(request, body)
     if kind not in _READERS:
         document = parse_object(body)
-        named = replace(spec, signature_name=json_predict.decode_signature_name(document))
+        named = spec._replace(signature_name=json_predict.decode_signature_name(document))
         return ExamplesBody(named, json_examples.decode_examples(document), _answer_type(request, (JSON, PROTOBUF)))
-    spec = replace(spec, signature_name=signature_name(request.query))
+    spec = spec._replace(signature_name=signature_name(request.query))
     if kind == PROTOBUF:
         message = read_message(action, body)
         serialized = messages.decode_examples(message.input)
@@ -171,7 +171,7 @@ def _read_images(kind: str, spec: ModelSpec, request: Request, body: bytes) -> E
     images = [body]
     if kind == FORM:
         named, fields = uploads.split_form(read_form(body, request.headers[b"content-type"]))
-        spec = replace(spec, signature_name=spec.signature_name or named)
+        spec = spec._replace(signature_name=spec.signature_name or named)
         images = [field.content for field in fields]
     answer_type = _answer_type(request, (JSON, PROTOBUF))
     return ExamplesBody(spec, uploads.image_examples(images), answer_type, finds_signature=not spec.signature_name)

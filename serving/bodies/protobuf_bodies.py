@@ -1,6 +1,5 @@
 """The messages of PredictionService as bodies of HTTP, for the model that the address names."""
 
-from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -34,11 +33,11 @@ def agree(spec: ModelSpec, message: Any) -> ModelSpec:
     _check("model", spec.name, other.name or spec.name)
     if other.signature_name:
         _check("signature", spec.signature_name or other.signature_name, other.signature_name)
-        spec = replace(spec, signature_name=other.signature_name)
+        spec = spec._replace(signature_name=other.signature_name)
     if other.version is None and not other.label:
         return spec
     if spec.version is None and spec.label is None:
-        return replace(spec, version=other.version, label=other.label)
+        return spec._replace(version=other.version, label=other.label)
     _check("version", spec.version or spec.label, other.version or other.label)
     return spec
 

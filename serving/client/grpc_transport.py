@@ -80,13 +80,7 @@ class AsyncGrpcTransport:
 
 
 def _unary(channel: Any, method: Method) -> Any:
-    return channel.unary_unary(
-        method.path, request_serializer=_serialize, response_deserializer=method.reply.FromString
-    )
-
-
-def _serialize(message: Any) -> bytes:
-    return message.SerializeToString()
+    return channel.unary_unary(method.path, response_deserializer=method.reply.FromString)
 
 
 def _metadata(server: Server) -> tuple[tuple[str, str], ...] | None:

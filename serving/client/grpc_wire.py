@@ -13,17 +13,17 @@ from serving.client.messages import (
     GetModelMetadataResponse,
     GetModelStatusRequest,
     GetModelStatusResponse,
-    PredictRequest,
     PredictResponse,
     RegressionRequest,
     RegressionResponse,
     SignatureDefMap,
 )
+from serving.client.predict_bytes import write_predict, write_spec
 from serving.client.wire import Call, Class, Examples
 from serving.errors import Code
 from serving.models.signatures import Signature, TensorInfo
 from serving.models.version_states import State, VersionStatus
-from serving.protobuf.tensor_fields import TYPE_WORDS, read_tensor, write_tensor
+from serving.protobuf.tensor_fields import TYPE_WORDS, read_tensor
 from serving.request import ModelSpec, Prediction
 
 _SIGNATURE_DEF = "signature_def"
@@ -37,10 +37,10 @@ class Method(NamedTuple):
 
 
 class GrpcRequest(NamedTuple):
-    """A message for a method."""
+    """A message for a method, as it is sent."""
 
     method: Method
-    message: Any
+    message: bytes
 
 
 _PREDICT = Method("/tensorflow.serving.PredictionService/Predict", PredictResponse)
@@ -63,46 +63,33 @@ class GrpcWire:
         signature: Signature | None,
     ) -> Call[Prediction]:
         """Runs a signature on tensors. Raises ValueError where no tensor holds an array's type."""
-        message = PredictRequest(output_filter=output_names)
-        _write_spec(spec, message.model_spec)
-        for name, array in inputs.items():
-            write_tensor(array, message.inputs[name], as_content=True)
-        return Call(GrpcRequest(_PREDICT, message), _read_prediction)
+        return Call(GrpcRequest(_PREDICT, write_predict(spec, inputs, output_names)), _read_prediction)
 
     def classify(self, spec: ModelSpec, examples: Examples) -> Call[list[list[Class]]]:
         """Runs a classify signature on tf.Examples."""
         message = ClassificationRequest()
-        _write_spec(spec, message.model_spec)
+        write_spec(spec, message.model_spec)
         _write_examples(examples, message.input)
-        return Call(GrpcRequest(_CLASSIFY, message), _read_classes)
+        return Call(GrpcRequest(_CLASSIFY, message.SerializeToString()), _read_classes)
 
     def regress(self, spec: ModelSpec, examples: Examples) -> Call[np.ndarray]:
         """Runs a regress signature on tf.Examples."""
         message = RegressionRequest()
-        _write_spec(spec, message.model_spec)
+        write_spec(spec, message.model_spec)
         _write_examples(examples, message.input)
-        return Call(GrpcRequest(_REGRESS, message), _read_values)
+        return Call(GrpcRequest(_REGRESS, message.SerializeToString()), _read_values)
 
     def metadata(self, spec: ModelSpec) -> Call[dict[str, Signature]]:
         """Asks for the signatures of a model."""
         message = GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
-        _write_spec(spec, message.model_spec)
-        return Call(GrpcRequest(_METADATA, message), _read_signatures)
+        write_spec(spec, message.model_spec)
+        return Call(GrpcRequest(_METADATA, message.SerializeToString()), _read_signatures)
 
     def status(self, spec: ModelSpec) -> Call[list[VersionStatus]]:
         """Asks for the versions of a model."""
         message = GetModelStatusRequest()
-        _write_spec(spec, message.model_spec)
-        return Call(GrpcRequest(_STATUS, message), _read_statuses)
-
-
-def _write_spec(spec: ModelSpec, message: Any) -> None:
-    message.name = spec.name
-    message.signature_name = spec.signature_name
-    if spec.version is not None:
-        message.version.value = spec.version
-    elif spec.label is not None:
-        message.version_label = spec.label
+        write_spec(spec, message.model_spec)
+        return Call(GrpcRequest(_STATUS, message.SerializeToString()), _read_statuses)
 
 
 def _write_examples(examples: Examples, message: Any) -> None:

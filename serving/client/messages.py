@@ -92,6 +92,7 @@ _APIS: Messages = {
 }
 _POOL = make_pool({"tensorflow.proto": ("tensorflow", _TENSORS), "apis.proto": ("tensorflow.serving", _APIS)})
 
+TensorProto = message_class(_POOL, "tensorflow.TensorProto")
 PredictRequest = message_class(_POOL, "tensorflow.serving.PredictRequest")
 PredictResponse = message_class(_POOL, "tensorflow.serving.PredictResponse")
 ClassificationRequest = message_class(_POOL, "tensorflow.serving.ClassificationRequest")

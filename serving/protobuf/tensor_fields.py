@@ -5,7 +5,7 @@ no TensorFlow among them.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -66,39 +66,50 @@ _LENGTH_DELIMITED = 2
 
 def read_tensor(proto: Any) -> np.ndarray:
     """The array in a message. Raises ValueError where type, shape and values do not fit."""
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if proto.dtype not in TYPE_WORDS or proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise ValueError(f"There is no tensor of type {proto.dtype} and shape {shape}")
-    word, size = TYPE_WORDS[proto.dtype], math.prod(shape)
-    if proto.tensor_content:
-        return _content(proto.tensor_content, word, size).reshape(shape)
-    return _expanded(_typed_values(proto, word), NUMPY_TYPES[word], size).reshape(shape)
+    described = proto.tensor_shape
+    shape, word = [dim.size for dim in described.dim], TYPE_WORDS.get(proto.dtype)
+    if word is None or described.unknown_rank or min(shape, default=0) < 0:
+        raise ValueError(f"There is no tensor of type {proto.dtype} and shape {tuple(shape)}")
+    size, content = math.prod(shape), proto.tensor_content
+    flat = _content(content, word, size) if content else _expanded(_typed_values(proto, word), NUMPY_TYPES[word], size)
+    return flat.reshape(shape)
 
 
 def write_tensor(array: np.ndarray, proto: Any, as_content: bool = False) -> None:
     """Puts an array into an empty message: in its typed field (float_val, int64_val, ...) or as tensor_content."""
     word = type_word(array)
-    if word not in DATA_TYPES:
-        raise ValueError(f"There is no tensor of type {word}")
-    proto.dtype = DATA_TYPES[word]
-    for size in array.shape:
-        proto.tensor_shape.dim.add(size=size)
+    describe_tensor(word, array.shape, proto)
     field = _FIELDS[word]
-    flat = np.ascontiguousarray(array).reshape(-1)
     if as_content and word != "string":
-        proto.tensor_content = flat.astype(flat.dtype.newbyteorder("<"), copy=False).tobytes()
+        proto.tensor_content = content_bytes(array)
     elif field in _PACKED_FIELDS:
-        proto.MergeFromString(_packed(_PACKED_FIELDS[field], flat))
+        data = content_bytes(array)
+        proto.MergeFromString(field_head(_PACKED_FIELDS[field], len(data)) + data)
     elif word == "string":
-        proto.string_val.extend(each if isinstance(each, bytes) else str(each).encode() for each in flat)
+        proto.string_val.extend(each if isinstance(each, bytes) else str(each).encode() for each in array.flat)
     else:
+        flat = np.ascontiguousarray(array).reshape(-1)
         values = flat.view(np.uint16) if field == "half_val" else flat
         getattr(proto, field).extend(values.tolist())
 
 
-def _packed(field_number: int, flat: np.ndarray) -> bytes:
-    data = flat.astype(flat.dtype.newbyteorder("<"), copy=False).tobytes()
-    return bytes([field_number << 3 | _LENGTH_DELIMITED]) + _varint(len(data)) + data
+def describe_tensor(word: str, shape: Sequence[int], proto: Any) -> None:
+    """Puts a type and a shape into an empty message. Raises ValueError where there is no tensor of that type."""
+    if word not in DATA_TYPES:
+        raise ValueError(f"There is no tensor of type {word}")
+    proto.dtype = DATA_TYPES[word]
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+
+
+def content_bytes(array: np.ndarray) -> bytes:
+    """The values as tensor_content and packed fields hold them."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def field_head(number: int, size: int) -> bytes:
+    """What stands before the bytes of a field that is so many bytes long."""
+    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(size)
 
 
 def _varint(value: int) -> bytes:
@@ -119,6 +130,8 @@ def _typed_values(proto: Any, word: str) -> np.ndarray:
     flat = _unpacked(proto, field, stored) if packed else np.fromiter(values, stored, len(values))
     if field == "int_val":
         return flat.astype(dtype)  # cut to its width, as TensorFlow cuts it
+    if stored is dtype:
+        return flat
     values_each = dtype.itemsize // stored.itemsize  # two where numbers are complex
     return flat[: len(flat) // values_each * values_each].view(dtype)
 

@@ -166,7 +166,7 @@ class RestApplication:
         if not body.finds_signature:
             return body
         _, signatures = self._service.signatures(spec)
-        return replace(body, spec=replace(body.spec, signature_name=signature_for(method, signatures)))
+        return replace(body, spec=body.spec._replace(signature_name=signature_for(method, signatures)))
 
 
 def _header(request: Request, name: bytes) -> str:
