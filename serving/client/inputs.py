@@ -11,7 +11,8 @@ from serving.models.signatures import NUMPY_TYPES, Signature, TensorInfo
 
 def are_arrays(inputs: Any) -> bool:
     """Whether all inputs are arrays with names, which are sent as they are."""
-    return isinstance(inputs, Mapping) and all(isinstance(value, np.ndarray) for value in inputs.values())
+    # A dict is known at once; whether anything else is a Mapping takes a search.
+    return isinstance(inputs, dict | Mapping) and all(isinstance(value, np.ndarray) for value in inputs.values())
 
 
 def to_arrays(inputs: Any, signature: Signature) -> dict[str, np.ndarray]:

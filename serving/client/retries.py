@@ -24,16 +24,19 @@ class Retries:
             yield min(self.first_wait * 2**retry, self.longest_wait) * random.uniform(0.5, 1)
 
 
-class Deadline:
-    """The end of a call, some seconds from now; None means no end."""
+class Limits:
+    """When a call ends, some seconds from now or never where they are None, and when it is made again."""
 
-    def __init__(self, seconds: float | None) -> None:
+    __slots__ = ("_end", "retries")
+
+    def __init__(self, seconds: float | None, retries: Retries) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
+        self.retries = retries
 
     def remaining(self) -> float | None:
         """The seconds that are left, 0 at least; None where there is no end."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def allows(self, seconds: float) -> bool:
-        """Whether it comes later than that."""
+        """Whether the call ends later than that."""
         return self._end is None or time.monotonic() + seconds < self._end

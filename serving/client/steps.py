@@ -7,7 +7,7 @@ import numpy as np
 
 from serving.client.features import to_features
 from serving.client.inputs import are_arrays, to_arrays
-from serving.client.retries import Deadline, Retries
+from serving.client.retries import Limits, Retries
 from serving.client.wire import Call, Class, Examples, SignatureChangedError, Wire
 from serving.errors import Code, ServingError
 from serving.models.signatures import DEFAULT_SIGNATURE, Signature
@@ -37,13 +37,6 @@ class Pause(NamedTuple):
 Steps = Generator[Send | Pause, Any, T]
 
 
-class Limits(NamedTuple):
-    """How long a call may take, in seconds or without end, and when it is made again."""
-
-    timeout: float | None
-    retries: Retries
-
-
 class Caller:
     """The calls of a client over one wire format. It remembers signatures, which JSON cannot be read without."""
 
@@ -53,13 +46,16 @@ class Caller:
 
     def predict(self, spec: ModelSpec, inputs: Any, output_names: Sequence[str], limits: Limits) -> Steps[Prediction]:
         """Arrays, or what becomes them, to arrays."""
-        deadline = Deadline(limits.timeout)
         if are_arrays(inputs) and not self._wire.needs_signatures:
-            call = self._wire.predict(spec, inputs, output_names, None)
-            return (yield from _send(call, deadline, limits.retries))
+            return _send(self._wire.predict(spec, inputs, output_names, None), limits)
+        return self._predict_by_signature(spec, inputs, output_names, limits)
+
+    def _predict_by_signature(
+        self, spec: ModelSpec, inputs: Any, output_names: Sequence[str], limits: Limits
+    ) -> Steps[Prediction]:
         remembered = spec in self._signatures
         try:
-            return (yield from self._predict(spec, inputs, output_names, deadline, limits.retries))
+            return (yield from self._predict(spec, inputs, output_names, limits))
         except SignatureChangedError:
             if not remembered or not self._signatures.pop(spec, None):
                 raise _unreadable(spec) from None
@@ -68,7 +64,7 @@ class Caller:
                 self._signatures.pop(spec, None)
             raise
         try:
-            return (yield from self._predict(spec, inputs, output_names, deadline, limits.retries))
+            return (yield from self._predict(spec, inputs, output_names, limits))
         except SignatureChangedError:
             raise _unreadable(spec) from None
 
@@ -76,32 +72,31 @@ class Caller:
         self, spec: ModelSpec, examples: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, limits: Limits
     ) -> Steps[list[list[Class]]]:
         """Examples to labels with scores."""
-        call = self._wire.classify(spec, _examples(examples, context))
-        return (yield from _send(call, Deadline(limits.timeout), limits.retries))
+        return _send(self._wire.classify(spec, _examples(examples, context)), limits)
 
     def regress(
         self, spec: ModelSpec, examples: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, limits: Limits
     ) -> Steps[np.ndarray]:
         """Examples to a value each."""
-        call = self._wire.regress(spec, _examples(examples, context))
-        return (yield from _send(call, Deadline(limits.timeout), limits.retries))
+        return _send(self._wire.regress(spec, _examples(examples, context)), limits)
 
     def metadata(self, spec: ModelSpec, limits: Limits) -> Steps[dict[str, Signature]]:
         """The signatures of a model."""
-        return (yield from _send(self._wire.metadata(spec), Deadline(limits.timeout), limits.retries))
+        return _send(self._wire.metadata(spec), limits)
 
     def status(self, spec: ModelSpec, limits: Limits) -> Steps[list[VersionStatus]]:
         """The versions of a model."""
-        return (yield from _send(self._wire.status(spec), Deadline(limits.timeout), limits.retries))
+        return _send(self._wire.status(spec), limits)
 
     def wait_until_ready(self, spec: ModelSpec, timeout: float | None) -> Steps[None]:
         """Returns once a version is available: the one that is meant, or any."""
-        deadline, once = Deadline(timeout), Retries(attempts=1)
+        once = Retries(attempts=1)
+        limits = Limits(timeout, once)
         while True:
-            remaining = deadline.remaining()
-            look = Deadline(_LONGEST_LOOK if remaining is None else min(_LONGEST_LOOK, remaining))
+            remaining = limits.remaining()
+            look = Limits(_LONGEST_LOOK if remaining is None else min(_LONGEST_LOOK, remaining), once)
             try:
-                statuses = yield from _send(self._wire.status(spec), look, once)
+                statuses = yield from _send(self._wire.status(spec), look)
             except ServingError as error:
                 if error.code not in _NOT_YET:
                     raise
@@ -110,31 +105,30 @@ class Caller:
                 if any(each.state is State.AVAILABLE for each in statuses):
                     return
                 seen = ", ".join(_told(each) for each in statuses)
-            if not deadline.allows(_LOOK_AGAIN):
+            if not limits.allows(_LOOK_AGAIN):
                 raise ServingError(Code.DEADLINE_EXCEEDED, f"{spec.name} is not ready: {seen}")
             yield Pause(_LOOK_AGAIN)
 
-    def _predict(
-        self, spec: ModelSpec, inputs: Any, output_names: Sequence[str], deadline: Deadline, retries: Retries
-    ) -> Steps[Prediction]:
+    def _predict(self, spec: ModelSpec, inputs: Any, output_names: Sequence[str], limits: Limits) -> Steps[Prediction]:
         signature = self._signatures.get(spec)
         if signature is None:
-            signatures = yield from _send(self._wire.metadata(spec), deadline, retries)
+            signatures = yield from _send(self._wire.metadata(spec), limits)
             signature = self._signatures[spec] = _find(spec, signatures)
         _check_outputs(signature, output_names)
         arrays = inputs if are_arrays(inputs) else to_arrays(inputs, signature)
         call = self._wire.predict(spec, arrays, output_names, signature)
-        return (yield from _send(call, deadline, retries))
+        return (yield from _send(call, limits))
 
 
-def _send(call: Call[T], deadline: Deadline, retries: Retries) -> Steps[T]:
-    waits = retries.waits()
+def _send(call: Call[T], limits: Limits) -> Steps[T]:
+    waits = None
     while True:
         try:
-            reply = yield Send(call.request, deadline.remaining())
+            reply = yield Send(call.request, limits.remaining())
         except ServingError as error:
+            waits = waits or limits.retries.waits()
             wait = next(waits, None) if error.code is Code.UNAVAILABLE else None
-            if wait is None or not deadline.allows(wait):
+            if wait is None or not limits.allows(wait):
                 raise
         else:
             return call.decode(reply)

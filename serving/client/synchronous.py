@@ -7,8 +7,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from serving.client.connection import Server, Tls
-from serving.client.retries import Retries
-from serving.client.steps import Caller, Limits, Pause, Steps
+from serving.client.retries import Limits, Retries
+from serving.client.steps import Caller, Pause, Steps
 from serving.client.transports import open_transport
 from serving.client.wire import Class
 from serving.errors import ServingError
