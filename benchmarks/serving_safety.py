@@ -1,4 +1,4 @@
-"""What TLS and the logs cost, and what connections that come and go, or never end, leave behind.
+"""What TLS, logs and traces cost, and what connections that come and go, or never end, leave behind.
 
     python -m benchmarks.serving_safety [--rounds 5] [--connections 100000]
 
@@ -8,10 +8,12 @@ rounds' ratios.
 
 import argparse
 import contextlib
+import http.server
 import os
 import socket
 import statistics
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ from serving.protobuf.protos import SSLConfig
 STREAMS = 16
 SECONDS = 3.0  # of load on one server in a round
 SLOW = 500  # connections at a time that send a header and never end
-BARS = {"TLS": "0.85", "access log": "0.97", "request log of 1 %": "0.97", "request log of all": ""}
+BARS = {"TLS": "0.85", "access log": "0.97", "request log of 1 %": "0.97", "request log of all": "", "traces": ""}
 
 
 def main() -> None:
@@ -57,8 +59,10 @@ def costs(folder: Path, rounds: int, num_connections: int) -> Iterator[tuple[str
         "access log": [f"--access_log={folder / 'log'}"],
         "request log of 1 %": [f"--request_log_dir={folder / 'sample'}"],
         "request log of all": [f"--request_log_dir={folder / 'all'}", "--request_log_sampling_rate=1"],
+        "traces": ["--enable_tracing"],
     }
     with contextlib.ExitStack() as stack:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = stack.enter_context(receiver())
         plain = stack.enter_context(serving(sample))
         servers = {"plain": plain}
         for name, own in flags.items():
@@ -81,6 +85,29 @@ def costs(folder: Path, rounds: int, num_connections: int) -> Iterator[tuple[str
             )
         yield f"{num_connections} connections in turn", in_turn(plain, num_connections), "all 200"
         yield f"{SLOW} headers that never end, and a request beside them", slow_headers(plain), "200"
+
+
+@contextlib.contextmanager
+def receiver() -> Iterator[str]:
+    """An address that takes spans and forgets them."""
+
+    class Forgetful(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def measured(server: Running, body: bytes, seconds: list[float]) -> Load:

@@ -1,9 +1,10 @@
-"""What stands between the network and the service, as options ask for it: TLS, tokens, limits, a log."""
+"""What stands between the network and the service, as options ask for it: TLS, tokens, limits, a log, traces."""
 
 import ipaddress
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -18,9 +19,14 @@ from serving.logs.access_log import AccessLog
 from serving.options import Options
 from serving.rest.authorization import AuthorizedApplication
 from serving.rest.logging import LoggedApplication, logging_at_once
+from serving.rest.tracing import TracedApplication
 from serving.rpc.authorization import Authorization
 from serving.rpc.logging import LoggedCalls
+from serving.rpc.tracing import TracedCalls
 from serving.watched_files import FileWatcher
+
+if TYPE_CHECKING:
+    from serving.logs.tracing import Tracing
 
 logger = logging.getLogger("serving")
 
@@ -41,6 +47,7 @@ class Gate:
             self._rest_context = self._watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
         self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)
         self._log = AccessLog(options.access_log) if options.access_log else None
+        self._tracing = _start_tracing() if options.enable_tracing else None
         self._tokens = None
         if options.auth_token_file:
             self._tokens = self._watcher.watch(options.auth_token_file, tokens.read)
@@ -60,6 +67,8 @@ class Gate:
         self._watcher.stop()
         if self._log is not None:
             self._log.stop()
+        if self._tracing is not None:
+            self._tracing.stop()
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """For one address on which gRPC listens; nothing where it is plain."""
@@ -85,6 +94,9 @@ class Gate:
             application = AuthorizedApplication(application, lambda: file.value, monitoring_path)
         if self._queue.time:
             application = TimelyApplication(application, self._queue)
+        if self._tracing:
+            scheme = "https" if self._options.rest_api_ssl_config_file else "http"
+            application = TracedApplication(application, self._tracing, scheme)
         return LoggedApplication(application, self._log) if self._log else application
 
     def guard_queue(self, threads: RequestThreads, answer: AnswerAtOnce) -> AnswerAtOnce:
@@ -107,11 +119,21 @@ class Gate:
         file, passed = self._tokens, list[grpc.ServerInterceptor]()
         if self._log:
             passed.append(LoggedCalls(self._log))
+        if self._tracing:
+            passed.append(TracedCalls(self._tracing))
         if self._queue.time:
             passed.append(TimelyCalls(self._queue))
         if file:
             passed.append(Authorization(lambda: file.value))
         return passed
+
+
+def _start_tracing() -> "Tracing":
+    try:
+        from serving.logs.tracing import Tracing  # of an extra, which not everybody has installed
+    except ModuleNotFoundError as error:
+        raise invalid_argument('--enable_tracing needs OpenTelemetry: pip install "keras_prelu[tracing]"') from error
+    return Tracing()
 
 
 def _warn_of_plain_transports(options: Options) -> None:

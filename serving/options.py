@@ -101,6 +101,10 @@ class Options:
         100_000_000, "Pixels that an encoded image may have, by its own header; 0 for any number.", 0
     )
     access_log: str = _flag("", "File for a line of JSON for each request; - stands for standard output.")
+    enable_tracing: bool = _flag(
+        False,
+        "Whether requests leave spans for OpenTelemetry, which the variables OTEL_* of the environment configure.",
+    )
     request_log_dir: str = _flag("", "Directory for a sample of requests with their answers, as PredictionLogs.")
     request_log_sampling_rate: float = _flag(0.01, "Share of the requests that it holds, from 0 to 1.", 0, 1)
     request_log_max_file_bytes: int = _flag(64 * 1024 * 1024, "Bytes after which another of its files is begun.", 1)

@@ -40,12 +40,14 @@ class Entry(NamedTuple):
     queue_time: float
     run_time: float
     whole_time: float
+    trace_id: str = ""
 
     def line(self) -> bytes:
         """What is written, without the names that are not known."""
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(self.time, UTC),
             "request_id": self.request_id,
+            "trace_id": self.trace_id,
             "transport": self.transport,
             "client": self.client,
             "method": self.method,
@@ -123,6 +125,7 @@ def entry_of(facts: RequestFacts, started: float, **fields: Any) -> Entry:
         queue_time=facts.queue_time,
         run_time=facts.run_time,
         whole_time=whole_time,
+        trace_id=facts.trace_id,
         **fields,
     )
 

@@ -3,6 +3,7 @@
 The names are TensorFlow Serving's paths (servables/tensorflow/util.cc and others); `metrics_pages` writes them out.
 """
 
+import time
 from typing import NamedTuple
 
 from serving.batching.runner import BatchRecord
@@ -106,7 +107,7 @@ class Metrics:
 
     def record_run(self, model: str, method: str, seconds: float) -> None:
         """A model ran for a request."""
-        facts.run_time = seconds
+        facts.run_time, facts.run_ended = seconds, time.perf_counter()
         self.runtime_latency.add((model, method, "TF1"), seconds * 1e6)
 
     def record_request_log(self, model: str, code: Code) -> None:

@@ -57,6 +57,17 @@ def parse_route(method: str, path: str) -> Route:
     return Route((found["action"] or "status").lower(), spec)
 
 
+def template(method: str, path: str) -> str:
+    """The path with the names of its parts in their place, as `/v1/models/{name}:predict`; nothing where none fits."""
+    found = _PATHS[method].fullmatch(path) if method in _PATHS else None
+    if found is None:
+        return ""
+    for part in ("label", "version", "name"):  # from the end, so that what is found stays where it is
+        if found[part]:
+            path = f"{path[: found.start(part)]}{{{part}}}{path[found.end(part) :]}"
+    return path
+
+
 def signature_name(query: str) -> str:
     """The `?signature_name=` of a path, where the body, if there is one, can name it nowhere else."""
     try:

@@ -54,7 +54,7 @@ class LoggedCalls(grpc.ServerInterceptor):
                     started,
                     request_id=name,
                     transport=GRPC,
-                    client=_address(context.peer()),
+                    client=address(context.peer()),
                     method=method.rpartition("/")[2],
                     route=method,
                     model=facts.model or _model(request),
@@ -70,6 +70,6 @@ def _model(request: Any) -> str:
     return str(request.model_spec.name) if hasattr(request, "model_spec") else ""
 
 
-def _address(peer: str) -> str:
+def address(peer: str) -> str:
     """The client's address of what gRPC says: "ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711", "unix:"."""
     return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")

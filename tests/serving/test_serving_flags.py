@@ -129,6 +129,7 @@ OUR_OWN = {
     "enable_grpc_reflection": True,
     "rest_api_ssl_config_file": "",
     "access_log": "",
+    "enable_tracing": False,
     "request_log_dir": "",
     "request_log_sampling_rate": 0.01,
     "request_log_max_file_bytes": 64 * 1024 * 1024,
