@@ -3,7 +3,6 @@
 import gzip
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from backports import zstd
@@ -81,9 +80,9 @@ def compressed_answer(request: Request, response: Response) -> Response:
         return response
     encoding = _wanted_encoding(request.headers.get(b"accept-encoding", b""))
     if encoding is None:
-        return replace(response, headers=response.headers + _VARY)
+        return response._replace(headers=response.headers + _VARY)
     headers = response.headers + _VARY + f"Content-Encoding: {encoding}\r\n".encode()
-    return replace(response, body=_COMPRESS[encoding](response.body), headers=headers)
+    return response._replace(body=_COMPRESS[encoding](response.body), headers=headers)
 
 
 def _wanted_encoding(accepted: bytes) -> str | None:

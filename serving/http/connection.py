@@ -4,9 +4,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from serving.codec.json_text import error_body
 from serving.errors import invalid_argument
@@ -16,8 +15,7 @@ _STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode()
 _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"  # nginx's, and TensorFlow Serving's for CANCELLED
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """What goes out; the headers are whole lines."""
 
     status: int

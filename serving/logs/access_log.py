@@ -20,19 +20,26 @@ STDOUT = "-"
 _MOST_WAITING = 100_000  # lines; where the disk takes none, later ones are dropped and counted
 _FORMAT = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _LONGEST_NAME = 256  # characters of what clients make up
+_NOT_ALWAYS_KNOWN = ("trace_id", "client", "route", "token", "model", "version", "signature")
+
+
+class Asked(NamedTuple):
+    """What a request says of itself."""
+
+    request_id: str
+    transport: str
+    client: str
+    method: str
+    route: str
+    model: str
 
 
 class Entry(NamedTuple):
     """A request that was answered. Times are in seconds, the first one since 1970."""
 
     time: float
-    request_id: str
-    transport: str
-    client: str
-    method: str
-    route: str
+    asked: Asked
     token: str
-    model: str
     version: str
     signature: str
     status: int | str
@@ -44,16 +51,17 @@ class Entry(NamedTuple):
 
     def line(self) -> bytes:
         """What is written, without the names that are not known."""
+        request_id, transport, client, method, route, model = self.asked
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(self.time, UTC),
-            "request_id": self.request_id,
+            "request_id": request_id,
             "trace_id": self.trace_id,
-            "transport": self.transport,
-            "client": self.client,
-            "method": self.method,
-            "route": self.route[:_LONGEST_NAME],
+            "transport": transport,
+            "client": client,
+            "method": method,
+            "route": route[:_LONGEST_NAME],
             "token": self.token,
-            "model": self.model[:_LONGEST_NAME],
+            "model": model[:_LONGEST_NAME],
             "version": self.version,
             "signature": self.signature[:_LONGEST_NAME],
             "status": self.status,
@@ -62,7 +70,10 @@ class Entry(NamedTuple):
             "run_ms": round(self.run_time * 1e3, 3),
             "ms": round(self.whole_time * 1e3, 3),
         }
-        return _dumped({name: value for name, value in fields.items() if value != ""})
+        for name in _NOT_ALWAYS_KNOWN:
+            if not fields[name]:
+                del fields[name]
+        return _dumped(fields)
 
 
 class AccessLog:
@@ -114,19 +125,21 @@ class AccessLog:
         self._stamp = stamp(self._path)[:2]
 
 
-def entry_of(facts: RequestFacts, started: float, **fields: Any) -> Entry:
+def entry_of(asked: Asked, status: int | str, size: int, facts: RequestFacts, started: float) -> Entry:
     """An entry of the request that this thread has just answered, which it began to by the performance counter."""
     whole_time = time.perf_counter() - started
     return Entry(
-        time=time.time() - whole_time,
-        token=facts.token,
-        version=facts.version,
-        signature=facts.signature,
-        queue_time=facts.queue_time,
-        run_time=facts.run_time,
-        whole_time=whole_time,
-        trace_id=facts.trace_id,
-        **fields,
+        time.time() - whole_time,
+        asked,
+        facts.token,
+        facts.version,
+        facts.signature,
+        status,
+        size,
+        facts.queue_time,
+        facts.run_time,
+        whole_time,
+        facts.trace_id,
     )
 
 

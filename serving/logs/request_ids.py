@@ -10,4 +10,4 @@ _SAFE = re.compile(r"[\w.:;,@/+=~-]{1,128}", re.ASCII)
 
 def request_id(given: str) -> str:
     """The client's name for a request, or a new one."""
-    return given if _SAFE.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    return given if given and _SAFE.fullmatch(given) else random.randbytes(16).hex()

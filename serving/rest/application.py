@@ -101,7 +101,7 @@ class RestApplication:
     def _respond(self, request: Request) -> Response:
         if is_api(request.path):
             response = self._answer_api(request)
-            return replace(response, headers=self._api_headers + response.headers)
+            return response._replace(headers=self._api_headers + response.headers) if self._api_headers else response
         if self._monitoring_path and request.path == self._monitoring_path:
             return Response(200, tensorflow_page(self._metrics), "text/plain")
         if request.path == METRICS_PATH and request.method == "GET":

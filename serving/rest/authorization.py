@@ -1,7 +1,6 @@
 """Bearer tokens over REST: 401 without one that counts, 403 for what it is not for."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from serving.access.tokens import Token, Tokens
 from serving.codec.json_text import error_body
@@ -41,7 +40,7 @@ class AuthorizedApplication:
         response = self._application.answer(request)
         if request.method != "OPTIONS":
             return response
-        return replace(response, headers=response.headers.replace(*_MAY_SEND_TOKENS))
+        return response._replace(headers=response.headers.replace(*_MAY_SEND_TOKENS))
 
     def _check(self, request: Request) -> None:
         if request.path in OPEN_PATHS or request.method == "OPTIONS":  # browsers ask for leave without a token

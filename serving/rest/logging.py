@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from serving.http.connection import Response
 from serving.http.requests import Request
 from serving.http.server import Application
-from serving.logs.access_log import AccessLog, entry_of
+from serving.logs.access_log import AccessLog, Asked, entry_of
 from serving.logs.request_ids import HEADER, request_id
 from serving.metrics.server_metrics import REST
 from serving.request_facts import RequestFacts, facts
@@ -45,18 +44,7 @@ def logging_at_once(
 
 def _logged(log: AccessLog, request: Request, response: Response, facts: RequestFacts, started: float) -> Response:
     name = request_id(request.headers.get(_HEADER, b"").decode("latin-1"))
-    log.add(
-        entry_of(
-            facts,
-            started,
-            request_id=name,
-            transport=REST,
-            client=request.client,
-            method=request.method,
-            route=request.path,
-            model=model_name(request.path) or "",
-            status=response.status,
-            size=len(response.body),
-        )
-    )
-    return replace(response, headers=b"%bX-Request-Id: %b\r\n" % (response.headers, name.encode()))
+    model = facts.model or model_name(request.path) or ""
+    asked = Asked(name, REST, request.client, request.method, request.path, model)
+    log.add(entry_of(asked, response.status, len(response.body), facts, started))
+    return response._replace(headers=b"%bX-Request-Id: %b\r\n" % (response.headers, name.encode()))

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import grpc
 
-from serving.logs.access_log import AccessLog, entry_of
+from serving.logs.access_log import AccessLog, Asked, entry_of
 from serving.logs.request_ids import HEADER, request_id
 from serving.metrics.server_metrics import GRPC
 from serving.request_facts import facts
@@ -49,19 +49,9 @@ class LoggedCalls(grpc.ServerInterceptor):
                 code = context.code() or grpc.StatusCode.UNKNOWN  # type: ignore[attr-defined]
                 raise
             finally:
-                entry = entry_of(
-                    facts,
-                    started,
-                    request_id=name,
-                    transport=GRPC,
-                    client=address(context.peer()),
-                    method=method.rpartition("/")[2],
-                    route=method,
-                    model=facts.model or _model(request),
-                    status=code.name,
-                    size=size,
-                )
-                self._log.add(entry)
+                model = facts.model or _model(request)
+                asked = Asked(name, GRPC, address(context.peer()), method.rpartition("/")[2], method, model)
+                self._log.add(entry_of(asked, code.name, size, facts, started))
 
         return answer
 

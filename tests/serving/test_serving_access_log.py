@@ -8,7 +8,7 @@ import pytest
 from tensorflow_serving.apis import get_model_status_pb2
 
 from serving.errors import ServingError
-from serving.logs.access_log import AccessLog, Entry
+from serving.logs.access_log import AccessLog, Asked, Entry
 from serving.logs.request_ids import request_id
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -141,7 +141,8 @@ def test_name_of_the_client_is_kept():
 
 
 def entry(name, model="m"):
-    return Entry(1.7e9, name, "REST", "", "GET", "/", "", model, "", "", 200, 1, 0.0, 0.0012345, 0.002)
+    asked = Asked(name, "REST", "", "GET", "/", model)
+    return Entry(1.7e9, asked, "", "", "", 200, 1, 0.0, 0.0012345, 0.002)
 
 
 def test_line_is_exactly():
