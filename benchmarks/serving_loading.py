@@ -1,6 +1,9 @@
-"""What requests to one version feel while others load: the 99th percentile with loads against without, in turns.
+"""What requests to a model feel while versions of it load: the 99th percentile with loads against without, in turns.
 
-python -m benchmarks.serving_loading [--rounds 5] [--loads 4] [-- flags of the server]
+    python -m benchmarks.serving_loading [--rounds 5] [--loads 4] [--megabytes 0] [--cold] [-- flags of the server]
+
+Each version carries warm-up requests, as exports do; without them (`--cold`) the first request to each version pays for
+what the runtime then does once. Also the server's memory after each round.
 """
 
 import argparse
@@ -14,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from benchmarks.layer import machine
 from benchmarks.serving_models import Sample, save_network
 from benchmarks.serving_processes import Running, serving
 from serving.client import Client
+from training.exports.warmup_requests import write_warmup_requests
 
 BAR = 1.5  # of the 99th percentile without loads
 _MODEL = "m"
@@ -31,25 +36,39 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loads", type=int, default=4, help="versions that load in turn in each round")
     parser.add_argument("--streams", type=int, default=1, help="requests at a time")
+    parser.add_argument("--megabytes", type=int, default=0, help="of variables that each version has beside its own")
+    parser.add_argument("--cold", action="store_true", help="versions without warm-up requests")
     parser.add_argument("flags", nargs="*", help="for the server")
     arguments = parser.parse_args()
     print(f"{machine()}; load average {os.getloadavg()[0]:.1f}; {arguments.streams} streams")
     with tempfile.TemporaryDirectory() as name:
-        sample = save_network(Path(name, "model"))
+        sample = save(Path(name, "model"), arguments)
         shutil.copytree(sample.base_path / "1", Path(name, "template"))
         flags = ("--file_system_poll_wait_seconds=0.1", *arguments.flags)
+        rounds = []
         with serving(sample, *flags) as server:
-            rounds = [
-                measure(server, sample, Path(name, "template"), arguments, number)
-                for number in range(arguments.rounds + 1)
-            ][1:]
-    quiet, loading = zip(*rounds, strict=True)
+            for number in range(arguments.rounds + 1):
+                rounds.append(measure(server, sample, Path(name, "template"), arguments, number))
+                print(f"after {(number + 1) * arguments.loads} loads: {server.resident_bytes() / 2**20:.0f} MiB")
+    quiet, loading = zip(*rounds[1:], strict=True)
     for what, times in (("alone", quiet), ("while versions load", loading)):
-        middle = [statistics.median(np.percentile(each, percent) for each in times) * 1e3 for percent in (50, 99)]
-        print(f"{what:<20} median {middle[0]:6.2f} ms, 99th percentile {middle[1]:6.2f} ms")
-    ratio = statistics.median(np.percentile(busy, 99) / np.percentile(free, 99) for free, busy in rounds)
+        middle = [statistics.median(np.percentile(each, percent) for each in times) * 1e3 for percent in (50, 99, 100)]
+        print(f"{what:<20} median {middle[0]:6.2f} ms, 99th percentile {middle[1]:6.2f} ms, longest {middle[2]:6.2f} ms")
+    ratio = statistics.median(np.percentile(busy, 99) / np.percentile(free, 99) for free, busy in rounds[1:])
     print(f"ratio of the 99th percentiles, median of rounds: {ratio:.2f}")
     return 0 if ratio <= BAR else 1
+
+
+def save(base_path: Path, arguments: argparse.Namespace) -> Sample:
+    """A small convolutional network, as `training export` writes it."""
+    sample = save_network(base_path, arguments.megabytes)
+    if not arguments.cold:
+        pixels = sample.example
+        encoded = tf.io.encode_jpeg(tf.cast(pixels, tf.uint8)).numpy()
+        extra = base_path / "1" / "assets.extra"
+        extra.mkdir()
+        write_warmup_requests(extra / "tf_serving_warmup_requests", encoded, pixels, dense=False)
+    return sample
 
 
 def measure(

@@ -39,14 +39,19 @@ def save_perceptron(base_path: Path) -> Sample:
     return Sample(base_path, "x", np.random.default_rng(SEED).random(784, np.float32))
 
 
-def save_network(base_path: Path) -> Sample:
-    """Three stages of three 3x3 convolutions for images of 32x32, with the signatures of every export."""
+def save_network(base_path: Path, megabytes: int = 0) -> Sample:
+    """Three stages of three 3x3 convolutions for images of 32x32, with the signatures of every export.
+
+    It may have so many MiB of variables that are restored and never used.
+    """
     config = Config(dataset="image_folder", image_size=32, filters=(32, 64, 128), convolutions=3)
     shape = (32, 32, 3)
     keras.utils.set_random_seed(SEED)
     network = small_network(shape, 10, filters=config.filters, convolutions=config.convolutions)
     labels = tuple(f"class {number}" for number in range(10))
-    save_model(base_path / "1", make_signatures(Classifier(network, config, labels, shape)), [network])
+    unused = keras.Sequential([keras.Input((1024,)), keras.layers.Dense(256 * max(1, megabytes), use_bias=False)])
+    networks = [network, unused] if megabytes else [network]
+    save_model(base_path / "1", make_signatures(Classifier(network, config, labels, shape)), networks)
     return Sample(base_path, "images", np.random.default_rng(SEED).integers(0, 256, shape).astype(np.float32))
 
 

@@ -13,7 +13,6 @@ from serving.models import saved_model
 from serving.models.binding import bind_inputs, bind_outputs
 from serving.models.example_features import find_features
 from serving.models.hints import knowing, knowing_misfits
-from serving.models.session import SessionRunner, translated_errors
 from serving.models.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 from serving.protobuf import tensors
 
@@ -91,16 +90,13 @@ def load(directory: Path, tags: Collection[str] = ("serve",), session_config: An
         config.CopyFrom(session_config)
     # Exports remember the device they were made on; a server without it is no reason to refuse them.
     config.allow_soft_placement = True
-    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+    runner, meta_graph = saved_model.load(directory, tags, config)
     try:
-        with translated_errors():
-            meta_graph = saved_model.load_into(session, directory, tags)
-            definitions = meta_graph.signature_def
-            names = [name for name in definitions if name != saved_model.INIT_OP_KEY]
-            signatures = {name: make_signature(name, definitions[name], meta_graph.graph_def) for name in names}
-            return Model(SessionRunner(session), signatures)
+        definitions = meta_graph.signature_def
+        names = [name for name in definitions if name != saved_model.INIT_OP_KEY]
+        return Model(runner, {name: make_signature(name, definitions[name], meta_graph.graph_def) for name in names})
     except BaseException:
-        session.close()
+        runner.close()
         raise
 
 

@@ -1,32 +1,23 @@
-"""Computes tensors of a graph in a TF1 session, as TensorFlow Serving does, so that TF1 and TF2 models run alike."""
+"""Computes tensors of a graph in a session, as TensorFlow Serving does, so that TF1 and TF2 models run alike."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import c_void_p
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.client import pywrap_tf_session
 
-from serving.errors import Code, ServingError, invalid_argument
-
-_FUNCTION = re.compile(r"\{\{function_node [^}]*\}\} ?")  # where in the graph, in names that nobody has given
-# What Python's Session wraps around the text of the runtime: a headline, and where the operation was made.
-_HEADLINE = "Graph execution error:\n\n"
-_ORIGIN = re.compile(
-    r"\n+(Detected at node|Defined at|Original stack trace for|Errors may have originated).*", re.DOTALL
-)
+from serving.errors import Code, ServingError
+from serving.models import c_api, c_tensors
 
 
 class SessionRunner:
-    """A graph and its variables, in a session of their own."""
+    """A TF_Session and its TF_Graph."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: int, graph: int) -> None:
         self._session = session
-        self._handles: dict[str, Any] = {}
-        with translated_errors():
-            session._extend_graph()  # Session.run would do it each time; the graph changes no more
+        self._graph = graph
+        self._outputs: dict[str, c_api.Output] = {}
 
     def run(
         self,
@@ -41,57 +32,47 @@ class SessionRunner:
         """
         if cancelled is not None and cancelled():
             raise ServingError(Code.CANCELLED, "The client has cancelled the request")
-        fed = {self._handle(name, "FeedInputs: unable to find feed output"): _fed(feeds[name]) for name in feeds}
-        fetched = [self._handle(name, "FetchOutputs: unable to find") for name in fetches]
-        with translated_errors(), _run_options(timeout) as options:
-            # What Session.run does in the end. What it does before, for graphs and structures of any kind, takes
-            # 0.15 ms, in which no other thread of Python runs.
-            outputs = self._session._call_tf_sessionrun(options, fed, fetched, [], None)
-        # A scalar string comes as bytes, of which asarray alone would make an array of fixed-length bytes.
-        return [np.asarray(each, object if isinstance(each, bytes) else None) for each in outputs]
+        fed = [self._output(name, "FeedInputs: unable to find feed output") for name in feeds]
+        fetched = [self._output(name, "FetchOutputs: unable to find") for name in fetches]
+        inputs = [c_tensors.from_array(array) for array in feeds.values()]
+        outputs = self._run(fed, inputs, fetched, _run_options(timeout))
+        return [c_tensors.to_array(each) for each in outputs]
 
     def close(self) -> None:
         """Gives the memory back. Nobody may run the graph any more."""
-        self._session.close()
+        with c_api.checked() as status:
+            c_api.TF_CloseSession(self._session, status)
+        with c_api.checked() as status:
+            c_api.TF_DeleteSession(self._session, status)
+        c_api.TF_DeleteGraph(self._graph)
 
-    def _handle(self, name: str, complaint: str) -> Any:
-        if name not in self._handles:
-            try:
-                self._handles[name] = self._session.graph.get_tensor_by_name(name)._as_tf_output()
-            except (KeyError, ValueError) as error:
-                raise ServingError(Code.NOT_FOUND, f"{complaint} {name}") from error
-        return self._handles[name]
+    def _run(
+        self,
+        fed: Sequence[c_api.Output],
+        inputs: Sequence[c_tensors.Tensor],
+        fetched: Sequence[c_api.Output],
+        options: Any,
+    ) -> list[c_tensors.Tensor]:
+        given = (c_void_p * len(inputs))(*(each.handle for each in inputs))
+        computed = (c_void_p * len(fetched))()
+        what_is_fed = (c_api.Output * len(fed))(*fed), given, len(fed)
+        what_is_fetched = (c_api.Output * len(fetched))(*fetched), computed, len(fetched)
+        with c_api.checked() as status, c_api.buffer_of(options) as buffer:
+            c_api.TF_SessionRun(self._session, buffer, *what_is_fed, *what_is_fetched, None, 0, None, status)
+        return [c_tensors.Tensor(handle) for handle in computed if handle]
+
+    def _output(self, name: str, complaint: str) -> c_api.Output:
+        if name not in self._outputs:
+            operation, _, index = name.partition(":")
+            found = c_api.TF_GraphOperationByName(self._graph, operation.encode())
+            if found is None:
+                raise ServingError(Code.NOT_FOUND, f"{complaint} {name}")
+            self._outputs[name] = c_api.Output(found, int(index or 0))
+        return self._outputs[name]
 
 
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turns TensorFlow's exceptions into errors of the server, with the runtime's own text."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise ServingError(Code(error.error_code), _runtime_text(error.message)) from error
-    except (ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
-        # What the Python around the runtime refuses: a graph that does not import, a file that is not there.
-        raise invalid_argument(_runtime_text(str(error))) from error
-
-
-def _runtime_text(text: str) -> str:
-    return _FUNCTION.sub("", _ORIGIN.sub("", text.removeprefix(_HEADLINE)))
-
-
-def _fed(array: np.ndarray) -> np.ndarray:
-    return array.astype(object) if array.dtype.kind in "SU" else array  # the runtime knows strings of any length only
-
-
-@contextmanager
-def _run_options(timeout: float | None) -> Iterator[Any]:
+def _run_options(timeout: float | None) -> Any:
     if timeout is None:
-        yield None
-        return
+        return None
     # 0 would mean no limit, so a deadline that has passed gets the shortest one.
-    options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, round(timeout * 1000)))
-    buffer = pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
-    try:
-        yield buffer
-    finally:
-        pywrap_tf_session.TF_DeleteBuffer(buffer)
+    return tf.compat.v1.RunOptions(timeout_in_ms=max(1, round(timeout * 1000)))

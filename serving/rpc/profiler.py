@@ -8,7 +8,8 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import profiler_options_pb2
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.models.session import translated_errors
 from serving.protobuf.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
 from serving.rpc.servicers import answering_errors
 
@@ -80,14 +80,22 @@ class Profiler:
 def _record(request: Any, is_ended: Callable[[], bool]) -> bytes:
     """The trace, a serialized XSpace, of the time until the request's is over."""
     with tempfile.TemporaryDirectory() as name:
-        with translated_errors():
+        with _translated_errors():
             tf.profiler.experimental.start(name, _options(request.opts))
         end = time.monotonic() + request.duration_ms / 1000
         while time.monotonic() < end and not is_ended():
             time.sleep(max(0.0, min(_LOOK, end - time.monotonic())))
-        with translated_errors():
+        with _translated_errors():
             tf.profiler.experimental.stop()
         return b"".join(path.read_bytes() for path in Path(name).rglob("*.xplane.pb"))
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise ServingError(Code(error.error_code), error.message) from error
 
 
 def _options(serialized: bytes) -> Any:

@@ -24,7 +24,6 @@ def graph_model(tmp_path_factory):
         x = v1.placeholder(tf.float32, [None, 1], name="x")
         scale = v1.get_variable("scale", initializer=3.0, use_resource=False)
         path = tf.constant(str(words))
-        v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, path)
         y = tf.identity(x * scale, name="y")
         table = tf.lookup.StaticHashTable(
             tf.lookup.TextFileInitializer(

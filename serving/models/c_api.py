@@ -1,0 +1,126 @@
+"""What is used of TensorFlow's C API (tensorflow/c/c_api.h), which runs graphs without an object of Python a node.
+
+A call that takes time gives up Python's lock, so that the other threads answer meanwhile. One that takes less than
+handing the lock over keeps it.
+"""
+
+import ctypes
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from serving.errors import Code, ServingError
+
+_FUNCTION = re.compile(r"\{\{function_node [^}]*\}\} ?")  # where in the graph, in names that nobody has given
+
+
+class Buffer(ctypes.Structure):
+    """TF_Buffer: bytes, as messages are handed over."""
+
+    _fields_ = (("data", c_void_p), ("length", c_size_t), ("deallocator", c_void_p))
+
+
+class Output(ctypes.Structure):
+    """TF_Output: a tensor of a graph, by the operation that computes it."""
+
+    _fields_ = (("operation", c_void_p), ("index", c_int))
+
+
+def _library_path() -> str:
+    # libtensorflow_cc.so.2 on Linux, libtensorflow_cc.2.dylib on macOS; the import of TensorFlow has opened it.
+    return str(next(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*")))
+
+
+_KEEPING_LOCK = ctypes.PyDLL(_library_path())
+_WITHOUT_LOCK = ctypes.CDLL(_library_path())
+
+
+def _quick(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    return _declared(_KEEPING_LOCK, name, result, arguments)
+
+
+def _slow(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    return _declared(_WITHOUT_LOCK, name, result, arguments)
+
+
+def _declared(library: ctypes.CDLL, name: str, result: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    function: Any = getattr(library, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_BUFFER, _TENSORS, _OUTPUTS = POINTER(Buffer), POINTER(c_void_p), POINTER(Output)
+
+TF_NewStatus = _quick("TF_NewStatus", c_void_p)
+TF_GetCode = _quick("TF_GetCode", c_int, c_void_p)
+TF_Message = _quick("TF_Message", c_char_p, c_void_p)
+TF_DeleteStatus = _quick("TF_DeleteStatus", None, c_void_p)
+
+TF_NewBuffer = _quick("TF_NewBuffer", _BUFFER)
+TF_NewBufferFromString = _quick("TF_NewBufferFromString", _BUFFER, c_char_p, c_size_t)
+TF_DeleteBuffer = _quick("TF_DeleteBuffer", None, _BUFFER)
+
+TF_AllocateTensor = _quick("TF_AllocateTensor", c_void_p, c_int, POINTER(c_int64), c_int, c_size_t)
+TF_TensorFromProto = _quick("TF_TensorFromProto", None, _BUFFER, c_void_p, c_void_p)
+TF_TensorType = _quick("TF_TensorType", c_int, c_void_p)
+TF_NumDims = _quick("TF_NumDims", c_int, c_void_p)
+TF_Dim = _quick("TF_Dim", c_int64, c_void_p, c_int)
+TF_TensorData = _quick("TF_TensorData", c_void_p, c_void_p)
+TF_TensorByteSize = _quick("TF_TensorByteSize", c_size_t, c_void_p)
+TF_DeleteTensor = _quick("TF_DeleteTensor", None, c_void_p)
+TF_StringGetDataPointer = _quick("TF_StringGetDataPointer", c_void_p, c_void_p)
+TF_StringGetSize = _quick("TF_StringGetSize", c_size_t, c_void_p)
+
+TF_NewGraph = _quick("TF_NewGraph", c_void_p)
+TF_GraphOperationByName = _quick("TF_GraphOperationByName", c_void_p, c_void_p, c_char_p)
+TF_DeleteGraph = _slow("TF_DeleteGraph", None, c_void_p)
+
+TF_NewSessionOptions = _quick("TF_NewSessionOptions", c_void_p)
+TF_SetConfig = _quick("TF_SetConfig", None, c_void_p, c_char_p, c_size_t, c_void_p)
+TF_DeleteSessionOptions = _quick("TF_DeleteSessionOptions", None, c_void_p)
+TF_LoadSessionFromSavedModel = _slow(
+    "TF_LoadSessionFromSavedModel",
+    c_void_p,
+    *(c_void_p, _BUFFER, c_char_p, POINTER(c_char_p), c_int, c_void_p, _BUFFER, c_void_p),
+)
+TF_SessionRun = _slow(
+    "TF_SessionRun",
+    None,
+    *(c_void_p, _BUFFER),  # the session, its RunOptions
+    *(_OUTPUTS, _TENSORS, c_int),  # what is fed
+    *(_OUTPUTS, _TENSORS, c_int),  # what is fetched
+    *(c_void_p, c_int),  # operations without output
+    *(_BUFFER, c_void_p),  # RunMetadata, status
+)
+TF_CloseSession = _slow("TF_CloseSession", None, c_void_p, c_void_p)
+TF_DeleteSession = _slow("TF_DeleteSession", None, c_void_p, c_void_p)
+
+
+@contextmanager
+def checked() -> Iterator[Any]:
+    """A status for calls to fill. Raises ServingError with the runtime's own code and text where they failed."""
+    status = TF_NewStatus()
+    try:
+        yield status
+        code = Code(TF_GetCode(status))
+        if code is not Code.OK:
+            raise ServingError(code, _FUNCTION.sub("", TF_Message(status).decode("utf-8", "replace")))
+    finally:
+        TF_DeleteStatus(status)
+
+
+@contextmanager
+def buffer_of(message: Any) -> Iterator[Any]:
+    """A serialized message, or nothing for None."""
+    content = None if message is None else message.SerializeToString()
+    buffer = None if content is None else TF_NewBufferFromString(content, len(content))
+    try:
+        yield buffer
+    finally:
+        if buffer is not None:
+            TF_DeleteBuffer(buffer)

@@ -1,0 +1,78 @@
+"""The runtime's tensors <-> arrays."""
+
+import ctypes
+import math
+from ctypes import c_int64
+from typing import Any
+
+import numpy as np
+
+from serving.errors import Code, ServingError, invalid_argument
+from serving.models import c_api
+from serving.models.signatures import NUMPY_TYPES, type_word
+from serving.protobuf import tensors
+from serving.protobuf.tensor_fields import DATA_TYPES, TYPE_WORDS
+
+_STRING_SIZE = 24  # bytes of a TF_TString (core/platform/ctstring_internal.h)
+
+
+class Tensor:
+    """A TF_Tensor, which is deleted with the last array on its memory."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        size, address = c_api.TF_TensorByteSize(handle), c_api.TF_TensorData(handle)
+        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address or 0, False)}
+
+    def __del__(self) -> None:
+        c_api.TF_DeleteTensor(self.handle)
+
+
+def from_array(array: np.ndarray) -> Tensor:
+    """A tensor with what an array holds now. Raises ServingError where the runtime has no such type."""
+    word = type_word(array)
+    if word not in DATA_TYPES:
+        raise invalid_argument(f"There is no tensor of type {word}")
+    if word == "string":
+        return _from_strings(array)
+    dimensions = (c_int64 * array.ndim)(*array.shape)
+    tensor = Tensor(c_api.TF_AllocateTensor(DATA_TYPES[word], dimensions, array.ndim, array.nbytes))
+    if array.size:
+        np.copyto(_memory(tensor, array.dtype, array.shape), array)
+    return tensor
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """The array of a tensor, on its memory; strings are bytes. Raises ServingError where NumPy has no such type."""
+    handle = tensor.handle
+    number = c_api.TF_TensorType(handle)
+    shape = tuple(c_api.TF_Dim(handle, axis) for axis in range(c_api.TF_NumDims(handle)))
+    if number not in TYPE_WORDS:
+        raise ServingError(Code.UNIMPLEMENTED, f"A tensor of type {number} can't be given back")
+    word = TYPE_WORDS[number]
+    if not math.prod(shape):
+        return np.empty(shape, NUMPY_TYPES[word])
+    if word == "string":
+        return _strings(tensor, shape)
+    return _memory(tensor, NUMPY_TYPES[word], shape)
+
+
+def _memory(tensor: Tensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(tensor).view(dtype).reshape(shape)
+
+
+def _from_strings(array: np.ndarray) -> Tensor:
+    # By way of a message, as only the runtime itself can make strings that it frees with the tensor.
+    tensor = Tensor(c_api.TF_AllocateTensor(DATA_TYPES["string"], (c_int64 * 1)(0), 1, 0))
+    with c_api.checked() as status, c_api.buffer_of(tensors.to_proto(array)) as proto:
+        c_api.TF_TensorFromProto(proto, tensor.handle, status)
+    return tensor
+
+
+def _strings(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    first = c_api.TF_TensorData(tensor.handle)
+    array = np.empty(math.prod(shape), object)
+    for index in range(array.size):
+        string = first + index * _STRING_SIZE
+        array[index] = ctypes.string_at(c_api.TF_StringGetDataPointer(string), c_api.TF_StringGetSize(string))
+    return array.reshape(shape)
