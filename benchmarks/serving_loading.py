@@ -53,7 +53,9 @@ def main() -> int:
     quiet, loading = zip(*rounds[1:], strict=True)
     for what, times in (("alone", quiet), ("while versions load", loading)):
         middle = [statistics.median(np.percentile(each, percent) for each in times) * 1e3 for percent in (50, 99, 100)]
-        print(f"{what:<20} median {middle[0]:6.2f} ms, 99th percentile {middle[1]:6.2f} ms, longest {middle[2]:6.2f} ms")
+        print(
+            f"{what:<20} median {middle[0]:6.2f} ms, 99th percentile {middle[1]:6.2f} ms, longest {middle[2]:6.2f} ms"
+        )
     ratio = statistics.median(np.percentile(busy, 99) / np.percentile(free, 99) for free, busy in rounds[1:])
     print(f"ratio of the 99th percentiles, median of rounds: {ratio:.2f}")
     return 0 if ratio <= BAR else 1
