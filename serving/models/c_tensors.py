@@ -17,11 +17,13 @@ _STRING_SIZE = 24  # bytes of a TF_TString (core/platform/ctstring_internal.h)
 
 
 class Tensor:
-    """A TF_Tensor, which is deleted with the last array on its memory."""
+    """A TF_Tensor, which is deleted with the last array on its memory. Raises ServingError where there was no room."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
         size, address = c_api.TF_TensorByteSize(handle), c_api.TF_TensorData(handle)
+        if size and not address:
+            raise ServingError(Code.RESOURCE_EXHAUSTED, f"There is no memory for a tensor of {size} bytes")
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address or 0, False)}
 
     def __del__(self) -> None:
