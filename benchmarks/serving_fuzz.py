@@ -29,7 +29,8 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from benchmarks.serving_models import Sample, save_network
 from serving.bodies.media_types import JSON, NPY, NPZ, PROTOBUF
-from serving.http.requests import Limits, RequestReader
+from serving.http.reader import RequestReader
+from serving.http.requests import Limits
 from serving.metrics.server_metrics import Metrics
 from serving.options import Options
 from serving.rest.application import RestApplication

@@ -3,8 +3,8 @@
 import ipaddress
 import logging
 import ssl
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -12,13 +12,15 @@ from serving.access import certificates, tokens
 from serving.access.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
 from serving.access.request_threads import RequestThreads
 from serving.errors import ServingError, invalid_argument
-from serving.http.connection import Response
+from serving.http.reception import AnswerAtOnce, Reception
 from serving.http.requests import Limits, Request
+from serving.http.responses import Response
 from serving.http.server import Application
 from serving.logs.access_log import AccessLog
 from serving.options import Options
-from serving.rest.authorization import AuthorizedApplication
-from serving.rest.logging import LoggedApplication, logging_at_once
+from serving.rest import authorization
+from serving.rest.cross_origin import cross_origin_headers
+from serving.rest.logging import LoggedApplication, logging_at_once, logging_refused
 from serving.rest.tracing import TracedApplication
 from serving.rpc.authorization import Authorization
 from serving.rpc.logging import LoggedCalls
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from serving.logs.tracing import Tracing
 
 logger = logging.getLogger("serving")
-
-AnswerAtOnce = Callable[[Request], Response | None]
 
 
 class Gate:
@@ -87,11 +87,8 @@ class Gate:
             connections_per_address=options.rest_api_max_connections_per_address,
         )
 
-    def guard(self, application: Application, monitoring_path: str) -> Application:
-        """The REST API, behind what its requests have to pass."""
-        file = self._tokens
-        if file:
-            application = AuthorizedApplication(application, lambda: file.value, monitoring_path)
+    def guard(self, application: Application) -> Application:
+        """The REST API, behind what its requests have to pass in their threads."""
         if self._queue.time:
             application = TimelyApplication(application, self._queue)
         if self._tracing:
@@ -99,9 +96,20 @@ class Gate:
             application = TracedApplication(application, self._tracing, scheme)
         return LoggedApplication(application, self._log) if self._log else application
 
-    def guard_queue(self, threads: RequestThreads, answer: AnswerAtOnce) -> AnswerAtOnce:
-        """What answers a REST request without a thread: as before, and where too many wait for one."""
+    def reception(self, threads: RequestThreads, answer_at_once: AnswerAtOnce, monitoring_path: str) -> Reception:
+        """What requests to the REST API have to pass before one of these threads."""
+        parts: dict[str, Any] = {"answer_at_once": self._refusing_more(threads, answer_at_once)}
+        file = self._tokens
+        if file:
+            parts["answer_head"] = authorization.refusing(lambda: file.value, monitoring_path)
+        if self._log:
+            parts = {name: logging_at_once(answer, self._log) for name, answer in parts.items()}
+            parts["refused"] = logging_refused(self._log)
+        if self._options.rest_api_enable_cors_support:
+            parts["headers"] = cross_origin_headers(may_send_tokens=file is not None)
+        return Reception(**parts)
 
+    def _refusing_more(self, threads: RequestThreads, answer: AnswerAtOnce) -> AnswerAtOnce:
         def answer_or_refuse(request: Request) -> Response | None:
             response = answer(request)
             if response is not None:
@@ -112,7 +120,7 @@ class Gate:
                 return busy(error)
             return None
 
-        return logging_at_once(answer_or_refuse, self._log) if self._log else answer_or_refuse
+        return answer_or_refuse
 
     def interceptors(self) -> Sequence[grpc.ServerInterceptor]:
         """What calls of gRPC have to pass, the first one first."""

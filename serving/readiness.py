@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 from serving.codec.json_text import error_body, write
 from serving.errors import Code, ServingError
-from serving.http.connection import Response
 from serving.http.requests import Request
+from serving.http.responses import Response
 
 LIVE_PATH = "/healthz"
 READY_PATH = "/readyz"

@@ -166,14 +166,13 @@ class Server:
             self._rest_threads,
             self._options.rest_api_timeout_in_ms / 1000,
             monitoring_path=self._monitoring_path,
-            enable_cors=self._options.rest_api_enable_cors_support,
             as_content=self._options.enable_serialization_as_tensor_content,
         )
         self.rest_port = bound.getsockname()[1]
         grace = self._options.shutdown_grace_seconds
-        guarded = self._gate.guard(application, self._monitoring_path)
-        at_once = self._gate.guard_queue(self._rest_threads, self._readiness.answer)
-        self._http = HttpServer(guarded, bound, grace, self._gate.limits(), self._gate.tls(), at_once)
+        guarded = self._gate.guard(application)
+        reception = self._gate.reception(self._rest_threads, self._readiness.answer, self._monitoring_path)
+        self._http = HttpServer(guarded, bound, grace, self._gate.limits(), self._gate.tls(), reception)
         self._http.start()
 
     def _open_grpc(self, bound: socket.socket | None) -> None:

@@ -10,8 +10,8 @@ import grpc
 from serving.access.request_threads import RequestThreads
 from serving.codec.json_text import error_body
 from serving.errors import Code, ServingError
-from serving.http.connection import Response
 from serving.http.requests import Request
+from serving.http.responses import Response
 from serving.http.server import Application
 from serving.request_facts import facts
 from serving.rest.application import STATUSES

@@ -9,8 +9,8 @@ from backports import zstd
 
 from serving.bodies.media_types import weights
 from serving.errors import invalid_argument
-from serving.http.connection import Response
 from serving.http.requests import Request
+from serving.http.responses import Response
 
 LARGEST_BODY = 100 * 1024 * 1024
 """Bytes to which a body may grow, as in TensorFlow Serving."""

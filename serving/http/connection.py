@@ -5,31 +5,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
-from serving.codec.json_text import error_body
-from serving.errors import invalid_argument
-from serving.http.requests import Limits, Request, RequestReader
-
-_STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
-_STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"  # nginx's, and TensorFlow Serving's for CANCELLED
-
-
-class Response(NamedTuple):
-    """What goes out; the headers are whole lines."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: bytes = b""
-    closes: bool = False
-    """Whether the connection ends with it."""
+from serving.http.reader import RequestReader
+from serving.http.reception import Reception
+from serving.http.requests import Limits, Request
+from serving.http.responses import Response
 
 
 class Server(Protocol):
     """What a connection needs of its server."""
 
     limits: Limits
+    reception: Reception
     stopping: bool
     date: bytes
     """The Date header, a whole line."""
@@ -49,7 +37,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._reader = RequestReader(server.limits, self._send_continue)
+        self._reader = RequestReader(server.limits, self._send_continue, self._answer_head)
         self._waiting: deque[Request] = deque()  # sent before the first was answered
         self._current: Request | None = None
         self._idle_since = time.monotonic()
@@ -131,7 +119,6 @@ class Connection(asyncio.Protocol):
             return
         if self._waiting:
             self._current = self._waiting.popleft()
-            self._current.client = self.address
             self._server.handle(self._current, self._reply)
         elif self._reader.refusal is not None:
             self._refuse()
@@ -145,28 +132,29 @@ class Connection(asyncio.Protocol):
         if request is None or self._transport.is_closing():
             return
         keep_alive = request.keep_alive and not self._server.stopping and not response.closes
-        self._write(response, keep_alive, with_body=request.method != "HEAD")
+        self._write(request, response, keep_alive)
         self._idle_since = time.monotonic()
         if keep_alive:
             self._go_on()
         else:
             self._transport.close()
 
-    def _write(self, response: Response, keep_alive: bool, with_body: bool = True) -> None:
-        head = b"%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b%b\r\n" % (
-            _STATUS_LINES[response.status],
-            response.content_type.encode(),
-            len(response.body),
-            self._server.date,
-            response.headers,
-            b"" if keep_alive else b"Connection: close\r\n",
-        )
-        self._transport.write(head + response.body if with_body else head)
+    def _write(self, request: Request, response: Response, keep_alive: bool) -> None:
+        head = response.head(self._server.date + self._server.reception.headers(request), keep_alive)
+        self._transport.write(head if request.method == "HEAD" else head + response.body)
+
+    def _answer_head(self, request: Request) -> Response | None:
+        request.client = self.address
+        return self._server.reception.answer_head(request)
 
     def _refuse(self) -> None:
         refusal = self._reader.refusal
         assert refusal is not None
-        self._write(Response(refusal.status, error_body(invalid_argument(refusal.message))), keep_alive=False)
+        request, response = refusal.request, refusal.response
+        request.client = self.address
+        if refusal.reason:
+            response = self._server.reception.refused(request, response, refusal.reason)
+        self._write(request, response, keep_alive=False)
 
     def _linger(self) -> None:
         # To close while the client still sends would reset the connection, and the answer would be lost.

@@ -20,8 +20,10 @@ from http import HTTPStatus
 from typing import Protocol
 
 from serving.errors import Code, ServingError
-from serving.http.connection import Connection, Response
+from serving.http.connection import Connection
+from serving.http.reception import Reception
 from serving.http.requests import Limits, Request
+from serving.http.responses import Response
 
 _BACKLOG = 2048  # connections that wait to be accepted
 _LOOK = 0.5  # seconds between looks at connections that may take too long
@@ -38,10 +40,7 @@ class Application(Protocol):
 
 
 class HttpServer:
-    """An application behind a socket: started by `start`, ended by `stop`.
-
-    What `answer_at_once` answers waits for no thread; it is asked in the event loop, and must not wait either.
-    """
+    """An application behind a socket, and a reception before it: started by `start`, ended by `stop`."""
 
     def __init__(
         self,
@@ -50,9 +49,10 @@ class HttpServer:
         grace: float,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
-        answer_at_once: Callable[[Request], Response | None] = lambda request: None,
+        reception: Reception | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self.reception = reception or Reception()
         self.connections: set[Connection] = set()
         self._addresses: Counter[str] = Counter()
         self.stopping = False
@@ -60,7 +60,6 @@ class HttpServer:
         self._application = application
         self._socket = bound
         self._tls = tls
-        self._answer_at_once = answer_at_once
         self._grace = grace  # seconds
         self._loop = _event_loop()
         self._thread = threading.Thread(target=self._run, name="rest", daemon=True)
@@ -105,7 +104,7 @@ class HttpServer:
 
     def handle(self, request: Request, reply: Callable[[Response], None]) -> None:
         """Has a request answered outside the event loop, which stays free to read and to write."""
-        response = self._answer_at_once(request)
+        response = request.answer or self.reception.answer_at_once(request)
         if response is None:
             self._application.executor.submit(self._answer, request, reply)
         else:  # not from here: a thousand requests sent at once would be as many calls deep

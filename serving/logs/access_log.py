@@ -20,7 +20,7 @@ STDOUT = "-"
 _MOST_WAITING = 100_000  # lines; where the disk takes none, later ones are dropped and counted
 _FORMAT = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _LONGEST_NAME = 256  # characters of what clients make up
-_NOT_ALWAYS_KNOWN = ("trace_id", "client", "route", "token", "model", "version", "signature")
+_NOT_ALWAYS_KNOWN = ("trace_id", "client", "route", "token", "model", "version", "signature", "reason")
 
 
 class Asked(NamedTuple):
@@ -48,6 +48,8 @@ class Entry(NamedTuple):
     run_time: float
     whole_time: float
     trace_id: str = ""
+    reason: str = ""
+    """Why it was refused before it was a request."""
 
     def line(self) -> bytes:
         """What is written, without the names that are not known."""
@@ -69,6 +71,7 @@ class Entry(NamedTuple):
             "queue_ms": round(self.queue_time * 1e3, 3),
             "run_ms": round(self.run_time * 1e3, 3),
             "ms": round(self.whole_time * 1e3, 3),
+            "reason": self.reason,
         }
         for name in _NOT_ALWAYS_KNOWN:
             if not fields[name]:

@@ -10,8 +10,8 @@ from serving.bodies.negotiation import ExamplesBody, read_examples, read_predict
 from serving.bodies.signature_choice import signature_for
 from serving.codec.json_text import error_body, write
 from serving.errors import Code, ServingError
-from serving.http.connection import Response
 from serving.http.requests import Request
+from serving.http.responses import Response
 from serving.inference.classification import CLASSIFY
 from serving.inference.regression import REGRESS
 from serving.inference.runs import Method
@@ -54,19 +54,14 @@ METRICS_PATH = "/metrics"
 _NOT_FOUND_PAGE = (  # libevent's, for paths that no handler takes
     b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 )
-_CORS_HEADERS = (
-    b"Access-Control-Allow-Origin: *\r\n"
-    b"Access-Control-Allow-Methods: POST, GET\r\n"
-    b"Access-Control-Allow-Headers: Content-Type\r\n"
-)
 
 
 class RestApplication:
     """TensorFlow Serving's REST API over a service, for an HttpServer that runs it in threads of the executor.
 
     The timeout of a run is in seconds. The service's metrics are under `METRICS_PATH`, and under TensorFlow Serving's
-    names where `monitoring_path` says. With `enable_cors` browsers let pages of other origins in. Answers that are
-    to be messages hold typed fields, or tensor_content where `as_content` says so.
+    names where `monitoring_path` says. Answers that are to be messages hold typed fields, or tensor_content where
+    `as_content` says so.
     """
 
     def __init__(
@@ -76,7 +71,6 @@ class RestApplication:
         timeout: float | None,
         *,
         monitoring_path: str = "",
-        enable_cors: bool = False,
         as_content: bool = False,
     ) -> None:
         self.executor = executor
@@ -87,7 +81,6 @@ class RestApplication:
         self._log = service.request_log
         self._prometheus = PrometheusPage(self._metrics)
         self._monitoring_path = monitoring_path
-        self._api_headers = _CORS_HEADERS if enable_cors else b""
 
     def answer(self, request: Request) -> Response:
         """The response to a request; whatever fails is told in it."""
@@ -96,19 +89,18 @@ class RestApplication:
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             error = ServingError(Code.INTERNAL, "Internal error; the server's log has more.")
-            return Response(500, error_body(error), headers=self._api_headers)
+            return Response(500, error_body(error))
 
     def _respond(self, request: Request) -> Response:
         if is_api(request.path):
-            response = self._answer_api(request)
-            return response._replace(headers=self._api_headers + response.headers) if self._api_headers else response
+            return self._answer_api(request)
         if self._monitoring_path and request.path == self._monitoring_path:
             return Response(200, tensorflow_page(self._metrics), "text/plain")
         if request.path == METRICS_PATH and request.method == "GET":
             page, content_type = self._prometheus.write(_header(request, b"accept"))
             return Response(200, page, content_type)
         if request.path == OPENAPI_PATH and request.method == "GET":
-            return Response(200, write(describe_api(self._service)), headers=self._api_headers)
+            return Response(200, write(describe_api(self._service)))
         return Response(404, _NOT_FOUND_PAGE, "text/html")
 
     def _answer_api(self, request: Request) -> Response:

@@ -3,7 +3,7 @@
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving.codec.json_text import write_indented
-from serving.http.connection import Response
+from serving.http.responses import Response
 from serving.protobuf import messages
 from serving.request import ModelSpec
 from serving.rest.listing import encode_models, fields

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 
-from serving.http.connection import Response
+from serving.http.reception import AnswerAtOnce
 from serving.http.requests import Request
+from serving.http.responses import Response
 from serving.http.server import Application
 from serving.logs.access_log import AccessLog, Asked, entry_of
 from serving.logs.request_ids import HEADER, request_id
@@ -26,25 +27,42 @@ class LoggedApplication:
     def answer(self, request: Request) -> Response:
         """The application's answer, with the request's name."""
         started = time.perf_counter()
+        facts.token = request.sender
         return _logged(self._log, request, self._application.answer(request), facts, started)
 
 
-def logging_at_once(
-    answer: Callable[[Request], Response | None], log: AccessLog
-) -> Callable[[Request], Response | None]:
+def logging_at_once(answer: AnswerAtOnce, log: AccessLog) -> AnswerAtOnce:
     """The same for what is answered without a thread."""
 
     def answer_and_log(request: Request) -> Response | None:
         started = time.perf_counter()
         response = answer(request)
-        return None if response is None else _logged(log, request, response, RequestFacts(), started)
+        return None if response is None else _logged(log, request, response, _known(request), started)
 
     return answer_and_log
 
 
-def _logged(log: AccessLog, request: Request, response: Response, facts: RequestFacts, started: float) -> Response:
+def logging_refused(log: AccessLog) -> Callable[[Request, Response, str], Response]:
+    """The same for what is no request, or too much of one, with the reason."""
+
+    def log_refused(request: Request, response: Response, reason: str) -> Response:
+        return _logged(log, request, response, _known(request), time.perf_counter(), reason)
+
+    return log_refused
+
+
+def _known(request: Request) -> RequestFacts:
+    facts = RequestFacts()
+    facts.token = request.sender
+    return facts
+
+
+def _logged(
+    log: AccessLog, request: Request, response: Response, facts: RequestFacts, started: float, reason: str = ""
+) -> Response:
     name = request_id(request.headers.get(_HEADER, b"").decode("latin-1"))
     model = facts.model or model_name(request.path) or ""
     asked = Asked(name, REST, request.client, request.method, request.path, model)
-    log.add(entry_of(asked, response.status, len(response.body), facts, started))
+    entry = entry_of(asked, response.status, len(response.body), facts, started)
+    log.add(entry._replace(reason=reason) if reason else entry)
     return response._replace(headers=b"%bX-Request-Id: %b\r\n" % (response.headers, name.encode()))

@@ -6,8 +6,8 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from serving.http.connection import Response
 from serving.http.requests import Request
+from serving.http.responses import Response
 from serving.http.server import Application
 from serving.logs.endings import Ending
 from serving.rest.routes import is_api, template

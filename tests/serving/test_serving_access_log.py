@@ -1,6 +1,7 @@
 """The access log: its lines on both transports, names of requests, rotation."""
 
 import json
+import socket
 import time
 
 import numpy as np
@@ -110,6 +111,28 @@ def test_what_is_refused_is_logged(logged, rest, request, method, route, headers
     assert rest.request(method, route, headers={"X-Request-Id": name, **headers}).status_code == status
     line = wait_for_line(logged[1], name)
     assert (line["status"], line["method"], line["route"], line.get("version")) == (status, method, route, None)
+
+
+def test_what_is_no_whole_request_is_logged_with_the_reason(logged):
+    path = "/v1/models/zoo:predict"
+    text = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Request-Id: flood\r\nA: {'b' * 70_000}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", logged[0].rest_port), timeout=WAIT) as client:
+        client.sendall(text.encode())
+        answer = client.recv(10_000)
+    assert b"X-Request-Id: flood\r\n" in answer
+    line = wait_for_line(logged[1], "flood")
+    times_of(line)
+    assert line == {
+        "request_id": "flood",
+        "transport": "REST",
+        "client": "127.0.0.1",
+        "method": "POST",
+        "route": path,
+        "model": "zoo",
+        "status": 431,
+        "bytes": len(answer.partition(b"\r\n\r\n")[2]),
+        "reason": "The headers are too large.",
+    }
 
 
 @pytest.mark.parametrize(("token", "code"), [("", "UNAUTHENTICATED"), ("secret-for-zoo", "NOT_FOUND")])

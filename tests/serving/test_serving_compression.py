@@ -10,8 +10,8 @@ from backports import zstd
 
 from serving.bodies.compression import LARGEST_BODY, SMALLEST_ANSWER, compressed_answer, decompress, decompressed_body
 from serving.errors import ServingError
-from serving.http.connection import Response
 from serving.http.requests import Request
+from serving.http.responses import Response
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -17,7 +17,8 @@ from serving.bodies.multipart import read_form
 from serving.bodies.negotiation import read_examples, read_predict
 from serving.bodies.npy import read_npy, read_npz, write_npy, write_npz
 from serving.errors import Code, ServingError
-from serving.http.requests import Limits, Request, RequestReader
+from serving.http.reader import RequestReader
+from serving.http.requests import Limits, Request
 from serving.models.signatures import Signature, TensorInfo
 from serving.request import ModelSpec
 

@@ -1,6 +1,7 @@
 """HTTP behind a real socket: what a client may do, and what is done with one that does otherwise."""
 
 import contextlib
+import json
 import socket
 import struct
 import threading
@@ -10,14 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from serving.errors import ServingError
-from serving.http.connection import Response
+from serving.http.reception import Reception
 from serving.http.requests import Limits
+from serving.http.responses import Response
 from serving.http.server import HttpServer
 
 pytestmark = pytest.mark.xdist_group("serving")
 
 WAIT = 30.0  # seconds that nothing here should take
-LIMITS = Limits(head_size=2000, body_size=10_000, all_bodies_size=15_000)
+LIMITS = Limits(head_size=2000, body_size=10_000, all_bodies_size=15_000, discarded_size=100)
+
+
+REFUSALS = []  # (address, method, path, status, reason) of what the server refused itself
+
+
+def answer_head(request):
+    return Response(401, b"no", "text/plain") if b"x-stranger" in request.headers else None
+
+
+def note_refused(request, response, reason):
+    REFUSALS.append((request.client, request.method, request.path, response.status, reason))
+    return response
+
+
+RECEPTION = Reception(answer_head=answer_head, refused=note_refused, headers=lambda request: b"X-Seen: yes\r\n")
 
 
 class Echo:
@@ -74,7 +91,7 @@ class Client:
 def running(limits=LIMITS, grace=WAIT):
     with ThreadPoolExecutor(8) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
         application = Echo(threads)
-        server = HttpServer(application, bound, grace, limits)
+        server = HttpServer(application, bound, grace, limits, reception=RECEPTION)
         server.start()
         try:
             yield server, application, bound.getsockname()[1]
@@ -238,6 +255,11 @@ REFUSED = {
         413,
         "The body is larger than 10000 bytes.",
     ),
+    "huge-body-and-upgrade": (
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10001\r\n" + UPGRADE + "\r\n",
+        413,
+        "The body is larger than 10000 bytes.",
+    ),
     "chunked-body": (
         "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + f"3e8\r\n{'a' * 1000}\r\n" * 11,
         413,
@@ -252,10 +274,54 @@ def test_request_is_refused_and_the_connection_closed(connect, application, text
     given, headers, body = client.ask(text)
     assert given == status
     assert body.decode().startswith('{"error":"' + message)
-    assert headers["connection"] == "close"
+    assert (headers["connection"], headers["x-seen"]) == ("close", "yes")
     assert client.is_closed()
     assert application.requests == []
+    assert REFUSALS[-1][0] == "127.0.0.1"
+    assert REFUSALS[-1][3:] == (status, json.loads(body)["error"])
     assert connect().ask(get("/a"))[0] == 200
+
+
+KNOWN = {
+    "nonsense": ("nonsense\r\n\r\n", ("", "")),
+    "endless-path": ("PUT /" + "b" * 2000, ("PUT", "/" + "b" * 2000)),
+    "headers": (get("/a?c", f"A: {'b' * 2000}\r\n"), ("GET", "/a")),
+    "body": ("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10001\r\n\r\n" + get("/b"), ("POST", "/a")),
+    "after-another": (get("/a") + "\x00", ("", "")),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), KNOWN.values(), ids=KNOWN)
+def test_what_is_known_of_a_refused_request_is_told(connect, text, line):
+    client = connect()
+    client.send(text)
+    while (answer := client.read())[0] == 200:
+        pass
+    assert REFUSALS[-1][1:4] == (*line, answer[0])
+
+
+STRANGERS = {
+    "announced": "Content-Length: 1000000000\r\n",
+    "chunked": "Transfer-Encoding: chunked\r\n",
+    "waiting-for-leave": "Content-Length: 3\r\nExpect: 100-continue\r\n",
+}
+
+
+@pytest.mark.parametrize("headers", STRANGERS.values(), ids=STRANGERS)
+def test_what_is_answered_by_its_head_is_not_read(connect, application, headers):
+    client = connect()
+    status, answered, body = client.ask("POST / HTTP/1.1\r\nHost: x\r\nX-Stranger: 1\r\n" + headers + "\r\n")
+    assert (status, answered["connection"], answered["x-seen"], body) == (401, "close", "yes", b"no")
+    assert client.is_closed()
+    assert application.requests == []
+
+
+@pytest.mark.parametrize("upgrade", ["", UPGRADE], ids=["", "upgrade"])
+def test_connection_goes_on_behind_a_short_body_that_is_not_wanted(connect, application, upgrade):
+    client = connect()
+    client.send(get("/a") + post("a" * 100, "X-Stranger: 1\r\n" + upgrade) + get("/b", "X-Stranger: 1\r\n") + get("/c"))
+    assert [client.read()[0] for _ in range(4)] == [200, 401, 401, 200]
+    assert [request.path for request in application.requests] == ["/a", "/c"]
 
 
 def test_refused_client_can_read_why_while_it_still_sends(connect):

@@ -31,7 +31,7 @@ def narrow(serve, zoo_path):
     """A server with one thread and one place to wait for each transport."""
     threads = {"rest_api_num_threads": 1, "grpc_max_threads": 1}
     sizes = {"rest_api_max_body_bytes": 1000, "grpc_max_message_bytes": 1000}
-    with serve(zoo_path, max_queued_requests=1, **threads, **sizes) as server:
+    with serve(zoo_path, max_queued_requests=1, rest_api_enable_cors_support=True, **threads, **sizes) as server:
         yield server
 
 
@@ -62,6 +62,7 @@ def test_rest_refuses_where_too_many_wait(narrow, rest_client):
         assert rest.get("/healthz").status_code == 200
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert answer.json() == {"error": "1 requests wait already. Try again later."}
+    assert answer.headers["access-control-allow-origin"] == "*"
     with rest_client(narrow) as rest:
         assert rest.post("/v1/models/zoo:predict", json={"instances": [1]}).status_code == 200
 
@@ -77,7 +78,8 @@ def test_grpc_refuses_where_too_many_wait(narrow, grpc_stubs, predict_request, s
 
 def test_bodies_and_messages_too_large_are_refused(narrow, rest_client, grpc_stubs, predict_request, status_of):
     with rest_client(narrow) as rest:
-        assert rest.post("/v1/models/zoo:predict", content=b" " * 1001).status_code == 413
+        answer = rest.post("/v1/models/zoo:predict", content=b" " * 1001)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (413, "*")
     with grpc_stubs(narrow) as stubs:
         large = predict_request(x=np.zeros(1000, np.float32))
         assert status_of(stubs.prediction.Predict, large, timeout=WAIT)[0] == "RESOURCE_EXHAUSTED"

@@ -304,9 +304,9 @@ CORS = {
 @pytest.mark.parametrize(
     ("verb", "path"), [("GET", STATUS), ("GET", "/v1/nothing"), ("OPTIONS", PREDICT)], ids=["right", "wrong", "options"]
 )
-def test_other_origins_are_let_in_where_that_is_asked_for(rest, serve_application, verb, path):
+def test_other_origins_are_let_in_where_that_is_asked_for(rest, serve, rest_client, zoo_path, verb, path):
     origin = {"Origin": "https://a.example"}
-    with serve_application(enable_cors=True) as client:
+    with serve(zoo_path, rest_api_enable_cors_support=True) as server, rest_client(server) as client:
         assert CORS.items() <= client.request(verb, path, headers=origin).headers.items()
     assert not CORS.keys() & rest.request(verb, path, headers=origin).headers.keys()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -115,6 +116,25 @@ def test_probes_are_open_and_name_no_model(ask):
     assert ask("GET", "/healthz").status_code == 200
     answer = ask("GET", "/readyz")
     assert (answer.status_code, answer.json()) == (200, {"ready": True, "phase": "serving"})
+
+
+@pytest.mark.parametrize("headers", ["", "Expect: 100-continue\r\n"], ids=["sending", "waiting-for-leave"])
+def test_large_body_is_refused_before_it_is_sent(guarded, headers):
+    with socket.create_connection(("127.0.0.1", guarded.rest_port), timeout=WAIT) as client:
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n{headers}\r\n"
+        client.sendall(head.encode())
+        answer = b"".join(iter(lambda: client.recv(10_000), b""))  # it ends: the connection is closed
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert b"Connection: close\r\n" in answer
+    assert answer.endswith(b'{"error":"The request has no bearer token"}')
+
+
+@pytest.mark.parametrize(("authorization", "status"), [(None, 401), ("Bearer for-other", 403), ("Bearer for-zoo", 200)])
+def test_scripts_of_other_origins_see_every_answer(ask, authorization, status):
+    answer = ask("POST", PREDICT, authorization)
+    assert answer.status_code == status
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in ask("GET", "/metrics", authorization).headers
 
 
 def test_browsers_ask_for_leave_without_a_token(ask):
