@@ -1,6 +1,7 @@
 """The bodies of REST: which decoder a Content-Type asks for, and which encoder an Accept header."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +13,24 @@ from serving.bodies.media_types import BYTES, FORM, IMAGE, JSON, NPY, NPZ, PROTO
 from serving.bodies.multipart import read_form
 from serving.bodies.npy import read_npy, read_npz, write_npy, write_npz
 from serving.bodies.protobuf_bodies import agree, read_message
-from serving.bodies.signature_choice import Signatures
+from serving.bodies.signature_choice import Signatures, signature_for
 from serving.codec import json_examples, json_predict
 from serving.codec.json_predict import Layout
 from serving.codec.json_text import parse_object
-from serving.errors import invalid_argument
+from serving.errors import ServingError, invalid_argument
 from serving.http.requests import Request
+from serving.inference.classification import CLASSIFY
+from serving.inference.regression import REGRESS
 from serving.models.binding import find_signature
+from serving.models.signatures import DEFAULT_SIGNATURE
 from serving.protobuf import messages
 from serving.request import Classification, ModelSpec, Prediction, PredictRequest, Regression
 from serving.rest.routes import signature_name
 
 Read = Callable[[Signatures], tuple[PredictRequest, Layout]]
+SignaturesOf = Callable[[ModelSpec], Signatures]
+"""The signatures of a version. Raises ServingError where there is none."""
+
 _JSON_KEYS = (b'"instances"', b'"inputs"', b'"examples"')
 
 
@@ -57,8 +64,6 @@ class ExamplesBody:
     spec: ModelSpec
     serialized: np.ndarray
     answer_type: str
-    finds_signature: bool = False
-    """Whether it is for the one signature that answers the method, whatever its name."""
 
 
 def read_predict(spec: ModelSpec, request: Request) -> PredictBody:
@@ -94,20 +99,27 @@ def write_prediction(prediction: Prediction, body: PredictBody, as_content: bool
     return write_npy(array)
 
 
-def read_examples(action: str, spec: ModelSpec, request: Request) -> ExamplesBody:
-    """What a classify or regress request holds. Raises ServingError as `read_predict` does."""
+def read_examples(action: str, spec: ModelSpec, request: Request, signatures_of: SignaturesOf) -> ExamplesBody:
+    """What a classify or regress request holds. Raises ServingError as `read_predict` does.
+
+    Images name no signature, and go to the one that answers the method.
+    """
     body = decompressed_body(request)
     kind = _body_type(request, body)
     if kind not in _READERS:
         document = parse_object(body)
         named = spec._replace(signature_name=json_predict.decode_signature_name(document))
-        return ExamplesBody(named, json_examples.decode_examples(document), _answer_type(request, (JSON, PROTOBUF)))
+        serialized = _decode_examples(document, named, signatures_of)
+        return ExamplesBody(named, serialized, _answer_type(request, (JSON, PROTOBUF)))
     spec = spec._replace(signature_name=signature_name(request.query))
     if kind == PROTOBUF:
         message = read_message(action, body)
         serialized = messages.decode_examples(message.input)
         return ExamplesBody(agree(spec, message), serialized, _answer_type(request, (PROTOBUF, JSON)))
-    return _read_images(kind, spec, request, body)
+    spec, images = _read_images(kind, spec, request, body)
+    if not spec.signature_name:
+        spec = spec._replace(signature_name=signature_for(_METHODS[action], signatures_of(spec)))
+    return ExamplesBody(spec, uploads.image_examples(images), _answer_type(request, (JSON, PROTOBUF)))
 
 
 def write_answer(answer: Classification | Regression, body: ExamplesBody) -> bytes:
@@ -165,18 +177,25 @@ def _read_npz(body: bytes, content_type: bytes, name: str) -> Read:
     return lambda signatures: (PredictRequest(name, arrays), Layout.COLUMN)
 
 
-def _read_images(kind: str, spec: ModelSpec, request: Request, body: bytes) -> ExamplesBody:
+def _read_images(kind: str, spec: ModelSpec, request: Request, body: bytes) -> tuple[ModelSpec, list[bytes]]:
     if kind in (NPY, NPZ):
         raise invalid_argument(f"Expected examples: {JSON}, {PROTOBUF}, an image, or images in {FORM}.")
-    images = [body]
-    if kind == FORM:
-        named, fields = uploads.split_form(read_form(body, request.headers[b"content-type"]))
-        spec = spec._replace(signature_name=spec.signature_name or named)
-        images = [field.content for field in fields]
-    answer_type = _answer_type(request, (JSON, PROTOBUF))
-    return ExamplesBody(spec, uploads.image_examples(images), answer_type, finds_signature=not spec.signature_name)
+    if kind != FORM:
+        return spec, [body]
+    named, fields = uploads.split_form(read_form(body, request.headers[b"content-type"]))
+    return spec._replace(signature_name=spec.signature_name or named), [field.content for field in fields]
 
 
+def _decode_examples(document: Mapping[str, Any], spec: ModelSpec, signatures_of: SignaturesOf) -> np.ndarray:
+    try:
+        return json_examples.decode_examples(document)
+    except ServingError as error:
+        with suppress(ServingError):  # where there is no such model, what is wrong with the body is told first
+            error.signature = signatures_of(spec).get(spec.signature_name or DEFAULT_SIGNATURE)
+        raise
+
+
+_METHODS = {"classify": CLASSIFY, "regress": REGRESS}
 _READERS: Mapping[str, Any] = {
     IMAGE: _read_bytes,
     BYTES: _read_bytes,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
+from serving.models.hints import knowing_features
 from serving.models.model import Model
 from serving.models.signatures import DEFAULT_SIGNATURE, Signature
 
@@ -42,7 +43,8 @@ def infer(
     # A TF2 export has a placeholder for each signature, and TensorFlow Serving refuses to run two at once.
     feeds = {signature.inputs[INPUTS].name: examples for _, signature in tasks}
     fetches = sorted({tensor for tensors in wanted for tensor in tensors.values()})
-    outputs = model.runner.run(feeds, fetches, timeout, cancelled)
+    with knowing_features(signature for _, signature in tasks):
+        outputs = model.runner.run(feeds, fetches, timeout, cancelled)
     by_tensor = dict(zip(fetches, outputs, strict=True))
     return [
         method.read({name: by_tensor[tensor] for name, tensor in tensors.items()}, len(examples))

@@ -2,22 +2,19 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import replace
 
 from serving.bodies.compression import compressed_answer
 from serving.bodies.negotiation import ExamplesBody, read_examples, read_predict, write_answer, write_prediction
-from serving.bodies.signature_choice import signature_for
 from serving.codec.json_text import error_body, write
 from serving.errors import Code, ServingError
 from serving.http.requests import Request
 from serving.http.responses import Response
-from serving.inference.classification import CLASSIFY
-from serving.inference.regression import REGRESS
-from serving.inference.runs import Method
 from serving.metrics.pages import PrometheusPage, tensorflow_page
 from serving.metrics.server_metrics import REST, Caller
 from serving.models.hints import helpful_text
+from serving.models.signatures import Signature
 from serving.request import Classification, ModelSpec, Regression
 from serving.rest.descriptions import describe, version_header
 from serving.rest.openapi import OPENAPI_PATH, describe_api
@@ -137,12 +134,12 @@ class RestApplication:
         return prediction.spec, written, body.answer_type
 
     def _classify(self, spec: ModelSpec, request: Request) -> Answer:
-        body = self._read_examples(CLASSIFY, "classify", spec, request)
+        body = read_examples("classify", spec, request, self._signatures)
         answer = self._service.classify(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
         return self._written(answer, body)
 
     def _regress(self, spec: ModelSpec, request: Request) -> Answer:
-        body = self._read_examples(REGRESS, "regress", spec, request)
+        body = read_examples("regress", spec, request, self._signatures)
         answer = self._service.regress(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
         return self._written(answer, body)
 
@@ -153,12 +150,9 @@ class RestApplication:
         log_answer(self._log, body, answer)
         return answer.spec, written, body.answer_type
 
-    def _read_examples(self, method: Method, action: str, spec: ModelSpec, request: Request) -> ExamplesBody:
-        body = read_examples(action, spec, request)
-        if not body.finds_signature:
-            return body
+    def _signatures(self, spec: ModelSpec) -> Mapping[str, Signature]:
         _, signatures = self._service.signatures(spec)
-        return replace(body, spec=body.spec._replace(signature_name=signature_for(method, signatures)))
+        return signatures
 
 
 def _header(request: Request, name: bytes) -> str:

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import model_management_pb2
+from tensorflow_serving.apis import classification_pb2, model_management_pb2
 
 from serving.models.example_features import find_features
 from serving.models.signatures import Feature
@@ -147,8 +147,14 @@ def pictures_path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(serve, rest_client, pictures_path):
-    with serve(pictures_path, "pictures") as server, rest_client(server) as client:
+def pictures_server(serve, pictures_path):
+    with serve(pictures_path, "pictures") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pictures(pictures_server, rest_client):
+    with rest_client(pictures_server) as client:
         yield client
 
 
@@ -231,3 +237,51 @@ def test_error_over_grpc_tells_what_is_taken(stubs, predict_request, status_of):
         "INVALID_ARGUMENT",
         'Expects arg[0] to be int64 but float is provided\nInputs of signature "pick": a: int64 [?], b: bool [?].',
     )
+
+
+FEATURES = (
+    '\nInputs of signature "examples": inputs: string [?]. '
+    "Features of a tf.Example: image/encoded: string, shift: float (may be left out), weights: int64 [6]."
+)
+EXAMPLE = " A body that fits: GET /v1/models/pictures/example?signature_name=examples"
+MISFITS = {
+    "missing-feature": {"examples": [{"weights": [1] * 6}]},
+    "too-few-values": {"examples": [{"image/encoded": "", "weights": [1]}]},
+    "other-type": {"examples": [{"image/encoded": "", "weights": [0.5] * 6}]},
+    "no-examples": {"instances": [1]},
+    "no-object": {"examples": [1]},
+    "empty": {"examples": []},
+}
+
+
+@pytest.mark.parametrize("body", MISFITS.values(), ids=MISFITS)
+def test_error_of_examples_tells_which_features_are_parsed(pictures, body):
+    answer = pictures.post("/v1/models/pictures:classify", json={"signature_name": "examples", **body})
+    assert answer.status_code == 400
+    text = answer.json()["error"]
+    assert text.endswith(FEATURES + EXAMPLE)
+    assert len(text) > len(FEATURES + EXAMPLE), "what is wrong comes first"
+
+
+def test_examples_for_predict_that_do_not_fit_tell_the_same(pictures):
+    body = {"signature_name": "examples", "instances": [{"b64": ""}]}
+    answer = pictures.post("/v1/models/pictures:predict", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].endswith(FEATURES + EXAMPLE)
+
+
+def test_body_that_does_not_fit_is_told_before_that_there_is_no_model(rest):
+    answer = rest.post("/v1/models/none:classify", json={"examples": []})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "JSON Value: {\n    \"examples\": []\n} 'examples' value is an empty array"
+
+
+def test_error_of_examples_over_grpc_tells_which_features_are_parsed(pictures_server, grpc_stubs, status_of):
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "pictures", "examples"
+    request.input.example_list.examples.add().features.feature["weights"].int64_list.value.extend([1] * 6)
+    with grpc_stubs(pictures_server) as stubs:
+        code, text = status_of(stubs.prediction.Classify, request)
+    assert code == "INVALID_ARGUMENT"
+    assert "Feature: image/encoded" in text.partition("\n")[0]
+    assert text.endswith(FEATURES)
