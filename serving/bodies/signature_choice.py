@@ -15,7 +15,7 @@ Signatures = Mapping[str, Signature]
 
 def signature_of_bytes(signatures: Signatures) -> Signature:
     """The export contract's for images, or the only one that takes one value of bytes a row."""
-    fitting = {name: signature for name, signature in signatures.items() if _takes_bytes(signature)}
+    fitting = {name: signature for name, signature in signatures.items() if takes_bytes(signature)}
     if IMAGE_SIGNATURE in fitting:
         return fitting[IMAGE_SIGNATURE]
     # Serialized tf.Examples are bytes as well, and have this name by convention.
@@ -47,17 +47,18 @@ def required_inputs(signature: Signature) -> list[str]:
     return sorted(signature.inputs.keys() - signature.defaults.keys())
 
 
-def describe_all(signatures: Signatures) -> str:
-    """What each signature takes, to be read by people."""
-    return " ".join(inputs_text(each) for _, each in sorted(signatures.items()))
-
-
-def _takes_bytes(signature: Signature) -> bool:
+def takes_bytes(signature: Signature) -> bool:
+    """Whether it takes one value of bytes a row, such as an encoded image, and needs nothing else."""
     required = required_inputs(signature)
     if len(required) != 1:
         return False
     info = signature.inputs[required[0]]
     return info.dtype == "string" and (info.shape is None or len(info.shape) < 2)
+
+
+def describe_all(signatures: Signatures) -> str:
+    """What each signature takes, to be read by people."""
+    return " ".join(inputs_text(each) for _, each in sorted(signatures.items()))
 
 
 def _answers(method: Method, signature: Signature) -> bool:

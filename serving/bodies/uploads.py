@@ -26,7 +26,8 @@ from serving.request import PredictRequest
 IMAGE_FEATURE = "image/encoded"
 """The feature of a tf.Example that holds an encoded image, in the export contract and in TensorFlow's own models."""
 
-_SIGNATURE_FIELD = "signature_name"
+SIGNATURE_FIELD = "signature_name"
+"""The field of a form that names the signature."""
 
 
 def bind_array(array: np.ndarray, signatures: Signatures, name: str) -> PredictRequest:
@@ -68,7 +69,7 @@ def bind_form(fields: Sequence[Field], signatures: Signatures, name: str) -> tup
 
 def split_form(fields: Sequence[Field]) -> tuple[str, list[Field]]:
     """The signature that a form names, or nothing, and its other fields. Raises ServingError where there are none."""
-    named = [field for field in fields if field.name == _SIGNATURE_FIELD and not field.is_file]
+    named = [field for field in fields if field.name == SIGNATURE_FIELD and not field.is_file]
     others = [field for field in fields if field not in named]
     if not others:
         raise invalid_argument("Expected a field for each input in multipart/form-data, but there is none.")

@@ -58,7 +58,7 @@ class RestApplication:
 
     The timeout of a run is in seconds. The service's metrics are under `METRICS_PATH`, and under TensorFlow Serving's
     names where `monitoring_path` says. Answers that are to be messages hold typed fields, or tensor_content where
-    `as_content` says so.
+    `as_content` says so. Its OpenAPI document says whether it `needs_token`; to ask for one is the server's part.
     """
 
     def __init__(
@@ -69,11 +69,13 @@ class RestApplication:
         *,
         monitoring_path: str = "",
         as_content: bool = False,
+        needs_token: bool = False,
     ) -> None:
         self.executor = executor
         self._service = service
         self._timeout = timeout
         self._as_content = as_content
+        self._needs_token = needs_token
         self._metrics = service.metrics
         self._log = service.request_log
         self._prometheus = PrometheusPage(self._metrics)
@@ -97,7 +99,7 @@ class RestApplication:
             page, content_type = self._prometheus.write(_header(request, b"accept"))
             return Response(200, page, content_type)
         if request.path == OPENAPI_PATH and request.method == "GET":
-            return Response(200, write(describe_api(self._service)))
+            return Response(200, write(describe_api(self._service, self._needs_token)))
         return Response(404, _NOT_FOUND_PAGE, "text/html")
 
     def _answer_api(self, request: Request) -> Response:

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+from serving.bodies.media_types import JSON
 from serving.errors import ServingError
 from serving.models.signatures import Signature
 from serving.models.version_states import ModelStatus, State
 from serving.readiness import LIVE_PATH, READY_PATH
 from serving.request import ModelSpec
-from serving.rest import openapi_schemas
+from serving.rest import openapi_media, openapi_schemas
+from serving.rest.openapi_operations import answer, choice, errors, get, post, reference
 from serving.rest.routes import path_of
 from serving.rest.sample_bodies import sample_body
 from serving.service import Service
@@ -21,11 +23,8 @@ _ABOUT = """TensorFlow Serving's REST API for the models that are loaded now.
 NaN, Infinity and -Infinity are taken and given as bare words, which standard JSON does not have. A whole number for a
 float must lie within +-16777215 (for a double within +-9007199254740991), or be written with a point or an exponent;
 one for an integer without. Lists must be rectangular, and of a length that the model takes. Inputs and outputs of
-types that JSON lacks (half, bfloat16, uint16, complex) are left out. A wrong verb is answered with 400, as there."""
-_STATUSES = {  # of errors; what is behind each is in the text
-    "GET": (400, 401, 403, 404, 429, 500, 501, 503),
-    "POST": (400, 401, 403, 404, 408, 409, 413, 429, 431, 500, 501, 503, 504),
-}
+types that JSON lacks (half, bfloat16, uint16, complex) have other bodies. Answers are JSON unless Accept names another
+type; a message is answered by a message. A wrong verb is answered with 400, as there."""
 _STATUS = {
     "type": "object",
     "required": ["version", "state", "status"],
@@ -84,13 +83,16 @@ _SCHEMAS = {
 }
 
 
-def describe_api(service: Service) -> dict[str, Any]:
-    """The document for what is loaded now: every path of the server, with the schemas of its bodies."""
+def describe_api(service: Service, needs_token: bool = False) -> dict[str, Any]:
+    """The document for what is loaded now: every path of the server, with the schemas of its bodies.
+
+    It says whether a bearer token is needed.
+    """
     schemas: dict[str, Any] = dict(_SCHEMAS)
     paths = {
-        LIVE_PATH: _get("Whether the process answers.", _reference("Alive")),
-        READY_PATH: _get("Whether to send requests here.", _reference("Readiness"), {"503": _answer("Readiness")}),
-        "/v1/models": _get("The models, their labels and how their versions are.", _reference("Models")),
+        LIVE_PATH: get("Whether the process answers.", reference("Alive")),
+        READY_PATH: get("Whether to send requests here.", reference("Readiness"), more={"503": answer("Readiness")}),
+        "/v1/models": get("The models, their labels and how their versions are.", reference("Models")),
     }
     for status in service.models():
         for spec, version in _addresses(status):
@@ -98,15 +100,30 @@ def describe_api(service: Service) -> dict[str, Any]:
                 _, signatures = service.signatures(ModelSpec(spec.name, version))
             except ServingError:  # it has gone meanwhile
                 continue
-            signatures = {name: each for name, each in signatures.items() if openapi_schemas.is_expressible(each)}
-            names = _add_schemas(schemas, f"{spec.name}.{version}", signatures)
-            paths |= _model_paths(path_of(spec), names, signatures)
-    return {
+            expressible = {name: each for name, each in signatures.items() if openapi_schemas.is_expressible(each)}
+            names = _add_schemas(schemas, f"{spec.name}.{version}", expressible)
+            paths |= _model_paths(path_of(spec), names, signatures, expressible)
+    document = {
         "openapi": "3.1.0",
         "info": {"title": "Model server", "version": _version(), "description": _ABOUT},
         "paths": paths,
         "components": {"schemas": schemas},
     }
+    if needs_token:
+        _guard(document)
+    return document
+
+
+def _guard(document: dict[str, Any]) -> None:
+    """Says that all but the probes needs a token, and how a request without one is answered."""
+    document["components"]["securitySchemes"] = {"bearerAuth": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"bearerAuth": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path in (LIVE_PATH, READY_PATH):
+                operation["security"] = []
+            else:
+                operation["responses"] |= errors((401, 403))
 
 
 def _addresses(model: ModelStatus) -> Iterator[tuple[ModelSpec, int]]:
@@ -125,10 +142,10 @@ def _add_schemas(schemas: dict[str, Any], key: str, signatures: Mapping[str, Sig
     made = {}
     if signatures:
         made["predict"] = openapi_schemas.predict_request(signatures), openapi_schemas.predict_response(signatures)
-    answers = {"classify": openapi_schemas.classify_response(), "regress": openapi_schemas.regress_response()}
-    for method, answer in answers.items():
+    responses = {"classify": openapi_schemas.classify_response(), "regress": openapi_schemas.regress_response()}
+    for method, response in responses.items():
         if openapi_schemas.of_method(signatures, method):
-            made[method] = openapi_schemas.examples_request(signatures, method), answer
+            made[method] = openapi_schemas.examples_request(signatures, method), response
     names = {}
     for method, (takes, gives) in made.items():
         name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{key}.{method}")
@@ -138,16 +155,26 @@ def _add_schemas(schemas: dict[str, Any], key: str, signatures: Mapping[str, Sig
 
 
 def _model_paths(
-    path: str, names: Mapping[str, tuple[str, str]], signatures: Mapping[str, Signature]
+    path: str,
+    names: Mapping[str, tuple[str, str]],
+    signatures: Mapping[str, Signature],
+    expressible: Mapping[str, Signature],
 ) -> dict[str, Any]:
-    choice = {"name": "signature_name", "in": "query", "schema": {"enum": ["", *sorted(signatures)]}}
     paths = {
-        path: _get("How the versions are.", _reference("ModelStatus")),
-        f"{path}/metadata": _get("The signatures.", _reference("Metadata")),
-        f"{path}/example": _get("A body that a signature takes.", {"type": "object"}, parameters=[choice]),
+        path: get("How the versions are.", reference("ModelStatus")),
+        f"{path}/metadata": get("The signatures.", reference("Metadata")),
+        f"{path}/example": get("A body that a signature takes.", {"type": "object"}, [choice(expressible)]),
     }
-    for method, (takes, gives) in names.items():
-        paths[f"{path}:{method}"] = _post(method, takes, gives, _samples(method, signatures))
+    for method in ("predict", "classify", "regress"):
+        takes = openapi_media.requests(method, signatures)
+        gives = openapi_media.answers(method, signatures)
+        if method in names:
+            name_in, name_out = names[method]
+            samples = _samples(method, expressible)
+            takes = {JSON: {"schema": reference(name_in), "examples": samples}, **takes}
+            gives = {JSON: {"schema": reference(name_out)}, **gives}
+        if takes:
+            paths[f"{path}:{method}"] = post(f"Runs a signature ({method}).", takes, gives, [choice(signatures)])
     return paths
 
 
@@ -159,43 +186,6 @@ def _samples(method: str, signatures: Mapping[str, Signature]) -> dict[str, Any]
         except ServingError:  # JSON has nothing for it
             continue
     return samples
-
-
-def _get(
-    summary: str, schema: Any, more: Mapping[str, Any] | None = None, parameters: list[Any] | None = None
-) -> dict[str, Any]:
-    responses = {"200": _content("The answer.", schema), **_errors("GET"), **(more or {})}
-    return {"get": {"summary": summary, "parameters": parameters or [], "responses": responses}}
-
-
-def _post(method: str, takes: str, gives: str, samples: Mapping[str, Any]) -> dict[str, Any]:
-    answer = _content("The answer.", _reference(gives))
-    version = {"description": "The version that has answered.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
-    answer["headers"] = {"X-Model-Version": version}
-    body = {"application/json": {"schema": _reference(takes), "examples": dict(samples)}}
-    return {
-        "post": {
-            "summary": f"Runs a signature ({method}).",
-            "requestBody": {"required": True, "content": body},
-            "responses": {"200": answer, **_errors("POST")},
-        }
-    }
-
-
-def _errors(verb: str) -> dict[str, Any]:
-    return {str(status): _answer("Error") for status in _STATUSES[verb]}
-
-
-def _answer(name: str) -> dict[str, Any]:
-    return _content("Why there is no answer." if name == "Error" else "The answer.", _reference(name))
-
-
-def _content(description: str, schema: Any) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-def _reference(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _version() -> str:

@@ -61,6 +61,11 @@ def of_method(signatures: Mapping[str, Signature], method: str) -> list[Signatur
     return [each for _, each in sorted(signatures.items()) if method_of(each) == method]
 
 
+def tensor(info: TensorInfo, shape: tuple[int | None, ...] | None) -> Schema:
+    """What a request may hold for an input, or for a row of it, of this shape."""
+    return _nested(shape, _element(info, "", ""))
+
+
 def _requests(signature: Signature) -> list[Schema]:
     columns = {name: _nested(info.shape, _element(info, name, "")) for name, info in sorted(signature.inputs.items())}
     named = _object(columns)

@@ -1,9 +1,14 @@
 """The OpenAPI document: whether it is one, and whether requests and answers are as it says."""
 
+import io
+import json
+
 import jsonschema
+import numpy as np
 import pytest
 import tensorflow as tf
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -116,3 +121,146 @@ def test_fixed_sizes_are_told(serve, rest_client, tmp_path):
     assert not takes.is_valid({"instances": [[1, 2]]}), "too flat"
     assert gives.is_valid({"predictions": [[6.0, 15.0]]})
     assert not gives.is_valid({"predictions": [[6.0]]})
+
+
+def array_file(save, *arrays, **named):
+    file = io.BytesIO()
+    save(file, *arrays, **named)
+    return file.getvalue()
+
+
+def examples_message(kind, example):
+    message = kind()
+    message.input.example_list.examples.append(example(x=1))
+    return message.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def bodies(example):
+    """By method and media type: a body, and the signature that it is for."""
+    x = np.ones(1, np.float32)
+    predict = predict_pb2.PredictRequest()
+    predict.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
+    return {
+        "predict": {
+            "application/json": (json.dumps({"instances": [1]}), ""),
+            "application/x-npy": (array_file(np.save, x), ""),
+            "application/x-npz": (array_file(np.savez, x=x), ""),
+            "application/x-protobuf": (predict.SerializeToString(), ""),
+            "application/octet-stream": (b"bytes", "strings"),
+            "image/*": (b"bytes", "strings"),
+            "multipart/form-data": ({"x": "1"}, ""),
+        },
+        "classify": {
+            "application/json": (json.dumps({"signature_name": "classify", "examples": [{"x": 1.0}]}), ""),
+            "application/x-protobuf": (examples_message(classification_pb2.ClassificationRequest, example), "classify"),
+        },
+        "regress": {
+            "application/json": (json.dumps({"signature_name": "regress", "examples": [{"x": 1.0}]}), ""),
+            "application/x-protobuf": (examples_message(regression_pb2.RegressionRequest, example), "regress"),
+        },
+    }
+
+
+def post(rest, method, kind, body, signature, accept="*/*"):
+    headers, query = {"Accept": accept}, f"?signature_name={signature}"
+    if kind == "multipart/form-data":
+        files = {name: (None, value) for name, value in body.items()}
+        return rest.post(f"{ZOO}:{method}{query}", files=files, headers=headers)
+    kind = kind.replace("*", "png")
+    return rest.post(f"{ZOO}:{method}{query}", content=body, headers={**headers, "Content-Type": kind})
+
+
+@pytest.mark.parametrize("method", ["predict", "classify", "regress"])
+def test_every_type_of_body_is_taken(rest, document, bodies, method):
+    operation = document["paths"][f"{ZOO}:{method}"]["post"]
+    told = set(operation["requestBody"]["content"])
+    with_pictures = {"image/*", "application/octet-stream", "multipart/form-data"}
+    assert told - (set() if method == "predict" else with_pictures) == bodies[method].keys()
+    for kind, (body, signature) in bodies[method].items():
+        answer = post(rest, method, kind, body, signature)
+        assert answer.status_code == 200, (kind, answer.text)
+
+
+@pytest.mark.parametrize("method", ["predict", "classify", "regress"])
+def test_every_type_of_answer_is_given(rest, document, bodies, method):
+    body, signature = bodies[method]["application/json"]
+    told = document["paths"][f"{ZOO}:{method}"]["post"]["responses"]["200"]["content"]
+    assert len(told) == (4 if method == "predict" else 2)
+    for kind in told:
+        answer = post(rest, method, "application/json", body, signature, accept=kind)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+
+
+@pytest.fixture(scope="module")
+def forms(document):
+    """What the fields of a form for predict may be."""
+    return document["paths"][f"{ZOO}:predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+
+
+def test_fields_of_a_form_are_as_told(rest, check, forms):
+    taken = [("a", "1"), ("a", "2"), ("b", "true"), ("b", "false")]
+    check({"a": [1, 2], "b": [True, False]}, forms)
+    for other in ({"a": [1, 2]}, {"a": [1], "b": [1]}, {"a": [1], "b": [True], "c": [1]}, {"a": 1, "b": True}):
+        with pytest.raises(jsonschema.ValidationError):
+            check(other, forms)
+    answer = rest.post(f"{ZOO}:predict", files=[(name, (None, value)) for name, value in taken])
+    assert answer.json() == {"predictions": [1, -2]}
+    for fields in (taken[:2], [("a", "1"), ("b", "1")], [*taken[:1], *taken[2:3], ("c", "1")]):
+        answer = rest.post(f"{ZOO}:predict", files=[(name, (None, value)) for name, value in fields])
+        assert answer.status_code == 400
+
+
+def test_what_is_for_no_signature_is_not_told(serve, rest_client, tmp_path):
+    module = tf.Module()
+    spec = tf.TensorSpec([None], tf.bfloat16, "x")
+    module.run = tf.function(lambda x: {"y": x, "z": x}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "1"), module.run)
+    with serve(tmp_path, "brain") as server, rest_client(server) as rest:
+        operation = rest.get("/openapi.json").json()["paths"]["/v1/models/brain:predict"]["post"]
+    arrays = {"application/x-npz", "application/x-protobuf"}
+    assert operation["requestBody"]["content"].keys() == arrays | {"application/x-npy"}
+    assert operation["responses"]["200"]["content"].keys() == arrays, "two outputs"
+
+
+def test_images_are_told_where_examples_may_hold_them(serve, rest_client, tmp_path):
+    module = tf.Module()
+
+    def parsed(inputs, name):
+        features = tf.io.parse_example(inputs, {name: tf.io.FixedLenFeature([], tf.string)})
+        return tf.cast(tf.strings.length(features[name]), tf.float32)
+
+    spec = tf.TensorSpec([None], tf.string, "inputs")
+    module.images = tf.function(lambda inputs: {"scores": parsed(inputs, "image/encoded")[:, None]}, [spec])
+    module.texts = tf.function(lambda inputs: {"outputs": parsed(inputs, "text")}, [spec])
+    tf.saved_model.save(module, str(tmp_path / "1"), {"images": module.images, "texts": module.texts})
+    with serve(tmp_path, "two") as server, rest_client(server) as rest:
+        paths = rest.get("/openapi.json").json()["paths"]
+        classify, regress = (
+            paths[f"/v1/models/two:{method}"]["post"]["requestBody"]["content"] for method in ("classify", "regress")
+        )
+        answer = rest.post("/v1/models/two:classify", content=b"abc", headers={"Content-Type": "image/png"})
+    assert classify.keys() - regress.keys() == {"image/*", "application/octet-stream", "multipart/form-data"}
+    assert answer.json() == {"results": [[["", 3.0]]]}
+
+
+def test_tokens_are_told_where_they_are_needed(serve, rest_client, zoo_path, tmp_path, document):
+    tokens = tmp_path / "tokens.json"
+    listed = [{"name": "all", "token": "a"}, {"name": "other", "token": "b", "models": []}]
+    tokens.write_text(json.dumps({"tokens": listed}))
+    with serve(zoo_path, auth_token_file=str(tokens)) as server, rest_client(server) as rest:
+        guarded = rest.get("/openapi.json", headers={"Authorization": "Bearer a"}).json()
+        answers = [rest.get(ZOO), rest.get(ZOO, headers={"Authorization": "Bearer b"}), rest.get("/healthz")]
+    OpenAPIV31SpecValidator(guarded).validate()
+    assert guarded["components"]["securitySchemes"] == {"bearerAuth": {"type": "http", "scheme": "bearer"}}
+    assert guarded["security"] == [{"bearerAuth": []}]
+    assert [each.status_code for each in answers] == [401, 403, 200]
+    open_paths = {path for path, each in guarded["paths"].items() if each.get("get", {}).get("security") == []}
+    assert open_paths == {"/healthz", "/readyz"}
+    for answer in answers[:2]:
+        schema = answer_schema(guarded, ZOO, "get", answer.status_code)
+        whole = {"components": guarded["components"], **schema}
+        jsonschema.Draft202012Validator(whole).validate(answer.json())
+    assert "401" not in guarded["paths"]["/healthz"]["get"]["responses"]
+    assert "security" not in document
+    assert "401" not in document["paths"][ZOO]["get"]["responses"]
