@@ -89,6 +89,8 @@ def _read_object(element: Any, most_rows: int) -> tuple[dict[str, Any], bytes]:
     for name in element.keys():  # noqa: SIM118  only keys leaves the values where they are
         if name in values:
             raise ValueError("Twice the same name")
+        if "\0" in name:
+            raise ValueError("A name that simdjson reads up to its NUL when asked for its value")
         values[name], text = _read(element[name], most_rows)
         texts.append(orjson.dumps(name) + b":" + text)
     return values, b"{" + b",".join(texts) + b"}"

@@ -174,7 +174,9 @@ def _model_paths(
             takes = {JSON: {"schema": reference(name_in), "examples": samples}, **takes}
             gives = {JSON: {"schema": reference(name_out)}, **gives}
         if takes:
-            paths[f"{path}:{method}"] = post(f"Runs a signature ({method}).", takes, gives, [choice(signatures)])
+            fitting = [each.name for each in openapi_schemas.of_method(signatures, method)]
+            names_taken = signatures if method == "predict" else fitting  # which runs those of the others as well
+            paths[f"{path}:{method}"] = post(f"Runs a signature ({method}).", takes, gives, [choice(names_taken)])
     return paths
 
 
