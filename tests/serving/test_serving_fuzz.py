@@ -31,6 +31,12 @@ SIGNATURES = {
     "several": Signature(
         "several", "", {"a": TensorInfo("a:0", "int64", ()), "b": TensorInfo("b:0", "bool", None)}, {}
     ),
+    "classify": Signature(
+        "classify",
+        "",
+        {"inputs": TensorInfo("i:0", "string", (None,))},
+        {"scores": TensorInfo("s:0", "float", (None, None))},
+    ),
 }
 NPY = write_npy(np.arange(6.0).reshape(2, 3))
 NPZ = write_npz({"x": np.float32([[1, 2]]), "y": np.array([b"a", b"bc"], object)})
@@ -95,9 +101,8 @@ def test_damaged_examples_are_read_or_refused(content_type, data):
     body = data.draw(
         damaged(b'{"examples": [{"x": 1.5, "y": ["a", "b"], "z": {"b64": "YQ=="}}]}' + WHOLE[content_type])
     )
-    read = outcome(
-        read_examples, "classify", ModelSpec("m"), Request("", "", "", {b"content-type": content_type.encode()}, body)
-    )
+    request = Request("", "", "", {b"content-type": content_type.encode()}, body)
+    read = outcome(read_examples, "classify", ModelSpec("m"), request, lambda spec: SIGNATURES)
     assert read is None or all(isinstance(each, bytes) for each in read.serialized)
 
 
