@@ -54,6 +54,10 @@ def fully_convolutional(model: keras.Model) -> keras.Model:
     given stays as it is, and training either leaves the other alone. The new model is for inference; dropout is left
     out of its dense layers.
 
+    A `channels_first` model keeps its `channels_first` convolutions. On a CPU, TensorFlow runs those with oneDNN or in
+    a compiled function (`jit_compile=True`); without either, the call raises `UnimplementedError`: "only supports the
+    NHWC tensor format on the CPU".
+
     Args:
         model: A built Functional or Sequential model from one batch of images, of known height and width, to one
             output.
