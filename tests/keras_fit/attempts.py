@@ -1,6 +1,6 @@
-"""What Keras's `fit` does with what docs/keras_fit.md names; run as a process of its own, it prints it as JSON.
+"""Tries on Keras's `fit` what docs/keras_fit.md names; run as a process of its own, it prints the results as JSON.
 
-A process, for two strategies with Keras's default reduction get one another's sums mixed up.
+It is a process because two strategies with Keras's default reduction get one another's sums mixed up.
 """
 
 import json
