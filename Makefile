@@ -38,7 +38,7 @@ types: $(VENV)/dev-installed
 
 # A stamp is written only when pip has finished, so an interrupted install is taken up again.
 $(VENV)/demo-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[training,serving]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	@touch $@
 
 $(VENV)/dev-installed: setup.cfg pyproject.toml | $(VENV)/bin/python

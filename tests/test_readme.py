@@ -1,0 +1,104 @@
+"""The README's sections on the library and on training do what they say; tests/serving has the one on serving."""
+
+import contextlib
+import io
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import tensorflow as tf
+
+from training.__main__ import main
+from training.arguments import parse_arguments
+from training.config import load_config, override
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+# Mostly in one process, so without determinism, which could not be turned off again for other tests.
+SHORT_RUN = [
+    "--steps=2",
+    "--warmup_steps=1",
+    "--batch_size=64",
+    "--filters=4",
+    "--convolutions=1",
+    "--deterministic=false",
+]
+# These need more than one machine, or data from the internet.
+ELSEWHERE = ("srun ", "tfds build ", "python -m training fit --config fashion_mnist ")
+
+
+def blocks(heading):
+    """The blocks of code of a section, each a language and a text."""
+    section = README.partition(f"\n## {heading}")[2].partition("\n## ")[0]
+    return re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def training_commands():
+    lines = [
+        line.partition("  #")[0] for language, text in blocks("training") if not language for line in text.splitlines()
+    ]
+    return [line.strip() for line in lines if line.strip()]
+
+
+def test_layer_example_prints_what_the_readme_shows():
+    (_, code), (_, printed) = blocks("keras_prelu")[:2]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(code, {})
+    assert [line.rstrip() for line in output.getvalue().splitlines()] == [
+        line.rstrip() for line in printed.splitlines()
+    ]
+
+
+def test_training_commands_are_understood():
+    commands = [command for command in training_commands() if "python -m training " in command]
+    assert len(commands) >= 10
+    for command in commands:
+        arguments = parse_arguments(shlex.split(command.partition("python -m training ")[2]))
+        if arguments.command == "fit":
+            override(load_config(arguments.config), arguments.overrides)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of real images, scanned digits, with a folder for each class."""
+    folder = tmp_path_factory.mktemp("photos")
+    digits = sklearn.datasets.load_digits()
+    for position, (image, label) in enumerate(zip(digits.images[:60], digits.target[:60], strict=True)):
+        path = folder / f"digit {label}" / f"{position}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        large = tf.image.resize(image[..., None] * 16, (96, 96)).numpy()
+        path.write_bytes(tf.io.encode_jpeg(np.clip(large, 0, 255).astype(np.uint8)).numpy())
+    return folder
+
+
+@pytest.mark.timeout(300)
+def test_training_commands_work_in_their_order(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    pathlib.Path("photo.jpg").write_bytes(next(photos.glob("*/*.jpg")).read_bytes())
+    for command in training_commands():
+        if command.startswith(ELSEWHERE):
+            continue
+        arguments = shlex.split(command.replace("<folder>", str(photos)).removeprefix("python -m training "))
+        arguments += SHORT_RUN if arguments[0] == "fit" else []
+        if "--local_workers" in arguments:
+            subprocess.run([sys.executable, "-m", "training", *arguments], check=True)
+        else:
+            assert main(arguments) == 0, command
+    output = capsys.readouterr().out
+    assert re.search(r"test accuracy [\d.]+% on digits, run in runs/digits$", output, re.MULTILINE)
+    assert re.search(r"^photo.jpg +digit \d", output, re.MULTILINE)
+    for made in (
+        "sheet.png",
+        "runs/digits/report.html",
+        "runs/digits/export/1/saved_model.pb",
+        "runs/shared/metrics.jsonl",
+        "runs/workers/metrics.jsonl",
+    ):
+        assert pathlib.Path(made).is_file()
