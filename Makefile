@@ -1,16 +1,30 @@
-# make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-torch: the layer on PyTorch.   make check: lint and types.
+# make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-fast: those that take no time.
+# make test-onednn: the numerical tests with either kind of kernels.   make test-torch: the layer on PyTorch.   make check: lint and types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := keras_prelu training serving tests examples benchmarks
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
+NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training/test_, augmentation.py averages.py \
+	evaluate.py export.py export_formats.py mean.py optimizer.py parity.py policy.py preprocessing.py steps.py views.py)
 
-.PHONY: demo test test-torch test-keras test-lowest lint types check clean
+
+.PHONY: demo test test-fast test-onednn test-torch test-keras test-lowest lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev-installed
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
+	$(PYTEST)
+
+# For the work in between: without the tests that are marked slow.
+test-fast: $(VENV)/dev-installed
+	$(PYTEST) -m 'not slow'
+
+# TensorFlow takes oneDNN's kernels on some CPUs, and its own on others: the numbers must hold with both.
+test-onednn: $(VENV)/dev-installed
+	TF_ENABLE_ONEDNN_OPTS=0 $(PYTEST) $(NUMERICAL)
+	TF_ENABLE_ONEDNN_OPTS=1 $(PYTEST) $(NUMERICAL)
 
 # The layer on Keras's PyTorch backend, and against PyTorch's own.
 test-torch: $(VENV)/peers-installed
