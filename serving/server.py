@@ -2,7 +2,6 @@
 
 import logging
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -13,13 +12,13 @@ from typing import Self
 from serving import config_file
 from serving.access.request_threads import RequestThreads
 from serving.config_file import ModelConfig
-from serving.errors import ServingError
 from serving.gate import Gate
 from serving.http.server import HttpServer
 from serving.logs.request_log import RequestLog
 from serving.metrics.pages import DEFAULT_PATH
 from serving.metrics.server_metrics import Metrics
 from serving.options import Options
+from serving.periodic import Periodic
 from serving.protobuf.protos import MonitoringConfig, read_text
 from serving.readiness import Phase, Readiness
 from serving.repository.loader import Loader
@@ -62,8 +61,9 @@ class Server:
             self._service, options, self._grpc_threads, self._health, [self._refusal, *self._gate.interceptors()]
         )
         self._http: HttpServer | None = None
-        self._stopping = threading.Event()
-        self._config_poller = threading.Thread(target=self._poll_config_file, name="config", daemon=True)
+        self._config_poller = Periodic(
+            "follow --model_config_file", self._read_config_file, options.model_config_file_poll_wait_seconds
+        )
         self.grpc_port = 0
         self.rest_port = 0
 
@@ -106,7 +106,7 @@ class Server:
         The time of grace, in seconds, is that of the options unless another one is given.
         """
         grace = self._options.shutdown_grace_seconds if grace is None else grace
-        self._stopping.set()
+        self._config_poller.stop()
         self._leave()
         end = time.monotonic() + grace
         self._readiness.phase = Phase.DRAINING
@@ -185,16 +185,8 @@ class Server:
         if bound is not None or path:
             self._grpc.start()
 
-    def _poll_config_file(self) -> None:
-        complaint = ""
-        while not self._stopping.wait(self._options.model_config_file_poll_wait_seconds):
-            try:
-                self._repository.reload(config_file.read(self._options.model_config_file), lambda: False)
-                complaint = ""
-            except ServingError as error:
-                if str(error) != complaint:  # once a change, not once a poll
-                    complaint = str(error)
-                    logger.error("Could not follow --model_config_file: %s", complaint)
+    def _read_config_file(self) -> None:
+        self._repository.reload(config_file.read(self._options.model_config_file), lambda: False)
 
 
 def _make_repository(options: Options, loader: Loader) -> Repository:

@@ -2,11 +2,11 @@
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from serving.errors import ServingError
+from serving.errors import Code, ServingError
+from serving.periodic import Periodic
 
 logger = logging.getLogger("serving")
 
@@ -22,19 +22,31 @@ class WatchedFile(Generic[T]):
         self.path = path
         self._read = read
         self._seen = stamp(path)
+        self._complaint = ""
         self.value = read(path)
 
     def look(self) -> None:
-        """Reads the file again where it has changed; one that cannot be followed changes nothing."""
+        """Reads the file again where it has changed.
+
+        A file that cannot be followed changes nothing. It is read again when it changes again, and at the next look if
+        its content is not to blame: there may have been no free descriptor, or no room for a temporary file.
+        """
         seen = stamp(self.path)
         if seen == self._seen:
             return
-        self._seen = seen
         try:
             self.value = self._read(self.path)
-            logger.info("Took over what %s says now", self.path)
-        except ServingError as error:
-            logger.error("Went on with what %s said before: %s", self.path, error)
+        except Exception as error:
+            if isinstance(error, ServingError) and error.code is Code.INVALID_ARGUMENT:
+                self._seen = seen
+            complaint = f"{seen} {error}"
+            if complaint != self._complaint:  # once, and not at each look
+                unexpected = not isinstance(error, (ServingError, OSError))
+                logger.error("Went on with what %s said before: %s", self.path, error, exc_info=unexpected)
+            self._complaint = complaint
+            return
+        self._seen, self._complaint = seen, ""
+        logger.info("Took over what %s says now", self.path)
 
 
 class FileWatcher:
@@ -42,8 +54,7 @@ class FileWatcher:
 
     def __init__(self) -> None:
         self._files: list[WatchedFile[Any]] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="files", daemon=True)
+        self._thread = Periodic("follow files that change", self._look, _LOOK)
 
     def watch(self, path: str, read: Callable[[str], T]) -> WatchedFile[T]:
         """Keeps what a file says up to date. Raises ServingError where it cannot be read at first."""
@@ -58,14 +69,11 @@ class FileWatcher:
 
     def stop(self) -> None:
         """Looks no more."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.stop()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_LOOK):
-            for file in self._files:
-                file.look()
+    def _look(self) -> None:
+        for file in self._files:
+            file.look()
 
 
 def stamp(path: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import grpc
 
-from serving.errors import invalid_argument
+from serving.errors import Code, ServingError, invalid_argument
 from serving.protobuf.protos import SSLConfig, read_text
 from serving.watched_files import WatchedFile
 
@@ -99,3 +99,7 @@ def _fill(context: ssl.SSLContext, config: Any, path: str) -> None:
     except (ssl.SSLError, ValueError) as error:
         reason = cast(str, getattr(error, "reason", None) or str(error))
         raise invalid_argument(f"{path}: no key and certificates that fit together: {reason}") from error
+    except OSError as error:
+        raise ServingError(
+            Code.RESOURCE_EXHAUSTED, f"{path}: no temporary file to read the key from: {error.strerror}"
+        ) from error

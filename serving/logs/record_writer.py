@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from serving.errors import Code
 from serving.logs.record_files import RecordFiles, Rotation
-from serving.logs.writer_thread import WriterThread
+from serving.periodic import Periodic
 
 logger = logging.getLogger("serving")
 
+_PAUSE = 0.25  # seconds between writes
 _MOST_WAITING = 64 * 1024 * 1024  # bytes
 
 
@@ -38,7 +39,7 @@ class RecordWriter:
         self._counting = threading.Lock()
         self._files: dict[str, RecordFiles] = {}
         self._prefixes: Collection[str] = ()
-        self._thread = WriterThread("request log", self._write, self._close)
+        self._thread = Periodic("write the request log", self._write, _PAUSE, self._close)
         self._told_of_drops = False
 
     def keep(self, prefixes: Collection[str]) -> None:
@@ -100,4 +101,4 @@ class RecordWriter:
 
     def _close(self) -> None:
         self._prefixes = ()
-        self._end_files()
+        self._write()

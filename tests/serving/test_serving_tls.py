@@ -3,6 +3,8 @@
 import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 
@@ -201,6 +203,38 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+WITHOUT_ROOM = """
+import logging, os, resource, sys, time
+from serving.access.certificates import read_context
+from serving.watched_files import FileWatcher
+
+logging.basicConfig(format="%(message)s")
+watcher = FileWatcher()
+file = watcher.watch(sys.argv[1], read_context)
+watcher.start()
+before = file.value
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, -1))  # no temporary file can be written
+os.replace(sys.argv[2], sys.argv[1])
+sys.stdin.readline()
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+while file.value is before:
+    time.sleep(0.05)
+watcher.stop()
+"""
+
+
+def test_certificate_is_followed_though_the_disk_was_full_meanwhile(tmp_path, authority):
+    paths = [write_config(tmp_path / name, authority) for name in ("ssl.config", "new.config")]
+    command = [sys.executable, "-c", WITHOUT_ROOM, *paths]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert "no temporary file to read the key from: File too large" in process.stderr.readline()
+            process.communicate("go on\n", timeout=WAIT)
+        finally:
+            process.kill()
+    assert process.returncode == 0
 
 
 def test_clients_cannot_be_verified_without_an_authority(tmp_path):

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import socket
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -233,6 +235,45 @@ def test_file_that_changes_is_followed(ask, path, caplog):
     wait_until(lambda: ask("GET", "/v1/models/zoo", "Bearer new").status_code == 200)
     assert ask("GET", "/v1/models/zoo", "Bearer for-all").status_code == 401
     path.write_text(json.dumps(TOKENS))
+
+
+WITHOUT_DESCRIPTORS = """
+import logging, os, resource, sys, time
+from serving.access.tokens import read
+from serving.errors import ServingError
+from serving.watched_files import FileWatcher
+
+logging.basicConfig(format="%(message)s")
+watcher = FileWatcher()
+file = watcher.watch(sys.argv[1], read)
+watcher.start()
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+os.replace(sys.argv[2], sys.argv[1])  # revokes the token
+sys.stdin.readline()
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+while True:
+    try:
+        file.value.authenticate("Bearer old")
+    except ServingError:
+        break
+    time.sleep(0.05)
+watcher.stop()
+"""
+
+
+def test_token_is_revoked_though_no_descriptor_was_free_meanwhile(tmp_path):
+    path, without = tmp_path / "tokens.json", tmp_path / "without.json"
+    path.write_text('{"tokens": [{"token": "old"}]}')
+    without.write_text('{"tokens": []}')
+    command = [sys.executable, "-c", WITHOUT_DESCRIPTORS, str(path), str(without)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert "Too many open files" in process.stderr.readline()
+            process.communicate("go on\n", timeout=WAIT)
+        finally:
+            process.kill()
+    assert process.returncode == 0
 
 
 WRONG = {
