@@ -3,6 +3,7 @@
 The file may be renamed or removed by whatever rotates it: within a second a new one is begun.
 """
 
+import logging
 import os
 import sys
 import time
@@ -12,11 +13,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.logs.writer_thread import WriterThread
+from serving.periodic import Periodic
 from serving.request_facts import RequestFacts
 from serving.watched_files import stamp
 
+logger = logging.getLogger("serving")
+
 STDOUT = "-"
+_PAUSE = 0.25  # seconds between writes
 _MOST_WAITING = 100_000  # lines; where the disk takes none, later ones are dropped and counted
 _FORMAT = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _LONGEST_NAME = 256  # characters of what clients make up
@@ -86,7 +90,8 @@ class AccessLog:
         self._path = path
         self._entries: deque[Entry] = deque()
         self._num_dropped = 0
-        self._thread = WriterThread("access log", self._write, self._close)
+        self._is_torn = False  # the disk took a part of the last line
+        self._thread = Periodic("write the access log", self._write, _PAUSE, self._close)
         self._file = -1
         self._stamp: tuple[int, ...] = ()
 
@@ -107,25 +112,40 @@ class AccessLog:
             self._num_dropped += 1
 
     def _write(self) -> None:
-        lines = [self._entries.popleft().line() for _ in range(len(self._entries))]
-        if self._num_dropped:
-            lines.append(_dumped({"dropped": self._num_dropped}))
-            self._num_dropped = 0
         if self._path != STDOUT and stamp(self._path)[:2] != self._stamp:
-            os.close(self._file)
-            self._open()
-        _write_all(self._file, b"".join(lines))
+            self._open()  # where it cannot, lines wait
+        lines = [self._entries.popleft().line() for _ in range(len(self._entries))]
+        dropped, self._num_dropped = self._num_dropped, 0
+        if dropped:
+            lines.append(_dumped({"dropped": dropped}))
+        unwritten = b"\n" * self._is_torn + b"".join(lines)
+        try:
+            while unwritten:
+                size = os.write(self._file, unwritten)
+                self._is_torn = not unwritten[:size].endswith(b"\n")
+                unwritten = unwritten[size:]
+        finally:
+            if unwritten:  # the last line, which tells of those that were dropped before, is among these
+                self._num_dropped += min(unwritten.count(b"\n"), len(lines)) - bool(dropped) + dropped
 
     def _close(self) -> None:
-        if self._path != STDOUT:
-            os.close(self._file)
+        try:
+            self._write()
+        finally:
+            if self._path != STDOUT:
+                os.close(self._file)
+            lost = self._num_dropped + len(self._entries)
+            if lost:
+                logger.error("The access log has lost %d lines", lost)
 
     def _open(self) -> None:
         if self._path == STDOUT:
             self._file = sys.stdout.fileno()
             return
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        before, self._file = self._file, os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         self._stamp = stamp(self._path)[:2]
+        if before >= 0:  # only now, and once: the number of a file that is closed may become that of a socket
+            os.close(before)
 
 
 def entry_of(asked: Asked, status: int | str, size: int, facts: RequestFacts, started: float) -> Entry:
@@ -156,8 +176,3 @@ def _dumped(fields: dict[str, Any]) -> bytes:
 
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-def _write_all(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]

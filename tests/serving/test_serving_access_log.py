@@ -1,7 +1,10 @@
 """The access log: its lines on both transports, names of requests, rotation."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -207,6 +210,72 @@ def test_what_cannot_be_written_is_dropped_and_counted(tmp_path, monkeypatch):
     log.stop()
     lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
     assert (len(lines), lines[-1]) == (11, {"dropped": 3})
+
+
+def wait_for_message(caplog, begin):
+    end = time.monotonic() + WAIT
+    while not any(message.startswith(begin) for message in caplog.messages):
+        assert time.monotonic() < end, f"{begin} is not among {caplog.messages}"
+        time.sleep(0.02)
+
+
+def test_folder_that_goes_and_comes_back_costs_no_line_and_no_other_file(tmp_path, caplog):
+    folder, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    folder.mkdir()
+    log = AccessLog(str(folder / "access.log"))
+    log.start()
+    folder.rename(elsewhere)
+    log.add(entry("away"))
+    wait_for_message(caplog, "Could not write the access log: ")
+    others = [os.dup(0) for _ in range(20)]  # a descriptor that the log has closed is now one of these
+    elsewhere.rename(folder)
+    log.add(entry("back"))
+    wait_for_line(folder / "access.log", "back")
+    assert [os.get_inheritable(each) for each in others] == [False] * 20  # raises where one is closed
+    for each in others:
+        os.close(each)
+    log.stop()
+    lines = (folder / "access.log").read_text().splitlines()
+    assert [json.loads(line)["request_id"] for line in lines] == ["away", "back"]
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+FULL_DISK = """
+import logging, resource, sys
+from serving.logs.access_log import AccessLog, Asked, Entry
+
+logging.basicConfig(format="%(message)s")
+log = AccessLog(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, -1))  # a write beyond it is cut, and the next one fails
+for name in "abcdefghij":
+    log.add(Entry(1.7e9, Asked(name, "REST", "", "GET", "/", "m"), "", "", "", 200, 1, 0.0, 0.0, 0.0))
+log.start()
+if sys.stdin.readline():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    log.add(Entry(1.7e9, Asked("later", "REST", "", "GET", "/", "m"), "", "", "", 200, 1, 0.0, 0.0, 0.0))
+log.stop()
+"""
+
+
+@pytest.mark.parametrize("has_room_later", [True, False], ids=["room-later", "full-to-the-end"])
+def test_lines_that_a_full_disk_did_not_take_are_counted(tmp_path, has_room_later):
+    path = tmp_path / "access.log"
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == "Could not write the access log: [Errno 27] File too large\n"
+        _, told = process.communicate("go on\n" if has_room_later else "", timeout=WAIT)
+    taken, rest = path.read_text()[:600], path.read_text()[600:]
+    *whole, torn = taken.splitlines()
+    names = [json.loads(line)["request_id"] for line in whole]
+    assert names == list("abcdefghij")[: len(whole)]
+    assert torn
+    num_lost = 10 - len(whole)
+    if has_room_later:
+        begin, later, dropped = rest.splitlines()
+        assert (begin, json.loads(later)["request_id"], json.loads(dropped)) == ("", "later", {"dropped": num_lost})
+        assert told == ""
+    else:
+        assert (rest, told) == ("", f"The access log has lost {num_lost} lines\n")
 
 
 def test_standard_output(capfd):
