@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from serving.config_file import ModelConfig, check_platforms
 from serving.errors import Code, ServingError
 from serving.models.version_states import Lease, ModelStatus, VersionStatus, servable_not_found
+from serving.periodic import Attempts
 from serving.repository.labels import Labels, assign_labels, version_of
 from serving.repository.priority import lower_priority
 from serving.repository.storage import Specific, find_versions
-from serving.repository.versions import Loading, ModelVersions
+from serving.repository.versions import Changes, Loading, ModelVersions
 
 logger = logging.getLogger("serving")
 
-_TICK = 0.1  # seconds between looks at what is to be done: TensorFlow Serving's manager has the same
+_TICK = 0.1  # seconds between looks at what waits to be loaded: TensorFlow Serving's manager has the same
+_NEVER = 1e9  # seconds
 _INITIAL_LOADS = 4 * (os.cpu_count() or 1)
 
 
@@ -42,7 +44,7 @@ class Repository:
         self._models: dict[str, ModelVersions] = {}  # those that went stay, as their versions stay listed
         self._configs: Sequence[ModelConfig] = ()
         self._labels: Labels = {}
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = Changes(threading.RLock())
         self._configuring = threading.Lock()
         self._stopping = False
         self._complaints: dict[str, str] = {}
@@ -137,6 +139,7 @@ class Repository:
                     if config.name not in self._models:
                         self._models[config.name] = ModelVersions(config.name, self._loading, self._changed)
                 self._configs = tuple(configs)
+                self._changed.notify_all()
             if self._options.poll_wait_seconds >= 0:
                 self._poll()
             return [each.name for each in configs if each.name not in before]
@@ -168,28 +171,40 @@ class Repository:
             raise ServingError(Code.UNKNOWN, f"{len(failed)} {noun}(s) did not become available: {{{listed}}}")
 
     def _manage(self) -> None:
-        next_poll = time.monotonic() + self._options.poll_wait_seconds
+        look, transition, tell = map(Attempts, ("look for versions", "load and unload", "tell which models answer"))
+        wait = self._options.poll_wait_seconds
+        next_poll = time.monotonic() + (wait if wait > 0 else _NEVER)
         while not self._stopping:
-            if self._options.poll_wait_seconds > 0 and time.monotonic() >= next_poll:
-                with self._configuring:
-                    self._poll()
-                next_poll = time.monotonic() + self._options.poll_wait_seconds
-            self._transition()
-            for listener in self._listeners:
-                listener()
+            seen = self._changed.count
+            if time.monotonic() >= next_poll:
+                look(self._poll_as_configured)
+                next_poll = time.monotonic() + wait
+            transition(self._transition)
+            tell(self._tell)
             with self._changed:
-                self._changed.wait(min(_TICK, self._options.poll_wait_seconds or _TICK))
+                pause = _NEVER if all(model.is_settled() for model in self._models.values()) else _TICK
+                self._changed.wait_since(seen, min(pause, max(0, next_poll - time.monotonic())))
 
     def _transition(self) -> None:
         models = list(self._models.values())
         limit = max(1, self._options.num_load_threads) if self._has_started else _INITIAL_LOADS
         is_serving = self._has_started and any(model.is_available() for model in models)
         threads = self._load_threads if is_serving else self._first_load_threads
+        num_loading = sum(model.num_loading() for model in models)
         for model in models:
+            if model.is_settled():
+                continue
             model.unload(self._unload_threads)
-            while sum(each.num_loading() for each in models) < limit:
-                if not model.start_load(threads):
-                    break
+            while num_loading < limit and model.start_load(threads):
+                num_loading += 1
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _poll_as_configured(self) -> None:
+        with self._configuring:
+            self._poll()
 
     def _poll(self) -> None:
         configured = {each.name for each in self._configs}
@@ -202,10 +217,9 @@ class Repository:
     def _poll_model(self, config: ModelConfig) -> None:
         try:
             found = find_versions(config.base_path)
-        except OSError as error:  # a base path that went away says nothing about the versions
-            self._complain(
-                config, f"Could not find base path {config.base_path} for servable {config.name}: {error.strerror}"
-            )
+        except (OSError, ValueError) as error:  # a base path that went away says nothing about the versions
+            reason = error.strerror if isinstance(error, OSError) else error  # ValueError: a path with a NUL
+            self._complain(config, f"Could not find base path {config.base_path} for servable {config.name}: {reason}")
             return
         selected = config.policy.select(found)
         self._complain(config, _missing_versions(config, selected))

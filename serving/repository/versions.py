@@ -43,19 +43,35 @@ class _Version:
     gave_up: bool = False
 
 
+class Changes(threading.Condition):
+    """Guards the states of all models, and is notified of each change; `count` is their number so far."""
+
+    count = 0
+
+    def notify_all(self) -> None:
+        """Wakes who waits for a change."""
+        self.count += 1
+        super().notify_all()
+
+    def wait_since(self, count: int, timeout: float) -> None:
+        """Waits until there were more changes than these, for no more than so many seconds."""
+        self.wait_for(lambda: self.count != count, timeout)
+
+
 class ModelVersions:
     """Loads, keeps and unloads the versions of one model. One thread at a time transitions, any thread leases.
 
-    `changed` guards the states, and is notified of each change; models may share it.
+    Models may share `changed`.
     """
 
-    def __init__(self, name: str, loading: Loading, changed: threading.Condition) -> None:
+    def __init__(self, name: str, loading: Loading, changed: Changes) -> None:
         self.name = name
         self._loading = loading
         self._changed = changed
         self._aspired: Mapping[int, Path] = {}
         self._versions: dict[int, _Version] = {}
         self._available: dict[int, _Version] = {}  # kept apart, as requests ask for it and versions become many
+        self._is_settled = True
 
     def statuses(self) -> list[VersionStatus]:
         """Every version ever seen, the highest first."""
@@ -79,6 +95,10 @@ class ModelVersions:
         with self._changed:
             return sum(entry.busy for entry in self._in(State.LOADING).values())
 
+    def is_settled(self) -> bool:
+        """Whether there is nothing to load or unload until something changes: cheap, as an idle server asks often."""
+        return self._is_settled
+
     def is_empty(self) -> bool:
         """Whether nothing is in memory, nor on its way to it."""
         with self._changed:
@@ -101,12 +121,15 @@ class ModelVersions:
             with self._changed:
                 entry.num_leases -= 1
                 if entry.status.state is not State.AVAILABLE:
-                    self._changed.notify_all()
+                    self._notify()
 
     def aspire(self, directories: Mapping[int, Path]) -> None:
         """Says which versions there should be. `start_load` and `unload` bring them about."""
         with self._changed:
+            if directories == self._aspired:
+                return
             self._aspired = dict(directories)
+            self._notify()
             for version, entry in self._versions.items():
                 if version in directories:
                     continue
@@ -122,7 +145,7 @@ class ModelVersions:
         with self._changed:
             if self._loading.unload_first and self._has_unwanted():
                 return False
-            waiting = self._in(State.START) | self._in(State.LOADING)
+            waiting = self._waiting()
             due = [version for version, entry in waiting.items() if not entry.busy and entry.due <= time.monotonic()]
             if not due:
                 return False
@@ -135,6 +158,8 @@ class ModelVersions:
     def unload(self, threads: Executor) -> None:
         """Retires what is no longer asked for, and unloads what was retired and nobody uses any more."""
         with self._changed:
+            # What waits for a thread, or for its next attempt, is not told of by a change.
+            self._is_settled = all(entry.busy for entry in self._waiting().values())
             self._retire()
             for entry in self._in(State.UNLOADING).values():
                 if not entry.num_leases and not entry.busy:
@@ -147,7 +172,7 @@ class ModelVersions:
         entry = self._versions.get(version)
         if entry is None or (entry.status.state is State.END and not entry.gave_up and not entry.busy):
             self._versions[version] = _Version(directory, VersionStatus(version, State.START))
-            self._changed.notify_all()
+            self._notify()
 
     def _has_unwanted(self) -> bool:
         return any(
@@ -209,6 +234,9 @@ class ModelVersions:
         logger.info("Done unloading servable version {name: %s version: %d}", self.name, entry.status.version)
         give_back()
 
+    def _waiting(self) -> dict[int, _Version]:
+        return self._in(State.START) | self._in(State.LOADING)
+
     def _in(self, state: State) -> dict[int, _Version]:
         return {version: entry for version, entry in self._versions.items() if entry.status.state is state}
 
@@ -219,4 +247,8 @@ class ModelVersions:
             self._available[version] = entry
         else:
             self._available.pop(version, None)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._is_settled = False
         self._changed.notify_all()

@@ -1,6 +1,7 @@
-"""How many versions are loaded and unloaded at a time."""
+"""How many versions are loaded and unloaded at a time, and what the repository costs while nothing changes."""
 
 import contextlib
+import pathlib
 import threading
 import time
 
@@ -84,3 +85,54 @@ def test_version_that_fails_to_unload_is_gone_all_the_same(save_plus, tmp_path, 
     assert repository.stop(timeout=20)
     assert [each.state.name for each in repository.statuses("m")] == ["END"]
     assert "Version 1 of model m failed to unload" in caplog.messages
+
+
+class Weightless:
+    def close(self):
+        pass
+
+
+def test_models_that_do_not_change_cost_little(tmp_path):
+    configs = [ModelConfig(f"m{number}", tmp_path / f"m{number}") for number in range(200)]
+    for config in configs:
+        (config.base_path / "1").mkdir(parents=True)
+    repository = Repository(Loading(lambda directory: Model(Weightless(), {})), RepositoryOptions())
+    repository.start(configs)
+    started, before = time.monotonic(), time.process_time()
+    time.sleep(1.5)  # the base paths are looked at once a second
+    share = (time.process_time() - before) / (time.monotonic() - started)
+    assert repository.stop(timeout=20)
+    assert share < 0.1  # of a core; 0.005 where the machine is idle
+
+
+def test_base_path_that_no_system_has_leaves_the_other_models_alone(tmp_path, caplog):
+    good, bad = ModelConfig("good", tmp_path), ModelConfig("bad", pathlib.Path("/a\0b"))
+    repository = Repository(
+        Loading(lambda directory: Model(Weightless(), {})), RepositoryOptions(poll_wait_seconds=0.02)
+    )
+    repository.start([])
+    repository.reload([bad, good], is_awaited=lambda: False)
+    (tmp_path / "1").mkdir()
+    deadline = time.monotonic() + 20
+    while repository.availability() != {"bad": False, "good": True}:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert repository.stop(timeout=20)
+    assert "Could not find base path /a\0b for servable bad: embedded null byte" in caplog.messages
+
+
+def test_listener_that_fails_stops_nothing(tmp_path, caplog):
+    (tmp_path / "1").mkdir()
+    heard = threading.Event()
+
+    def fail():
+        if repository.availability() == {"m": True}:
+            heard.set()
+        raise KeyError("no such model")
+
+    repository = Repository(Loading(lambda directory: Model(Weightless(), {})), RepositoryOptions())
+    repository.on_change(fail)
+    repository.start([ModelConfig("m", tmp_path)])
+    assert heard.wait(20)
+    assert repository.stop(timeout=20)
+    assert caplog.messages.count("Could not tell which models answer: 'no such model'") == 1
