@@ -152,7 +152,14 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        configs = config_file.decode(request.config)
+        for config in configs:
+            if config.logging is not None:  # TensorFlow Serving refuses it too
+                raise invalid_argument(
+                    f"Model {config.name}: logging_config, which names files to write, is taken from "
+                    "--model_config_file alone"
+                )
         metrics = self._service.metrics
         before = {name: metrics.total(name) for name in request.metric_names}
-        self._service.reload(config_file.decode(request.config), _limits(context)["cancelled"])
+        self._service.reload(configs, _limits(context)["cancelled"])
         return messages.encode_reload({name: metrics.total(name) - count for name, count in before.items()})

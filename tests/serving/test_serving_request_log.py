@@ -190,28 +190,37 @@ def config_text(base_path, prefix, rate):
     return f"model_config_list {{ config {{ {model} }} }}"
 
 
-def reload_request(*arguments):
-    return text_format.Parse(f"config {{ {config_text(*arguments)} }}", model_management_pb2.ReloadConfigRequest())
-
-
-def test_reload_changes_what_is_logged(serve_config, zoo_path, rest_client, grpc_stubs, status_of, tmp_path):
-    path = tmp_path / "models.config"
+def test_reload_changes_what_is_logged(serve_config, zoo_path, rest_client, tmp_path, caplog):
+    path, folders = tmp_path / "models.config", [tmp_path / "log", tmp_path / "other", tmp_path / "none"]
     path.write_text(config_text(zoo_path, "flowers", 1))
     with (
-        serve_config(path, request_log_dir=str(tmp_path / "log")) as server,
+        serve_config(path, request_log_dir=str(folders[0]), model_config_file_poll_wait_seconds=0.02) as server,
         rest_client(server) as rest,
-        grpc_stubs(server) as stubs,
     ):
-        for number, prefix in enumerate(["/proc/none/zoo", tmp_path / "other" / "zoo", tmp_path / "none"]):
+
+        def ask(number):
             rest.post("/v1/models/zoo:predict", json={"instances": [number]})
-            reload = reload_request(zoo_path, prefix, 0 if number == 2 else 1)
-            if number == 0:
-                code, text = status_of(stubs.model.HandleReloadConfigRequest, reload, timeout=WAIT)
-                assert code == "INVALID_ARGUMENT"
-                assert text.startswith("Model zoo: no request log in /proc/none: ")
-            else:
-                stubs.model.HandleReloadConfigRequest(reload, timeout=WAIT)
-        rest.post("/v1/models/zoo:predict", json={"instances": [3]})
+
+        def reload(prefix, rate):
+            (tmp_path / "writing").write_text(config_text(zoo_path, prefix, rate))
+            (tmp_path / "writing").rename(path)
+
+        def wait_until(reached):
+            end = time.monotonic() + WAIT
+            while not reached():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+
+        ask(0)
+        reload("/proc/none/zoo", 1)
+        wait_until(lambda: "Model zoo: no request log in /proc/none: " in caplog.text)
+        ask(1)
+        reload(folders[1] / "zoo", 1)
+        wait_until(lambda: any(folders[0].glob("*.tfrecord")))
+        ask(2)
+        reload(folders[2] / "zoo", 0)
+        wait_until(lambda: any(folders[1].glob("*.tfrecord")))
+        ask(3)
     logged = {
         str(file.relative_to(tmp_path)).partition("-")[0]: [
             tensors.from_proto(log.predict_log.request.inputs["x"]).tolist() for log in read(file)
@@ -219,6 +228,21 @@ def test_reload_changes_what_is_logged(serve_config, zoo_path, rest_client, grpc
         for file in tmp_path.glob("*/*.tfrecord")
     }
     assert logged == {"log/flowers": [[0], [1]], "other/zoo": [[2]]}
+
+
+def test_client_cannot_say_where_the_log_is_written(serve_config, zoo_path, grpc_stubs, status_of, tmp_path):
+    path, folder = tmp_path / "models.config", tmp_path / "chosen-by-the-client"
+    path.write_text(config_text(zoo_path, tmp_path / "zoo", 1))
+    request = model_management_pb2.ReloadConfigRequest()
+    with serve_config(path) as server, grpc_stubs(server) as stubs:
+        for rate in (0, 1):
+            text_format.Parse(f"config {{ {config_text(zoo_path, folder / 'zoo', rate)} }}", request)
+            assert status_of(stubs.model.HandleReloadConfigRequest, request, timeout=WAIT) == (
+                "INVALID_ARGUMENT",
+                "Model zoo: logging_config, which names files to write, is taken from --model_config_file alone",
+            )
+            request.Clear()
+    assert not folder.exists()
 
 
 def test_relative_prefix_needs_a_directory(serve_config, zoo_path, tmp_path):
