@@ -97,7 +97,6 @@ TF_SessionRun = _slow(
     *(c_void_p, c_int),  # operations without output
     *(_BUFFER, c_void_p),  # RunMetadata, status
 )
-TF_CloseSession = _slow("TF_CloseSession", None, c_void_p, c_void_p)
 TF_DeleteSession = _slow("TF_DeleteSession", None, c_void_p, c_void_p)
 
 

@@ -40,11 +40,11 @@ class SessionRunner:
 
     def close(self) -> None:
         """Gives the memory back. Nobody may run the graph any more."""
-        with c_api.checked() as status:
-            c_api.TF_CloseSession(self._session, status)
-        with c_api.checked() as status:
-            c_api.TF_DeleteSession(self._session, status)
-        c_api.TF_DeleteGraph(self._graph)
+        try:
+            with c_api.checked() as status:
+                c_api.TF_DeleteSession(self._session, status)  # closes it, and discards it even where it tells an error
+        finally:
+            c_api.TF_DeleteGraph(self._graph)
 
     def _run(
         self,

@@ -54,9 +54,12 @@ class Loader:
             self._scheduler.close()
 
     def _read(self, directory: Path) -> Model:
+        if not self._options.allow_links_out_of_base_path:
+            check_links(directory)
+        # What may be wrong with a file comes before the model, which somebody would have to close.
+        batching = None if self._scheduler is None else self._batching_of(directory, self._scheduler)
         model = self._load(directory)
         runner = model.runner
-        batching = None if self._scheduler is None else self._batching_of(directory, self._scheduler)
         if self._scheduler is not None and batching is not None:
             runner = BatchedRunner(self._scheduler, runner, batching, self._metrics.record_batch)
         runner = GuardedRunner(runner, directory.parent, self._options.max_image_pixels)
@@ -64,8 +67,6 @@ class Loader:
 
     def _load(self, directory: Path) -> Model:
         options = self._options
-        if not options.allow_links_out_of_base_path:
-            check_links(directory)
         if options.prefer_tflite_model and (directory / tflite.MODEL_FILE).is_file():
             return tflite.load(directory, options.num_tflite_pools * options.num_tflite_interpreters_per_pool)
         return load(directory, options.saved_model_tags.split(","), self._session_config)

@@ -1,13 +1,18 @@
 """What an unloaded version leaves behind: nothing."""
 
 import gc
+import shutil
 
 import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
 
+from serving.errors import ServingError
+from serving.metrics.server_metrics import Metrics
 from serving.models.model import load
+from serving.options import Options
+from serving.repository.loader import Loader
 from serving.repository.memory import give_back
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -44,6 +49,21 @@ def test_memory_is_given_back(large_path):
         give_back()
         resident.append(process.memory_info().rss / MEBIBYTE)
     assert resident[-1] - resident[4] < 6
+
+
+def test_model_whose_batching_file_is_wrong_is_not_kept(large_path, tmp_path):
+    shutil.copytree(large_path, tmp_path / "1")
+    (tmp_path / "1" / "batching_params.pbtxt").write_text("no_such_field: 1")
+    loader = Loader(Options(enable_batching=True, enable_per_model_batching_parameters=True), Metrics())
+    process, resident = psutil.Process(), []
+    for _ in range(10):  # 16 MiB each
+        with pytest.raises(ServingError, match="Invalid protobuf file"):
+            loader(tmp_path / "1")
+        gc.collect()
+        give_back()
+        resident.append(process.memory_info().rss / MEBIBYTE)
+    loader.close()
+    assert resident[-1] - resident[1] < 40
 
 
 def test_unloaded_version_leaves_no_work_to_the_collector(large_path):
