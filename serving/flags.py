@@ -1,6 +1,7 @@
 """The command line, in TensorFlow Serving's spelling: --name=value, --name value, --boolean."""
 
 import dataclasses
+import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ __all__ = ["CommandLine", "FlagError", "Options", "parse", "usage", "warn"]
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _SWITCHES = ("help", "version")
+_NEAR = 0.75  # of difflib: two wrong letters in a name of eight, or one in "port"
 
 
 class FlagError(ValueError):
@@ -39,7 +41,7 @@ class _Flag:
 
 
 def parse(arguments: Sequence[str]) -> CommandLine:
-    """Reads a command line. Raises FlagError where a value does not fit its flag."""
+    """Reads a command line. Raises FlagError where a value does not fit its flag, or a flag is misspelt."""
     flags = _flags()
     values: dict[str, Any] = {}
     unknown: list[str] = []
@@ -48,6 +50,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         argument = rest.pop(0)
         name, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or name not in flags:
+            _check_spelling(argument)
             unknown.append(argument)
             continue
         flag = flags[name]
@@ -87,6 +90,14 @@ def _flags() -> dict[str, _Flag]:
             field.name, field.type, field.default, field.metadata["least"], field.metadata["most"]
         )
     return flags
+
+
+def _check_spelling(argument: str) -> None:
+    # TensorFlow Serving passes all over that it does not know; --auth_token_fil=... would let everybody in then.
+    names = {field.name.replace("_", ""): field.name for field in dataclasses.fields(Options)}
+    letters = argument.partition("=")[0].lower().replace("-", "").replace("_", "")
+    for near in difflib.get_close_matches(letters, names, 1, _NEAR):
+        raise FlagError(f"unknown argument: {argument}; did you mean --{names[near]}?")
 
 
 def _next_value(flag: _Flag, rest: list[str]) -> str:

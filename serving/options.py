@@ -21,6 +21,10 @@ IGNORED: dict[str, type] = {
     "skip_initialize_tpu": bool,
     "xla_cpu_compilation_enabled": bool,
     "xla_gpu_compilation_enabled": bool,
+    # of earlier releases
+    "num_tflite_interpreters": int,
+    "use_saved_model": bool,
+    "use_tflite_model": bool,
 }
 """Flags that tensorflow_model_server takes and that mean nothing here, with the types of their values."""
 

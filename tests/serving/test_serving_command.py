@@ -137,9 +137,10 @@ def test_ports_stay_closed_until_there_is_a_model(tmp_path, plus_path, free_port
         ("--port=many", "--port=many does not parse; it takes a whole number"),
         ("--port=65536", "--port=65536 is out of range; it takes from 0 to 65535"),
         ("--enable_model_warmup=perhaps", "--enable_model_warmup=perhaps does not parse; it takes true or false"),
+        ("--auth_token_fil=/t", "unknown argument: --auth_token_fil=/t; did you mean --auth_token_file?"),
         ("--model_name", "--model_name needs a value, for example --model_name=default"),
     ],
-    ids=["no-number", "no-port", "no-truth-value", "no-value"],
+    ids=["no-number", "no-port", "no-truth-value", "misspelt", "no-value"],
 )
 def test_flag_that_does_not_parse(flag, error):
     answer = run(flag)

@@ -29,9 +29,44 @@ def test_spelling(arguments, values):
 
 
 def test_unknown_arguments_are_kept_apart():
-    command_line = parse(["--colour=blue", "stray", "-port=1", "--port=2"])
-    assert command_line.unknown == ["--colour=blue", "stray", "-port=1"]
+    command_line = parse(["--colour=blue", "stray", "-v=1", "--port=2", "--logtostderr"])
+    assert command_line.unknown == ["--colour=blue", "stray", "-v=1", "--logtostderr"]
     assert command_line.options.port == 2
+
+
+MISSPELT = {
+    "missing-letter": (["--auth_token_fil=/tokens.json"], "auth_token_file"),
+    "value-apart": (["--auth_tokn_file", "/tokens.json"], "auth_token_file"),
+    "plural": (["--auth_tokens_file=/tokens.json"], "auth_token_file"),
+    "dashes": (["--auth-token-file=/tokens.json"], "auth_token_file"),
+    "capitals": (["--AUTH_TOKEN_FILE=/tokens.json"], "auth_token_file"),
+    "one-dash": (["-auth_token_file=/tokens.json"], "auth_token_file"),
+    "no-dash": (["--port=2", "auth_token_file=/tokens.json"], "auth_token_file"),
+    "shorter": (["--ssl_config=/ssl.config"], "ssl_config_file"),
+    "shortest": (["--prot=1"], "port"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "meant"), MISSPELT.values(), ids=MISSPELT)
+def test_flag_that_is_misspelt_is_refused(arguments, meant):
+    with pytest.raises(FlagError) as caught:
+        parse(arguments)
+    misspelt = next(each for each in arguments if not each.startswith("--port"))
+    assert str(caught.value) == f"unknown argument: {misspelt}; did you mean --{meant}?"
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Options)])
+def test_no_flag_of_ours_is_passed_over_for_a_typing_error(name):
+    typed = {name[:at] + name[at + 1 :] for at in range(len(name))}
+    typed |= {name[:at] + "x" + name[at:] for at in range(len(name) + 1)}
+    typed |= {name[:at] + "x" + name[at + 1 :] for at in range(len(name))}
+    typed |= {name[:at] + name[at : at + 2][::-1] + name[at + 2 :] for at in range(len(name))}
+    if len(name) > 8:
+        typed |= {name[: at - 4] + name[at - 3 : at] + name[at + 1 :] for at in range(4, len(name))}
+    typed |= {name.replace("_", ""), name.replace("_", "__"), name.replace("_", "-")}
+    for each in typed - {name}:
+        with pytest.raises(FlagError, match="did you mean --"):
+            parse([f"--{each}=1"])
 
 
 @pytest.mark.parametrize(
@@ -56,12 +91,15 @@ def test_flag_without_effect_is_taken_and_told(capsys):
 FLAGS_WITHOUT_EFFECT = {
     "flush_filesystem_caches",
     "mixed_precision",
+    "num_tflite_interpreters",
     "per_process_gpu_memory_fraction",
     "platform_config_file",
     "remove_unused_fields_from_bundle_metagraph",
     "skip_initialize_tpu",
     "thread_pool_factory_config_file",
     "use_alts_credentials",
+    "use_saved_model",
+    "use_tflite_model",
     "xla_cpu_compilation_enabled",
     "xla_gpu_compilation_enabled",
 }
