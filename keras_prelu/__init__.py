@@ -1,5 +1,16 @@
 """Parametric rectifiers and rectifier-aware initialization for Keras."""
 
+try:
+    import keras  # noqa: F401  alone, to say what is missing
+except ModuleNotFoundError as error:
+    backend = str(error.name).partition(".")[0]
+    if backend not in ("tensorflow", "jax", "torch"):
+        raise
+    raise ImportError(
+        f"Keras runs on {backend}, which is not installed: pip install {backend}, or set KERAS_BACKEND to another of "
+        "tensorflow, jax and torch that is installed."
+    ) from error
+
 from keras_prelu.callbacks import SignalMonitor
 from keras_prelu.fans import KernelFans, compute_fans, fans
 from keras_prelu.fully_convolutional import fully_convolutional

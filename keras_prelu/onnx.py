@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_prelu.extras import needing
+
 
 def export_onnx(model: keras.Model, path: str | Path, **options: Any) -> None:
     """Writes a model's inference as an ONNX file with one PRelu operation per PReLU layer.
@@ -18,11 +20,13 @@ def export_onnx(model: keras.Model, path: str | Path, **options: Any) -> None:
         **options: Those of `keras.Model.export`, for example `opset_version` and `input_signature`.
 
     Raises:
-        ImportError: onnx, onnxscript or tf2onnx is missing: `pip install keras_prelu[onnx]`.
+        ImportError: onnx, onnxscript or tf2onnx is not installed; the extra `onnx` brings them.
     """
-    import onnx
-    from onnxscript.optimizer import optimize
-    from onnxscript.rewriter import pattern, rewrite
+    with needing("onnx"):
+        import onnx
+        import tf2onnx  # type: ignore[import-untyped]  # noqa: F401  Keras imports it late
+        from onnxscript.optimizer import optimize
+        from onnxscript.rewriter import pattern, rewrite
 
     def canonical(op: Any, x: Any, minus_slope: Any) -> Any:
         return op.Add(op.Relu(x), op.Mul(op.Relu(op.Neg(x)), minus_slope))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_prelu.extras import needing
 from keras_prelu.gains import GainReport
 from keras_prelu.report import SignalReport
 from keras_prelu.slopes import SlopeTable
@@ -28,7 +29,7 @@ def plot_gains(report: SignalReport, prediction: GainReport | None = None) -> "F
 
     Raises:
         ValueError: A prediction for layers of other names.
-        ModuleNotFoundError: matplotlib is not installed; `keras_prelu[plots]` asks for it.
+        ImportError: matplotlib is not installed; the extra `plots` brings it.
     """
     names = [row.name for row in report.rows]
     predicted = {row.name: row for row in prediction.rows} if prediction else {}
@@ -66,7 +67,7 @@ def plot_slopes(table: SlopeTable) -> "Figure":
 
     Raises:
         ValueError: A table without rows.
-        ModuleNotFoundError: matplotlib is not installed; `keras_prelu[plots]` asks for it.
+        ImportError: matplotlib is not installed; the extra `plots` brings it.
     """
     if not table.rows:
         raise ValueError("The table is empty: the model has no rectifiers with learnt slopes.")
@@ -83,7 +84,8 @@ def plot_slopes(table: SlopeTable) -> "Figure":
 
 
 def _figure(num_layers: int, rows: int) -> "Figure":
-    from matplotlib.figure import Figure  # not pyplot, which would choose a window system and keep every figure
+    with needing("plots"):
+        from matplotlib.figure import Figure  # not pyplot, which would choose a window system and keep every figure
 
     return Figure(figsize=(max(5.0, 2 + 0.22 * num_layers), 1 + 2.4 * rows), layout="constrained", dpi=150)
 

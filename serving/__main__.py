@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from serving import flags, systemd
 from serving.errors import ServingError
+from serving.extras import MissingPackageError, needing
 from serving.quiet import quiet_import
 from serving.startup import check
 
@@ -80,7 +81,7 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
         check(options)
         systemd.notify("STATUS=Loading the models")
         server = _start(options)
-    except ServingError as error:
+    except (ServingError, MissingPackageError) as error:
         reason = " ".join(str(error).split())
         print(f"Failed to start server. Error: {reason}", flush=True)
         return START_UP_FAILURE
@@ -95,7 +96,7 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
 
 
 def _start(options: Options) -> Server:
-    with quiet_import():
+    with needing("serving"), quiet_import():
         import tensorflow as tf
 
         from serving.server import Server

@@ -12,6 +12,7 @@ from serving.access import certificates, tokens
 from serving.access.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
 from serving.access.request_threads import RequestThreads
 from serving.errors import ServingError, invalid_argument
+from serving.extras import MissingPackageError, needing
 from serving.http.reception import AnswerAtOnce, Reception
 from serving.http.requests import Limits, Request
 from serving.http.responses import Response
@@ -138,9 +139,10 @@ class Gate:
 
 def _start_tracing() -> "Tracing":
     try:
-        from serving.logs.tracing import Tracing  # of an extra, which not everybody has installed
-    except ModuleNotFoundError as error:
-        raise invalid_argument('--enable_tracing needs OpenTelemetry: pip install "keras_prelu[tracing]"') from error
+        with needing("tracing"):
+            from serving.logs.tracing import Tracing
+    except MissingPackageError as error:
+        raise invalid_argument(f"--enable_tracing: {error}") from error
     return Tracing()
 
 

@@ -7,6 +7,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from training.extras import check_packages
+
+_PACKAGES = (
+    "tensorflow",
+    "tensorflow_datasets",
+    "importlib_resources",
+    "PIL",
+    "sklearn",
+    "tensorboard",
+    "tensorflow_serving",
+    "tqdm",
+)
+
 
 @contextlib.contextmanager
 def native_messages_held() -> Iterator[None]:
@@ -30,9 +43,13 @@ def native_messages_held() -> Iterator[None]:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and has it find its GPUs, without a word; warnings of its C++ code stay off the screen."""
+    """Imports TensorFlow and has it find its GPUs, without a word; warnings of its C++ code stay off the screen.
+
+    Raises InputError where a package of the extra `training` is missing, before the seconds that the import takes.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)  # tensorflow-datasets warns of each folder it finds empty
+    check_packages("the trainer", _PACKAGES, "training")
     with native_messages_held():
         import tensorflow as tf
 

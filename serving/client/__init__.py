@@ -1,14 +1,17 @@
 """A client for this model server and for TensorFlow Serving, over REST and gRPC, without TensorFlow."""
 
-from serving.client.asynchronous import AsyncClient
-from serving.client.connection import Tls
-from serving.client.retries import Retries
-from serving.client.synchronous import Client
-from serving.client.wire import Class
-from serving.errors import Code, ServingError
-from serving.models.signatures import Signature, TensorInfo
-from serving.models.version_states import State, VersionStatus
-from serving.request import Prediction
+from serving.extras import needing
+
+with needing("client"):
+    from serving.client.asynchronous import AsyncClient
+    from serving.client.connection import Tls
+    from serving.client.retries import Retries
+    from serving.client.synchronous import Client
+    from serving.client.wire import Class
+    from serving.errors import Code, ServingError
+    from serving.models.signatures import Signature, TensorInfo
+    from serving.models.version_states import State, VersionStatus
+    from serving.request import Prediction
 
 __all__ = [
     "AsyncClient",

@@ -9,6 +9,7 @@ from serving.client.connection import Tls
 from serving.client.labelling import Question, choose_signature, json_line, label_pictures, table
 from serving.client.synchronous import Client
 from serving.errors import ServingError
+from serving.extras import MissingPackageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         token = args.token_file.read_text().strip() if args.token_file else None
         labels = args.labels.read_text(encoding="utf-8").splitlines() if args.labels else ()
         client = Client(args.url, args.model, timeout=args.timeout, tls=_tls(args), token=token)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MissingPackageError) as error:
         return _told(error, 2)
     with client:
         try:

@@ -32,6 +32,16 @@ def test_wrong_input_is_one_line_and_status_2(arguments, message, tmp_path, capf
     assert message in error
 
 
+@pytest.mark.parametrize("package", ["tensorflow", "tensorflow_datasets", "tqdm"])
+def test_missing_package_is_one_line_with_what_brings_it(monkeypatch, capfd, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    assert main(["fit", "--config", "digits", "--workdir", "run"]) == 2
+    assert capfd.readouterr().err == (
+        f"training: the trainer needs {package}, which is not installed; in a clone of keras_prelu, "
+        "pip install -e '.[training]' brings it\n"
+    )
+
+
 def test_help_lists_every_field(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["fit", "--help"])

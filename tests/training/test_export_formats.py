@@ -230,5 +230,5 @@ def test_format_that_does_not_exist_is_refused():
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "tf2onnx", "onnxruntime"])
 def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    with pytest.raises(InputError, match=rf"onnx needs {package}, .*pip install 'keras_prelu\[onnx\]' brings it"):
+    with pytest.raises(InputError, match=rf"onnx needs {package}, .*pip install -e '\.\[onnx\]' brings it"):
         check_formats(["onnx"])

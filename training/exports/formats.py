@@ -1,7 +1,6 @@
 """The formats that a classifier is exported in beside the SavedModel: how each is written, run and used."""
 
 import dataclasses
-import importlib.util
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from training.errors import InputError
 from training.exports.classifier import Classifier
 from training.exports.litert import run_litert, write_litert, write_litert_int8
 from training.exports.onnx_file import OPSET, run_onnx, write_onnx
+from training.extras import check_packages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,4 @@ def check_formats(names: Sequence[str]) -> None:
     for name in names:
         if name not in FORMATS:
             raise InputError(f"there is no format {name!r}{nearest(name, FORMATS)}; there are {', '.join(FORMATS)}")
-        for package in FORMATS[name].packages:
-            if importlib.util.find_spec(package) is None:
-                extra = f"pip install 'keras_prelu[{FORMATS[name].extra}]'"
-                raise InputError(f"{name} needs {package}, which is not installed: {extra} brings it")
+        check_packages(name, FORMATS[name].packages, FORMATS[name].extra)

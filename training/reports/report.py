@@ -19,6 +19,7 @@ from training.errors import InputError
 from training.evaluation.protocols import Protocol, Scored, images_by_place, score_run
 from training.evaluation.published import Published, published_errors
 from training.evaluation.scores import Judgement, judge
+from training.extras import check_packages
 from training.model import load_network
 from training.runs.run import Run, write_whole
 
@@ -49,11 +50,9 @@ def write_report(run: Run, data_dir: str = "") -> pathlib.Path:
     Raises:
         InputError: No run, no checkpoint, no data, a package that is missing, or a folder that cannot be written.
     """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401, the figures need it
-    except ModuleNotFoundError as error:
-        raise InputError(f"a report needs {error.name}: pip install 'keras_prelu[report]'") from None
+    check_packages("a report", ("jinja2", "matplotlib"), "report")
+    import jinja2
+
     path = run.folder / "report.html"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
