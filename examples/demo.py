@@ -21,6 +21,7 @@ from typing import Any
 WORKDIR = pathlib.Path("runs/digits")
 MODEL = "digits"
 HELD_OUT = 6  # images to classify
+ENDING = (signal.SIGINT, signal.SIGTERM)
 TOLERANCE = 1e-5  # of a score, between the served model and the Keras model
 READY_WITHIN = 120  # seconds
 SHADES = " .:-=+*#%@"
@@ -30,7 +31,7 @@ Answer = list[tuple[str, float]]
 
 def main() -> int:
     """Runs the demo; returns 0 when every answer agrees with the Keras model, 130 after Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in its background with SIGINT ignored
+    for number in ENDING:  # a shell starts what runs in its background with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
         return _demo()
@@ -158,8 +159,15 @@ def _run(module: str, *arguments: str) -> None:
 def _child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Starts `python -m module`, and sees to it that the process is gone in the end, whatever happens."""
     print(f"\n$ python -m {module} {' '.join(arguments)}", flush=True)
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # a KeyboardInterrupt inside Popen would lose the process
+
+    def ignore_ctrl_c() -> None:  # until the module handles it: Python prints a traceback if interrupted as it starts
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], preexec_fn=ignore_ctrl_c)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         yield process
     finally:
         while process.poll() is None:

@@ -1,6 +1,7 @@
 """The demo from a user's side: its whole length, and Ctrl-C in each of its phases."""
 
 import contextlib
+import os
 import pathlib
 import re
 import signal
@@ -69,13 +70,14 @@ def test_trains_serves_and_agrees(start, tmp_path):
     ("line", "then_seconds", "to_whom"),
     [
         ("-m training fit", 0, "group"),
+        ("-m training fit", 0.03, "group"),
         ("-m training fit", 2.5, "demo"),
         ("step 50 of", 0, "group"),
         ("exported to", 0, "group"),
         ("-m serving", 1.5, "demo"),
         ("Running gRPC ModelServer", 0, "group"),
     ],
-    ids=["start", "import", "training", "export-ends", "server-starts", "serving"],
+    ids=["start", "python-starts", "import", "training", "export-ends", "server-starts", "serving"],
 )
 @pytest.mark.timeout(120)
 def test_ctrl_c_leaves_nothing_behind(start, tmp_path, line, then_seconds, to_whom):
@@ -83,8 +85,10 @@ def test_ctrl_c_leaves_nothing_behind(start, tmp_path, line, then_seconds, to_wh
     read_until(demo, line)
     time.sleep(then_seconds)
     processes = [psutil.Process(demo.pid), *psutil.Process(demo.pid).children(recursive=True)]
-    for process in processes if to_whom == "group" else processes[:1]:  # a terminal's Ctrl-C goes to the whole group
-        process.send_signal(signal.SIGINT)
+    if to_whom == "group":  # as a terminal's Ctrl-C does
+        os.killpg(demo.pid, signal.SIGINT)
+    else:
+        demo.send_signal(signal.SIGINT)
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, output
     assert "Traceback" not in output
