@@ -48,6 +48,16 @@ def diverging(config, **changes):
     )
 
 
+def test_layers_behind_a_mean_that_is_subtracted_are_looked_at(small_config):
+    experiment = build_experiment(dataclasses.replace(small_config, subtract_mean=True), make_strategy(1))
+    images = np.ones((2, 8, 8, 1), "float32")
+    assert first_layer_not_finite(experiment.model, images) is None
+    kernel = experiment.model.get_layer("conv2_1").kernel
+    kernel.assign(np.full(kernel.shape, np.inf))
+    name, images = first_layer_not_finite(experiment.model, images)
+    assert (name, images.tolist()) == ("conv2_1", [True, True])
+
+
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_step_batch_and_layer_are_named_though_found_later(small_config, tmp_path, steps_per_call):
     config = diverging(small_config, steps_per_call=steps_per_call, evaluate_every=6)

@@ -1,5 +1,7 @@
 """Finds out where a run ceased to be finite: the step, the batch, the first layer."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -54,17 +56,26 @@ def first_layer_not_finite(model: keras.Model, images: tf.Tensor) -> tuple[str, 
     """The first layer, in the order in which they run, whose output is not finite, and for which of the images.
 
     Args:
-        model: A functional model each of whose layers is called once.
+        model: A functional model.
         images: What it is to run on.
 
     Returns:
         The layer's name and a truth value an image; None where all outputs are finite.
     """
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    finite = keras.Model(model.input, [_finite(layer.output) for layer in layers])(images, training=True)
-    for layer, images_finite in zip(layers, finite, strict=True):
+    names: list[str] = []
+    finite: list[keras.KerasTensor] = []
+
+    def call(layer: keras.Layer, *inputs: Any, **arguments: Any) -> Any:
+        output = layer(*inputs, **arguments)
+        names.append(layer.name)
+        finite.append(_finite(output))
+        return output
+
+    # The same layers, called again: `layer.output` is not this model's where the layer stood in another one before.
+    again = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    for name, images_finite in zip(names, keras.Model(again.input, finite)(images, training=True), strict=True):
         if not np.all(images_finite):
-            return layer.name, ~np.asarray(images_finite)
+            return name, ~np.asarray(images_finite)
     return None
 
 
