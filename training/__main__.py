@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from training.arguments import parse_arguments
 from training.config import CONFIGS, Config, load_config, override
 from training.errors import InputError, StoppedError, TrainingError
-from training.interrupts import MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
+from training.interrupts import FIT_MESSAGE, MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
 from training.quiet import start_tensorflow
 from training.workers import peers
 from training.workers.cluster import read_cluster
@@ -21,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     0; 2 for wrong input; 1 for a run gone wrong; 3 for one whose other worker has ended; 130 for Ctrl-C; 143 for a run
     that SIGTERM has stopped.
     """
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        args = parse_arguments(sys.argv[1:] if argv is None else argv)
+        args = parse_arguments(argv)
         return _COMMANDS[args.command](args)
     except InputError as error:
         print(f"training: {error}", file=sys.stderr)
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"training: {error}", file=sys.stderr)
         return STOPPED_STATUS
     except KeyboardInterrupt:
-        print(MESSAGE, file=sys.stderr)
+        print(_interrupted(argv), file=sys.stderr)
         return STATUS
 
 
@@ -146,8 +148,13 @@ _COMMANDS = {
 
 def command() -> NoReturn:
     """The process: what `main` does, ended at once by Ctrl-C and, unless a run is to be saved first, by SIGTERM."""
-    end_at_signals()
+    end_at_signals(_interrupted(sys.argv[1:]))
     sys.exit(main())
+
+
+def _interrupted(argv: Sequence[str]) -> str:
+    """What Ctrl-C prints: only `fit` goes on where it was interrupted."""
+    return FIT_MESSAGE if argv[:1] == ["fit"] else MESSAGE
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What ends a process: Ctrl-C at once; SIGTERM once a training run is saved. Nothing half-written is left."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -11,19 +12,20 @@ from typing import Any
 
 STATUS = 130  # 128 + SIGINT, as shells have it
 STOPPED_STATUS = 143  # 128 + SIGTERM
-MESSAGE = "training: interrupted; the same command goes on from the newest checkpoint"
+MESSAGE = "training: interrupted"
+FIT_MESSAGE = "training: interrupted; the same command goes on from the newest checkpoint"
 
 _unfinished: set[pathlib.Path] = set()
 
 
-def end_at_signals() -> None:
-    """Makes SIGINT and SIGTERM end this process, also where a shell started it with SIGINT ignored.
+def end_at_signals(message: str = MESSAGE) -> None:
+    """Makes SIGINT and SIGTERM end this process with a message, also where a shell started it with SIGINT ignored.
 
     It leaves without unwinding: a KeyboardInterrupt inside TensorFlow may be swallowed by a destructor, or leave a
     replica's thread waiting for ever. Nothing is lost, for what was saved is whole at every moment.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+        signal.signal(number, functools.partial(_end, message))
 
 
 @contextlib.contextmanager
@@ -63,10 +65,10 @@ def removed_if_interrupted(path: pathlib.Path) -> Iterator[None]:
         _unfinished.discard(path)
 
 
-def _end(number: int, frame: Any) -> None:
+def _end(message: str, number: int, frame: Any) -> None:
     for path in list(_unfinished):
         _remove(path)
-    os.write(2, f"{MESSAGE}\n".encode())  # print may just have been interrupted itself, and cannot be entered twice
+    os.write(2, f"{message}\n".encode())  # print may just have been interrupted itself, and cannot be entered twice
     os._exit(128 + number)
 
 

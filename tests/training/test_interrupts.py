@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from training.interrupts import MESSAGE, stop_requests
+from training.interrupts import FIT_MESSAGE, MESSAGE, stop_requests
 
 WAITING = """
 import pathlib, sys, time
@@ -81,6 +81,23 @@ def test_ctrl_c_ends_at_once_though_a_block_waits(start):
     process = start(SAVING, "once")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [("fit --config W/config.py --workdir W/run", FIT_MESSAGE), ("export --workdir W", MESSAGE)],
+    ids=["fit", "export"],
+)
+def test_only_fit_says_that_it_goes_on(tmp_path, arguments, message):
+    waiting = tmp_path / "config.json"  # a reader of this pipe waits until somebody writes
+    os.mkfifo(waiting)
+    (tmp_path / "config.py").write_text(f"open({str(waiting)!r}).read()")
+    command = [sys.executable, "-m", "training", *arguments.replace("W", str(tmp_path)).split()]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with waiting.open("w"):
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == (None, f"{message}\n")
+        assert process.returncode == 130
 
 
 def test_handler_is_put_back():
