@@ -85,8 +85,9 @@ def initialize(
     $$n \\, \\sigma^2 \\, m = s^2$$
 
     with m the second moment of what the layer sees where all layers give variance 1: (1 + a^2) / 2 behind a rectifier
-    of negative slope a, 1 where there is none, and their sum after a sum. In mode `"fan_in"`, n is the fan_in and m
-    that of the signal before the layer (equations 10 and 15). In mode `"fan_out"`, n is the fan_out and m that of the
+    of negative slope a and 1 where there is none. After a sum of independent terms, it is the sum of their variances
+    plus the square of the sum of their means, which are not 0 behind rectifiers. In mode `"fan_in"`, n is the fan_in
+    and m that of the signal before the layer (equations 10 and 15). In mode `"fan_out"`, n is the fan_out and m that of the
     gradient after the layer (equations 14 and 15): the slope is that of the next rectifier.
 
     s is 1 but in residual sums y = x + f(x), of which there are L in the model: there, the last kernel of each branch

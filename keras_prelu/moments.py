@@ -1,6 +1,7 @@
 """What each layer between two kernels does to the second moment of a signal, forward and backward."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,20 +50,38 @@ _RECTIFYING_OPERATIONS = ("Relu", "Relu6", "LeakyRelu", "ReLU")
 
 @dataclass(frozen=True)
 class Signal:
-    """What a rectifier made of a signal that was symmetric around 0 before it.
+    """The output of a rectifier whose input is normally distributed; or a gradient, which has no mean.
 
     Attributes:
         variance: The variance before the rectifier.
         negative_slope: The rectifier's slope; 1 where there was none.
+        shift: The mean before the rectifier: 0, unless outputs of rectifiers were added up there.
     """
 
     variance: float = 1.0
     negative_slope: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """The mean after the rectifier; (1 - a) sqrt(variance / (2 pi)) without a shift."""
+        positive, _ = self._positive_part()
+        return positive + self.negative_slope * (self.shift - positive)
 
     @property
     def second_moment(self) -> float:
-        """The mean square after the rectifier: (1 + a^2) / 2 times the variance before it."""
-        return self.variance * (1 + self.negative_slope**2) / 2
+        """The mean square after the rectifier; (1 + a^2) / 2 times the variance before it without a shift."""
+        _, positive = self._positive_part()
+        return positive + self.negative_slope**2 * (self.variance + self.shift**2 - positive)
+
+    def _positive_part(self) -> tuple[float, float]:
+        """The mean and the mean square that positive values before the rectifier contribute."""
+        deviation = math.sqrt(self.variance)
+        standardized = self.shift / deviation if self.shift else 0.0
+        probability = (1 + math.erf(standardized / math.sqrt(2))) / 2
+        density = math.exp(-(standardized**2) / 2) / math.sqrt(2 * math.pi)
+        mean = self.shift * probability + deviation * density
+        return mean, self.variance * probability + self.shift * mean
 
 
 @dataclass(frozen=True)
@@ -139,14 +158,14 @@ def forward(call: Call, arriving: Sequence[Signal | Obstacle], data: Signal) -> 
     if slope is not None:
         return rectified(signals[0], slope)
     if sums(call):
-        return add(signals)
+        return total(signals, subtract=_subtracts(call))
     if _is_concatenation(call):
         return mean(signals, _shares(call))
     if _passes(call) or (all(signal is data for signal in signals) and not _learns(call)):
         return signals[0]
     factor = _factor(call)
     if factor is not None:
-        return _scaled(add(signals), factor)
+        return _scaled(total(signals), factor)
     return Obstacle(call.path, type(call.operation).__name__)
 
 
@@ -185,22 +204,43 @@ def rectified(signal: Signal, slope: float) -> Signal:
     return replace(signal, negative_slope=signal.negative_slope * slope)
 
 
+def total(signals: Sequence[Signal], subtract: bool = False) -> Signal:
+    """The sum of independent signals, as normally distributed: their variances add up, and so do their means.
+
+    Behind rectifiers the means are not 0, and the second moment of a sum of n such signals grows with n^2.
+
+    Args:
+        signals: The terms.
+        subtract: Whether all terms but the first are subtracted.
+    """
+    if len(signals) == 1:
+        return signals[0]
+    signs = [1] + [-1 if subtract else 1] * (len(signals) - 1)
+    variance = sum(signal.second_moment - signal.mean**2 for signal in signals)
+    mean = sum(sign * signal.mean for sign, signal in zip(signs, signals, strict=True))
+    return Signal(max(variance, sys.float_info.min), shift=mean)
+
+
 def add(signals: Sequence[Signal]) -> Signal:
-    """The sum of independent signals: their variances and their second moments add up."""
-    total = sum(signal.variance for signal in signals)
+    """The sum of independent gradients: their variances and their second moments add up."""
+    variance = sum(signal.variance for signal in signals)
     squares = sum(signal.variance * signal.negative_slope**2 for signal in signals)
-    return Signal(total, math.sqrt(squares / total))
+    return Signal(variance, math.sqrt(squares / variance))
 
 
 def mean(signals: Sequence[Signal], shares: Iterable[float] | None = None) -> Signal:
     """Signals side by side, or in turn: the mean of their variances and of their second moments."""
-    shares = [1 / len(signals)] * len(signals) if shares is None else shares
-    pairs = zip(signals, shares, strict=True)
-    return add([replace(signal, variance=share * signal.variance) for signal, share in pairs])
+    shares = [1 / len(signals)] * len(signals) if shares is None else list(shares)
+    pairs = list(zip(signals, shares, strict=True))
+    if not any(signal.shift for signal in signals):
+        return add([replace(signal, variance=share * signal.variance) for signal, share in pairs])
+    shift = sum(share * signal.mean for signal, share in pairs)
+    squares = sum(share * signal.second_moment for signal, share in pairs)
+    return Signal(max(squares - shift**2, sys.float_info.min), shift=shift)
 
 
 def sum_of(signals: Sequence[Signal | Obstacle]) -> Signal | Obstacle:
-    """The sum of signals, or the first obstacle among them."""
+    """The sum of gradients, or the first obstacle among them."""
     return _first_obstacle(signals) or add([signal for signal in signals if isinstance(signal, Signal)])
 
 
@@ -228,6 +268,10 @@ def sums(call: Call) -> bool:
     """Whether a call adds up its inputs, or subtracts them."""
     by_name = _operation_name(call) in _SUMMING_OPERATIONS and len(call.inputs) > 1
     return isinstance(call.operation, layers.Add | layers.Subtract) or by_name
+
+
+def _subtracts(call: Call) -> bool:
+    return isinstance(call.operation, layers.Subtract) or _operation_name(call) == "Subtract"
 
 
 def normalizes(call: Call) -> bool:
@@ -265,7 +309,7 @@ def _factor(call: Call) -> float | None:
 
 
 def _scaled(signal: Signal, factor: float) -> Signal:
-    return replace(signal, variance=factor**2 * signal.variance)
+    return replace(signal, variance=factor**2 * signal.variance, shift=factor * signal.shift)
 
 
 def _is_concatenation(call: Call) -> bool:

@@ -59,8 +59,9 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
     """Finds each kernel of a model and the rectifiers around it.
 
     Poolings, dropout, reshaping and the like let a rectifier's effect through; a normalization sets the variance to 1
-    and lets what follows see no rectifier before it; sums add second moments, concatenations average them, and so do
-    several consumers of one tensor on the gradient's way back. A layer that is called several times has the mean over
+    and lets what follows see no rectifier before it. A sum adds the variances and the means of its terms, and what
+    follows sees no rectifier before it; a concatenation averages second moments. Several consumers of one tensor add up
+    the second moments of their gradients. A layer that is called several times has the mean over
     its calls. Inside attention, what lies between the projections counts as linear. An activation between a layer and
     the model's output, as a softmax, belongs to the loss.
 

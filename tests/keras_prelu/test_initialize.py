@@ -59,6 +59,21 @@ def test_without_the_slope_each_layer_gains_its_square(deep, mode):
     assert gain(deep, mode, seed=0, depth=DEPTH - 1) == pytest.approx(1.36, abs=0.04)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+@pytest.mark.parametrize("branches", [1, 2, 4, 8])
+def test_layer_behind_a_sum_of_rectified_branches_keeps_the_variance(branches, slope):
+    inputs = keras.Input((256,))
+    terms = [layers.LeakyReLU(slope)(layers.Dense(512)(inputs)) for _ in range(branches)]
+    total = layers.Add()(terms) if branches > 1 else terms[0]
+    model = keras.Model(inputs, layers.Dense(2048)(total))
+    images = np.random.default_rng(0).normal(size=(64, 256)).astype("float32")
+    squares = []
+    for seed in range(3):
+        initialize(model, seed=seed)
+        squares.append(np.mean(np.square(model(images))))
+    assert np.mean(squares) == pytest.approx(1, abs=0.06)
+
+
 @pytest.fixture(scope="module")
 def residual():
     """Thirty blocks y = x + f(x), of two layers each."""

@@ -193,15 +193,41 @@ def test_tensor_with_two_consumers_adds_up_their_gradients():
     assert place.after.second_moment == pytest.approx(0.5 + 1)
 
 
-def test_sum_adds_up_second_moments():
+def before_last(combine, *activations):
+    """The signal behind a combination of the outputs of dense layers with activations, all of the same inputs."""
     inputs = keras.Input((6,))
-    terms = [layers.Dense(4, activation=activation)(inputs) for activation in ("relu", None, None)]
-    total = layers.Dense(2, name="last")(layers.Add()(terms))
-    place = kernel_places(keras.Model(inputs, total))[-1]
-    assert (place.before.variance, place.before.second_moment) == pytest.approx((3, 2.5))
-    average = layers.Dense(2, name="last")(layers.Average()(terms))
-    place = kernel_places(keras.Model(inputs, average))[-1]
-    assert (place.before.variance, place.before.second_moment) == pytest.approx((3 / 9, 2.5 / 9))
+    combined = combine([layers.Dense(4, activation=activation)(inputs) for activation in activations])
+    return kernel_places(keras.Model(inputs, layers.Dense(2, name="last")(combined)))[-1].before
+
+
+def test_sum_adds_up_second_moments_of_terms_without_a_mean():
+    assert before_last(layers.Add(), "relu", None, None).second_moment == pytest.approx(2.5)
+    assert before_last(layers.Average(), "relu", None, None).second_moment == pytest.approx(2.5 / 9)
+    assert before_last(layers.Add(), None, None).variance == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("combine", "weights"),
+    [(layers.Add(), [1, 1, 1]), (layers.Average(), [1 / 3] * 3), (lambda terms: terms[0] - terms[1], [1, -1])],
+    ids=["add", "average", "subtract"],
+)
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+def test_sum_of_rectified_terms_has_the_measured_moments(rng, combine, weights, slope):
+    signal = before_last(combine, *[layers.LeakyReLU(slope) for _ in weights])
+    normal = rng.normal(size=(len(weights), 400_000))
+    drawn = weights @ np.where(normal > 0, normal, slope * normal)
+    assert (signal.mean, signal.second_moment) == pytest.approx((drawn.mean(), np.mean(drawn**2)), abs=0.01)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+def test_rectifier_behind_a_sum_of_rectified_terms_has_nearly_the_measured_moments(rng, slope):
+    leaky = layers.LeakyReLU(slope)
+    signal = before_last(lambda terms: leaky(layers.Add()([*terms])), leaky, leaky, None)
+    normal = rng.normal(size=(3, 400_000))
+    drawn = np.where(normal[:2] > 0, normal[:2], slope * normal[:2]).sum(axis=0) + normal[2]
+    drawn = np.where(drawn > 0, drawn, slope * drawn)
+    # the sum counts as normally distributed, which that of two rectified terms is not quite
+    assert (signal.mean, signal.second_moment) == pytest.approx((drawn.mean(), np.mean(drawn**2)), rel=0.05)
 
 
 def test_rescaling_scales_the_variance():
