@@ -86,7 +86,8 @@ def predict_gains(model: keras.Model) -> GainReport:
     In the forward direction a layer multiplies it by $n E[w^2] (1 + a^2) / 2$ (equations 7 to 10 and 15) with n the
     fan-in and a the slope of the rectifier before the layer; in the backward direction with the fan-out and the slope
     after it (equations 12 to 15). $E[w^2]$ is the mean square of the weights as they are, and a that of the slopes.
-    Where a network is no chain, sums add the variances of their terms, and normalizations set them to 1.
+    Where a network is no chain, sums add the variances and the means of their terms, and normalizations set the variance
+    to 1.
 
     The equations take weights as independent of what comes in, biases as 0, and every layer as wide; so they tell of a
     network at its start more than of a trained one. Poolings, strides, dropout and the zeros of padding they leave
@@ -175,8 +176,8 @@ def _walk_backward(graph: Graph, signals: dict[int, Signal | Obstacle]) -> dict[
         if has_kernel(call):
             after[call] = activated(call, arriving, to_loss)
             leaving: Signal | Obstacle = _scaled(after[call], _kernel_factors(call)[1])
-        elif normalizes(call):  # it divides by the deviation of what it normalizes, and so its gradient
-            leaving = _scaled(arriving, 1 / _second_moment(signals[call.inputs[0]]))
+        elif normalizes(call):  # the gradient is divided by what the signal is divided by
+            leaving = _scaled(arriving, 1 / _normalized(call, signals[call.inputs[0]]))
         else:
             leaving = backward(call, arriving, to_loss)
         for tensor in call.inputs:
@@ -203,6 +204,13 @@ def _scaled(signal: Signal | Obstacle, factor: float) -> Signal:
 
 def _second_moment(signal: Signal | Obstacle) -> float:
     return signal.second_moment if isinstance(signal, Signal) else math.nan
+
+
+def _normalized(call: Call, signal: Signal | Obstacle) -> float:
+    """The square of the divisor of a normalization: the variance, or the mean square of `RMSNormalization`."""
+    if isinstance(signal, Obstacle) or isinstance(call.operation, keras.layers.RMSNormalization):
+        return _second_moment(signal)
+    return max(signal.second_moment - signal.mean**2, sys.float_info.min)
 
 
 def _slope(signal: Signal | Obstacle) -> float:

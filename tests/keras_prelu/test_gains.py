@@ -111,6 +111,20 @@ def test_prediction_meets_the_measurement_in_a_residual_network(rng, normalized)
     assert growth == pytest.approx(7 if normalized else 2**6, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "normalization", [layers.BatchNormalization, layers.LayerNormalization, layers.RMSNormalization]
+)
+def test_normalization_behind_a_rectifier_divides_the_gradient_by_its_own_measure(rng, normalization):
+    width = 512
+    model = keras.Sequential([keras.Input((width,)), layers.Dense(width, kernel_initializer=normal(1 / 20, 1))])
+    model.add(layers.LeakyReLU(0.25))
+    model.add(normalization())
+    model.add(layers.Dense(width, kernel_initializer=normal(1 / 20, 2)))
+    measured = measure_gains(model, rng.normal(size=(512, width)).astype("float32"))
+    ratio = column(measured, "backward_mean_square")[0] / column(predict_gains(model), "backward_mean_square")[0]
+    assert ratio == pytest.approx(1, abs=0.05)
+
+
 def test_what_is_not_known_is_not_a_number_until_a_normalization():
     inputs = keras.Input((4, 8))
     x = layers.Dense(8, activation="gelu", name="fc1")(inputs)
