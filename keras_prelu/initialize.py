@@ -87,13 +87,13 @@ def initialize(
     with m the second moment of what the layer sees where all layers give variance 1: (1 + a^2) / 2 behind a rectifier
     of negative slope a and 1 where there is none. After a sum of independent terms, it is the sum of their variances
     plus the square of the sum of their means, which are not 0 behind rectifiers. In mode `"fan_in"`, n is the fan_in
-    and m that of the signal before the layer (equations 10 and 15). In mode `"fan_out"`, n is the fan_out and m that of the
-    gradient after the layer (equations 14 and 15): the slope is that of the next rectifier.
+    and m that of the signal before the layer (equations 10 and 15). In mode `"fan_out"`, n is the fan_out and m that of
+    the gradient after the layer (equations 14 and 15): the slope is that of the next rectifier.
 
     s is 1 but in residual sums y = x + f(x), of which there are L in the model: there, the last kernel of each branch
-    (the first in mode `"fan_out"`) gets s = 1 / sqrt(L), so that the sums at most double the signal's variance at any
-    depth. Slopes of rectifiers stay as they are, and so do normalizations. What counts as no change of a signal, as
-    pooling and dropout, is told in `kernel_places`.
+    (the first in mode `"fan_out"`) gets s = 1 / sqrt(L), and n parallel ones that are added up get 1 / sqrt(n L). The
+    sums then at most double the signal's variance at any depth. Slopes of rectifiers stay as they are, and so do
+    normalizations. What counts as no change of a signal, as pooling and dropout, is told in `kernel_places`.
 
     The paper trains its large models with mode `"fan_out"` and small deviations for the fully connected layers:
     `initialize(model, "fan_out", fully_connected="paper")`. Either mode suffices for a deep network. The default is

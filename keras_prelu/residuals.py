@@ -43,12 +43,14 @@ def residual_scales(graph: Graph) -> Scales:
     """
     ancestors = _ancestors(graph)
     branches = [branch for call in graph.calls if sums(call) for branch in _branches(call, graph, ancestors)]
+    makers = {output: call for call in graph.calls for output in call.outputs}
     scales = Scales({}, {})
-    for kernels in branches:
+    for term, kernels in branches:
         above = {kernel: kernels & ancestors[kernel] for kernel in kernels}
         last = kernels.difference(*above.values())
         first = [kernel for kernel in kernels if not above[kernel]]
-        scales.forward.update(dict.fromkeys(last, 1 / math.sqrt(len(branches))))
+        added = max(1.0, _added(term, last, makers, ancestors))
+        scales.forward.update(dict.fromkeys(last, 1 / math.sqrt(len(branches) * added)))
         scales.backward.update(dict.fromkeys(first, 1 / math.sqrt(len(branches) * len(first))))
     return scales
 
@@ -62,8 +64,8 @@ def _ancestors(graph: Graph) -> dict[int, set[int]]:
     return ancestors
 
 
-def _branches(call: Call, graph: Graph, ancestors: dict[int, set[int]]) -> Iterator[set[int]]:
-    """For each branch of a residual sum the outputs of its kernels, but of those that a normalization follows."""
+def _branches(call: Call, graph: Graph, ancestors: dict[int, set[int]]) -> Iterator[tuple[int, set[int]]]:
+    """Each branch of a residual sum with the outputs of its kernels, but of those that a normalization follows."""
     origins = {term: _origin(term, graph) for term in call.inputs}
     shortcuts = {
         term
@@ -77,7 +79,18 @@ def _branches(call: Call, graph: Graph, ancestors: dict[int, set[int]]) -> Itera
         normalized = set().union(*(ancestors[each.outputs[0]] for each in inside if normalizes(each)))
         kernels = {each.outputs[0] for each in inside if has_kernel(each)} - normalized
         if kernels:
-            yield kernels
+            yield term, kernels
+
+
+def _added(tensor: int, last: set[int], makers: dict[int, Call], ancestors: dict[int, set[int]]) -> float:
+    """The number of outputs of last kernels that a tensor adds up; where they lie side by side, the mean number."""
+    if tensor in last:
+        return 1.0
+    if not ancestors[tensor] & last:
+        return 0.0
+    call = makers[tensor]
+    counts = [_added(each, last, makers, ancestors) for each in call.inputs]
+    return sum(counts) if sums(call) else sum(counts) / len(counts)
 
 
 def _origin(term: int, graph: Graph) -> int:

@@ -352,6 +352,17 @@ def test_branch_of_parallel_kernels_shares_the_gradient():
     assert backward == pytest.approx({"left": np.sqrt(0.5), "right": np.sqrt(0.5)})
 
 
+def test_branches_that_end_in_a_sum_of_kernels_double_the_signal_together():
+    inputs = keras.Input((4,))
+    x = layers.Dense(8, name="stem")(inputs)
+    for block in range(4):
+        hidden = layers.ReLU()(x)
+        ends = [layers.Dense(8, name=f"{name}{block}")(hidden) for name in ("left", "right")]
+        x = layers.Add()([x, layers.Add()(ends)])
+    model = keras.Model(inputs, layers.Dense(2, name="last")(x))
+    assert kernel_places(model)[-1].before.variance == pytest.approx(2)
+
+
 def test_models_without_a_graph_are_refused():
     with pytest.raises(ValueError, match="'unbuilt' is not built"):
         kernel_places(keras.Sequential([layers.Dense(2)], name="unbuilt"))
