@@ -86,8 +86,8 @@ def predict_gains(model: keras.Model) -> GainReport:
     In the forward direction a layer multiplies it by $n E[w^2] (1 + a^2) / 2$ (equations 7 to 10 and 15) with n the
     fan-in and a the slope of the rectifier before the layer; in the backward direction with the fan-out and the slope
     after it (equations 12 to 15). $E[w^2]$ is the mean square of the weights as they are, and a that of the slopes.
-    Where a network is no chain, sums add the variances and the means of their terms, and normalizations set the variance
-    to 1.
+    Where a network is no chain, sums add the variances and the means of their terms, and normalizations set the
+    variance to 1.
 
     The equations take weights as independent of what comes in, biases as 0, and every layer as wide; so they tell of a
     network at its start more than of a trained one. Poolings, strides, dropout and the zeros of padding they leave

@@ -51,6 +51,19 @@ class InitializedKernel:
     standard_deviation: float
 
 
+_COLUMNS = {
+    "layer": "path",
+    "kernel": "kernel",
+    "fan_in": "fan_in",
+    "fan_out": "fan_out",
+    "slope": "negative_slope",
+    "m": "second_moment",
+    "s": "scale",
+    "eq.": "equation",
+    "std": "standard_deviation",
+}
+
+
 @dataclass(frozen=True)
 class Initialization:
     """What `initialize` did; as a string, a table.
@@ -64,9 +77,8 @@ class Initialization:
     unplaced: dict[str, str]
 
     def __str__(self) -> str:
-        header = ("layer", "kernel", "fan_in", "fan_out", "slope", "m", "s", "eq.", "std")
-        rows = [tuple(vars(row).values()) for row in self.kernels]
-        lines = [text_table(header, rows)] if rows else []
+        rows = [[getattr(row, field) for field in _COLUMNS.values()] for row in self.kernels]
+        lines = [text_table(list(_COLUMNS), rows)] if rows else []
         lines += [f"left as it was: {path} ({reason})" for path, reason in self.unplaced.items()]
         return "\n".join(lines)
 

@@ -61,9 +61,9 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
     Poolings, dropout, reshaping and the like let a rectifier's effect through; a normalization sets the variance to 1
     and lets what follows see no rectifier before it. A sum adds the variances and the means of its terms, and what
     follows sees no rectifier before it; a concatenation averages second moments. Several consumers of one tensor add up
-    the second moments of their gradients. A layer that is called several times has the mean over
-    its calls. Inside attention, what lies between the projections counts as linear. An activation between a layer and
-    the model's output, as a softmax, belongs to the loss.
+    the second moments of their gradients. A layer that is called several times has the mean over its calls. Inside
+    attention, what lies between the projections counts as linear. An activation between a layer and the model's output,
+    as a softmax, belongs to the loss.
 
     Args:
         model: A built functional or Sequential model; models in it are opened.
