@@ -78,15 +78,17 @@ def test_mean_is_kept_with_the_run(config, tmp_path):
     np.testing.assert_array_equal(load_network(Run(tmp_path)).get_layer("mean").mean, expected)
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2])
-def test_steps_leave_the_mean_as_it_is_on_all_replicas(config, num_replicas):
+@pytest.mark.parametrize(("num_replicas", "accumulate"), [(1, 1), (2, 1), (2, 2)])
+def test_steps_neither_move_the_mean_nor_sum_it_over_replicas(config, num_replicas, accumulate):
+    config = dataclasses.replace(config, accumulate=accumulate)
     experiment = build_experiment(config, make_strategy(num_replicas))
     step, batches = experiment.train_step(), iter(experiment.train_batches(0))
-    before = np.array(experiment.model.get_layer("mean").mean)
-    for _ in range(3):
+    assert np.array(experiment.model.get_layer("mean").mean).any()
+    mean = np.full(SHAPE, 3e38, "float32")  # float32 cannot hold twice as much
+    set_mean(experiment.model, mean)
+    for _ in range(2):
         step(next(batches))
-    assert before.any()
-    np.testing.assert_array_equal(experiment.model.get_layer("mean").mean, before)
+    np.testing.assert_array_equal(experiment.model.get_layer("mean").mean, mean)
 
 
 @pytest.mark.parametrize(

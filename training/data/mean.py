@@ -51,7 +51,7 @@ class MeanSubtraction(keras.layers.Layer):
 def mean_image(images: ImageSet, config: Config, image_shape: tuple[int, int, int]) -> np.ndarray:
     """The mean of the training split's images as an evaluation crops them; unreadable ones do not count.
 
-    Rounded to 1/256 of a level: the sum of several replicas' equal copies, and their mean, are exact then.
+    Rounded to 1/256 of a level: each worker computes the mean, and their processors may differ in the last digits.
 
     Returns:
         float32 array of the image's shape.

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from training.config import Config
+from training.data.mean import MeanSubtraction
 from training.data.pipeline import Batch
 from training.steps.losses import cross_entropies, num_correct
 from training.steps.parts import cut
@@ -40,13 +41,12 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
     layout = _Layout(model)
 
     def differentiate(
-        weights: list[tf.Tensor], statistics: list[tf.Tensor], seeds: list[tf.Tensor], part: Batch, factor: tf.Tensor
+        weights: list[tf.Tensor], statistics: list[tf.Tensor], fixed: list[tf.Tensor], part: Batch, factor: tf.Tensor
     ) -> Share:
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            logits, others = model.stateless_call(
-                weights, layout.join(statistics, seeds), part["images"], training=True
-            )
+            others = layout.join(statistics, fixed)
+            logits, others = model.stateless_call(weights, others, part["images"], training=True)
             loss = tf.reduce_sum(cross_entropies(part, logits, config.label_smoothing))
             scaled = loss * factor
         gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -62,8 +62,8 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
 
         def one(index: tf.Tensor, part: Batch, statistics: list[tf.Tensor]) -> Share:
-            seeds = _seeds(layout.num_generators, config.seed, step, index, replica)
-            return differentiate(weights, statistics, seeds, part, factor)
+            fixed = layout.fixed(_seeds(layout.num_generators, config.seed, step, index, replica))
+            return differentiate(weights, statistics, fixed, part, factor)
 
         parts = cut(batch, config.accumulate)
         if config.accumulate == 1:
@@ -81,8 +81,14 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
 
 
 def moving_statistics(model: keras.Model) -> list[keras.Variable]:
-    """The variables that layers move while they train, as BatchNormalization's means: all untrained but seeds."""
-    return [variable for variable in model.non_trainable_variables if not _is_seed(variable)]
+    """The variables that layers move while they train, as BatchNormalization's means.
+
+    They are the untrained ones without the seeds and the mean image, which no step moves.
+    """
+    constant = {
+        id(variable) for layer in model.layers if isinstance(layer, MeanSubtraction) for variable in layer.variables
+    }
+    return [each for each in model.non_trainable_variables if not _is_seed(each) and id(each) not in constant]
 
 
 def _add(sums: Share, part: Share) -> Share:
@@ -95,18 +101,26 @@ def _is_seed(variable: keras.Variable) -> bool:
 
 
 class _Layout:
-    """Which of a model's untrained variables are seeds, and which are statistics."""
+    """Which of a model's untrained variables a step moves; the others are seeds and constants."""
 
     def __init__(self, model: keras.Model) -> None:
-        self._are_seeds = [_is_seed(variable) for variable in model.non_trainable_variables]
-        self.num_generators = sum(self._are_seeds)
+        self._variables = model.non_trainable_variables
+        moving = {id(variable) for variable in moving_statistics(model)}
+        self._move = [id(variable) in moving for variable in self._variables]
+        self.num_generators = sum(_is_seed(variable) for variable in self._variables)
 
-    def join(self, statistics: list[tf.Tensor], seeds: list[tf.Tensor]) -> list[tf.Tensor]:
-        each_statistic, each_seed = iter(statistics), iter(seeds)
-        return [next(each_seed if is_seed else each_statistic) for is_seed in self._are_seeds]
+    def fixed(self, seeds: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The seeds and the constants in the model's order."""
+        each_seed = iter(seeds)
+        fixed = [variable for variable, moves in zip(self._variables, self._move, strict=True) if not moves]
+        return [next(each_seed) if _is_seed(each) else tf.convert_to_tensor(each.value) for each in fixed]
+
+    def join(self, statistics: list[tf.Tensor], fixed: list[tf.Tensor]) -> list[tf.Tensor]:
+        each_statistic, each_fixed = iter(statistics), iter(fixed)
+        return [next(each_statistic if moves else each_fixed) for moves in self._move]
 
     def statistics_of(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
-        return [value for value, is_seed in zip(values, self._are_seeds, strict=True) if not is_seed]
+        return [value for value, moves in zip(values, self._move, strict=True) if moves]
 
 
 def _seeds(num_generators: int, seed: int, step: tf.Tensor, part: tf.Tensor, replica: int) -> list[tf.Tensor]:
