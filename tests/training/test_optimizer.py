@@ -37,8 +37,8 @@ def test_three_steps_are_the_formula(strategy):
     all_gradients = [(rng.normal(size=(3, 2)), rng.normal(size=2)) for _ in range(3)]
     with strategy.scope():
         variables = [keras.Variable(kernel, dtype="float32"), keras.Variable(bias, dtype="float32")]
-        optimizer = MomentumSGD(0.1, momentum=0.9, l2=0.2, clip_norm=3.0)
-        optimizer.build(variables, decayed=variables[:1])
+        optimizer = MomentumSGD(0.1, momentum=0.9, l2=0.2, decayed=variables[:1], clip_norm=3.0)
+        optimizer.build(variables)
     times = sum(range(1, strategy.num_replicas_in_sync + 1))
     velocities = [np.zeros((3, 2)), np.zeros(2)]
     weights = [kernel, bias]
@@ -59,11 +59,21 @@ def test_three_steps_are_the_formula(strategy):
 def test_decay_is_as_strong_as_caffes():
     kernel = keras.Variable([1.0])
     optimizer = MomentumSGD(0.01, momentum=0.9, l2=5e-4)
-    optimizer.build([kernel], decayed=[kernel])
+    optimizer.build([kernel])
     step = tf.function(lambda: optimizer.apply([tf.zeros(1)], [kernel]))
     for _ in range(2000):
         step()
     assert float(kernel.numpy()[0]) == pytest.approx(0.905, abs=1e-3)  # Keras's own weight_decay leaves 0.990
+
+
+def test_optimizer_that_keras_builds_decays_all_variables():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, bias_initializer="ones")])
+    model.compile(MomentumSGD(0.1, l2=0.5))
+    model.optimizer.build(model.trainable_variables)
+    before = model.get_weights()
+    model.optimizer.apply([tf.zeros_like(each.value) for each in model.trainable_variables], model.trainable_variables)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_allclose(weight, value * (1 - 0.1 * 0.5), rtol=1e-6)
 
 
 def test_l2_is_for_kernels_alone():

@@ -25,6 +25,7 @@ class MomentumSGD(keras.optimizers.Optimizer):
         learning_rate: A number, or a Keras schedule of the step.
         momentum: Share of the velocity that stays from step to step.
         l2: Times a weight, what is added to its gradient. (Twice the factor of `keras.regularizers.L2`.)
+        decayed: The variables that get the L2; None for all.
         clip_norm: Largest norm of the loss's gradient with respect to all weights; 0 for any.
         loss_scale: What `scale_loss` multiplies by and `apply` divides by again. With one, a step whose gradient is
             not finite moves nothing, but counts.
@@ -39,23 +40,26 @@ class MomentumSGD(keras.optimizers.Optimizer):
         learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
         momentum: float = 0.9,
         l2: float = 0.0,
+        decayed: Sequence[keras.Variable] | None = None,
         clip_norm: float = 0.0,
         loss_scale: LossScale | None = None,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name="momentum_sgd")
         self.momentum = momentum
         self.l2 = l2
+        self.decayed = decayed
         self.clip_norm = clip_norm
         self.loss_scale = loss_scale
         self.plateau: Plateau | None = None
 
-    def build(self, variables: Sequence[keras.Variable], decayed: Sequence[keras.Variable] = ()) -> None:
-        """Makes a velocity for each variable; those of `decayed` get the L2."""
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes a velocity for each variable."""
         if self.built:
             return
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
-        self._decays = [self.l2 if any(each is variable for each in decayed) else 0.0 for variable in variables]
+        decayed = {id(variable) for variable in (variables if self.decayed is None else self.decayed)}
+        self._decays = [self.l2 if id(variable) in decayed else 0.0 for variable in variables]
 
     @property
     def variables(self) -> list[keras.Variable | tf.Variable]:
@@ -127,12 +131,12 @@ def make_optimizer(config: Config, model: keras.Model) -> MomentumSGD:
         make_schedule(config, plateau),
         config.momentum,
         config.weight_decay,
+        [row.kernel for row in fans(model)],  # no slope, no bias, no scale of a normalization
         config.clip_norm,
         LossScale() if config.precision == "mixed_float16" else None,
     )
     optimizer.plateau = plateau
-    # no slope, no bias, no scale of a normalization
-    optimizer.build(model.trainable_variables, [row.kernel for row in fans(model)])
+    optimizer.build(model.trainable_variables)
     return optimizer
 
 
