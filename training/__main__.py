@@ -71,7 +71,8 @@ def _fit(args: argparse.Namespace) -> int:
 
     figures = fit(config, args.workdir, cluster)
     if cluster is None or cluster.index == 0:
-        print(f"test accuracy {figures['accuracy']:.2%} on {config.dataset}, run in {args.workdir}")
+        name = "validation" if config.val_split else "test"
+        print(f"{name} accuracy {figures['accuracy']:.2%} on {config.dataset}, run in {args.workdir}")
     return 0
 
 

@@ -29,6 +29,7 @@ class Config:
     )
     train_split: str = _field("train", "split to train on, in tfds notation: train, train[:90%], ...")
     test_split: str = _field("test", "split to evaluate on")
+    val_split: str = _field("", "split to evaluate on while training, which a plateau reads; default: test_split")
     image_size: int = _field(0, "height and width the network sees; 0: what the dataset has")
     holdout: float = _field(0.2, "share of each class held out as val where image_folder has no splits of its own")
     holdout_seed: int = _field(0, "which photos these are")
@@ -52,11 +53,12 @@ class Config:
     warmup_steps: int = _field(50, "steps over which the learning rate rises from 0")
     schedule: str = _field(
         "cosine",
-        "how the rate falls after that: cosine (to 0), steps (at drop_steps) or plateau (when the test error stays)",
+        "how the rate falls after that: cosine (to 0), steps (at drop_steps) or plateau (of the validation error)",
     )
     drop_steps: tuple[int, ...] = _field((), "steps after which the rate is divided by drop_factor, comma-separated")
     drop_factor: float = _field(10.0, "what a drop divides the rate by")
-    patience: int = _field(5, "evaluations without a lower test error after which a plateau drops the rate")
+    patience: int = _field(5, "evaluations without a lower validation error after which a plateau drops the rate")
+    max_drops: int = _field(2, "times that a plateau drops the rate; after that the rate stays until the last step")
     momentum: float = _field(0.9, "momentum of the gradient descent")
     weight_decay: float = _field(0.0, "L2 of the kernels, through the momentum as in Caffe; slopes have none")
     clip_norm: float = _field(0.0, "largest norm of the gradient of all weights together; 0: any")
@@ -89,6 +91,11 @@ class Config:
     signals_every: int = _field(0, "steps between two measurements of signals and slopes for TensorBoard; 0: never")
     profile_steps: str = _field("", "steps to profile for TensorBoard, as 100-110")
     worker_timeout: int = _field(120, "seconds to wait for another worker")
+
+    @property
+    def validation_split(self) -> str:
+        """The split that is evaluated while training: `val_split`, or as in the paper `test_split`."""
+        return self.val_split or self.test_split
 
     def __post_init__(self) -> None:
         for lowest, names in _LOWEST.items():
@@ -145,7 +152,7 @@ _LOWEST = {
     ),
     0: (
         *("image_size", "learning_rate", "warmup_steps", "crop_padding", "seed"),
-        *("weight_decay", "clip_norm", "signals_every"),
+        *("weight_decay", "clip_norm", "signals_every", "max_drops"),
         *("scale_min", "scale_max", "test_scale", "pca_colour", "policy_ops", "holdout_seed"),
     ),
 }

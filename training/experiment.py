@@ -62,21 +62,21 @@ class Experiment:
             set_mean(self.model, mean_image(self.images, self.config, self.image_shape))
         return self._distributed(partial(train_batches, start_step=step), "step", step + 1)
 
-    def test_batches(self) -> Iterable[Batch]:
-        """The test split in distributed batches, `num_test_batches` of them, again and again."""
+    def validation_batches(self) -> Iterable[Batch]:
+        """The validation split in distributed batches, `num_validation_batches` of them, again and again."""
 
         def endless(*arguments: Any, **keywords: Any) -> tf.data.Dataset:
             return repeated_without_end(evaluation_batches(*arguments, **keywords))
 
-        return self._distributed(endless, f"batch of {self.config.test_split}", 1)
+        return self._distributed(endless, f"batch of {self.config.validation_split}", 1)
 
     @property
-    def num_test_batches(self) -> int:
-        """Batches that hold each test image once."""
-        return steps_per_epoch(self.images.num_examples(self.config.test_split), self.config.batch_size)
+    def num_validation_batches(self) -> int:
+        """Batches that hold each validation image once."""
+        return steps_per_epoch(self.images.num_examples(self.config.validation_split), self.config.batch_size)
 
     def probe_images(self) -> tf.Tensor:
-        """Images to look at the network with, always the same: a device's share of the test split's first batch."""
+        """Images to look at the network with, always the same: a device's share of the first validation batch."""
         replicas = self.strategy.num_replicas_in_sync
         return next(iter(evaluation_batches(self.images, self.config, self.image_shape, replicas)))["images"]
 
@@ -111,7 +111,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
     """
     images = images or open_images_of(config)
     image_shape = images.input_shape(config.image_size)
-    for split in (config.train_split, config.test_split):
+    for split in (config.train_split, config.validation_split, config.test_split):
         images.num_examples(split)
     check_augmentation(config, image_shape)
     if config.batch_size < strategy.num_replicas_in_sync:

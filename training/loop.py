@@ -41,7 +41,7 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
         cluster: All workers, each of which calls this, or None for a process that trains alone.
 
     Returns:
-        The last evaluation's `loss` and `accuracy` on the test split.
+        The last evaluation's `loss` and `accuracy` on the validation split.
 
     Raises:
         InputError: Something that was given cannot work.
@@ -187,7 +187,7 @@ def _restored(checkpoints: Checkpoints, peers: Peers) -> int:
 
 def _describe(experiment: Experiment) -> None:
     config, images, strategy = experiment.config, experiment.images, experiment.strategy
-    sizes = images.num_examples(config.train_split), images.num_examples(config.test_split)
+    sizes = images.num_examples(config.train_split), images.num_examples(config.validation_split)
     kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
     print(f"{config.dataset}: {sizes[0]:,} images to train on, {sizes[1]:,} held out, {len(images.labels)} classes")
     print(

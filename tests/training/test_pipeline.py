@@ -127,6 +127,14 @@ def test_training_batches_have_no_end_that_workers_would_ask_for(digits, small_c
     assert train_batches(digits, small_config, SHAPE, 2, 0).cardinality() == tf.data.INFINITE_CARDINALITY
 
 
+def test_split_that_is_evaluated_while_training_can_be_another_than_the_test_split(digits, small_config):
+    config = dataclasses.replace(small_config, val_split="train[:100]")
+    (batch,) = take(evaluation_batches(digits, config, SHAPE, 1), 2)
+    first = np.stack(list(digits.encoded("train[:100]").map(lambda encoded, _: decode_image(encoded, SHAPE))))
+    np.testing.assert_array_equal(batch["images"][:100], first)
+    assert batch["weights"].sum() == 100
+
+
 def test_evaluation_keeps_order_and_does_not_augment(digits, small_config):
     (batch,) = take(evaluation_batches(digits, small_config, SHAPE, 1), 2)
     expected = np.stack(list(digits.encoded("test").map(lambda encoded, _: decode_image(encoded, SHAPE))))

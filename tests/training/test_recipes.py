@@ -55,7 +55,7 @@ def test_recipe_takes_a_step_at_its_shapes(name):
     config = dataclasses.replace(load_config(name), batch_size=2, deterministic=False, cpu_devices=1, shuffle_buffer=4)
     experiment = build_experiment(config, make_strategy(1), generated(config))
     metrics = experiment.train_step()(next(iter(experiment.train_batches(0))))
-    batch = next(iter(experiment.test_batches()))
+    batch = next(iter(experiment.validation_batches()))
     results = experiment.evaluation_step()(batch)
     num_classes = SETS[config.dataset][1]
     assert 0 < float(metrics["loss"]) < 10 * np.log(num_classes)

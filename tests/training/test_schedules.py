@@ -28,7 +28,7 @@ def test_steps_divides_after_each_drop_step():
 
 def test_plateau_divides_when_the_error_stays():
     config = Config(learning_rate=1.0, warmup_steps=4, schedule="plateau")
-    plateau = Plateau(patience=2, drop_factor=10.0)
+    plateau = Plateau(patience=2, drop_factor=10.0, max_drops=3)
     schedule = make_schedule(config, plateau)
     seen = []
     for error in [0.5, 0.4, 0.4, 0.45, 0.41, 0.39, 0.4, 0.38, 0.38, 0.38, 0.38, 0.38]:
@@ -38,6 +38,17 @@ def test_plateau_divides_when_the_error_stays():
     assert [dropped for dropped, _ in seen] == [bool(step) for step in np.diff([0, *drops])]
     assert [rate for _, rate in seen] == pytest.approx([10.0**-drop for drop in drops])
     assert float(schedule(2)) == pytest.approx(0.5e-3)
+
+
+def test_plateau_has_the_papers_three_rates():
+    config = Config(learning_rate=1e-2, warmup_steps=0, schedule="plateau", patience=1)
+    plateau = Plateau(config.patience, config.drop_factor, config.max_drops)
+    schedule = make_schedule(config, plateau)
+    seen = []
+    for _ in range(6):
+        plateau.observe(0.5)
+        seen.append(float(schedule(100)))
+    assert seen == pytest.approx([1e-2, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4])
 
 
 def test_an_error_lower_by_less_than_min_delta_is_not_lower():

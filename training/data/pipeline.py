@@ -85,14 +85,14 @@ def evaluation_batches(
     num_replicas: int,
     own_replicas: range | None = None,
 ) -> tf.data.Dataset:
-    """The test split once, in order, in batches for the replicas, or for those that this worker has."""
+    """The validation split once, in order, in batches for the replicas, or for those that this worker has."""
     shares = _Shares(config.batch_size, num_replicas, own_replicas or range(num_replicas))
 
     def prepare(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
         return decode_image(encoded, image_shape, config.test_scale)
 
-    references, load = cached_references(images, config, config.test_split)
-    decoder = _Decoder(load, prepare, image_shape, _unreadable(images, config, config.test_split, load))
+    references, load = cached_references(images, config, config.validation_split)
+    decoder = _Decoder(load, prepare, image_shape, _unreadable(images, config, config.validation_split, load))
     batches = _batches(references.enumerate(), decoder, shares)
     return batches.prefetch(2 * len(shares.own))
 

@@ -121,12 +121,12 @@ class MomentumSGD(keras.optimizers.Optimizer):
 def make_optimizer(config: Config, model: keras.Model) -> MomentumSGD:
     """Builds the optimizer that a config describes, for a built model, with L2 on its kernels alone.
 
-    Its `plateau` is None, or what is to be told each test error.
+    Its `plateau` is None, or what is to be told each validation error.
 
     Raises:
         InputError: The schedule does not fit the run.
     """
-    plateau = Plateau(config.patience, config.drop_factor) if config.schedule == "plateau" else None
+    plateau = Plateau(config.patience, config.drop_factor, config.max_drops) if config.schedule == "plateau" else None
     optimizer = MomentumSGD(
         make_schedule(config, plateau),
         config.momentum,

@@ -1,4 +1,4 @@
-"""How the learning rate follows from the step, and from the test error where it waits for a plateau."""
+"""How the learning rate follows from the step, and from the validation error where it waits for a plateau."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from training.errors import InputError
 
 
 class Plateau(tf.Module):
-    """Finds out that the test error has stopped falling, and divides the learning rate then.
+    """Finds out that the validation error has stopped falling, and divides the learning rate then.
 
     What it knows lies in variables, which a checkpoint holds: `best`, the lowest error so far; `since`, how many
     evaluations ago that was or the rate last dropped; `drops`, how often it dropped.
@@ -19,13 +19,14 @@ class Plateau(tf.Module):
     Args:
         patience: Evaluations in a row without a lower error after which the rate drops.
         drop_factor: What it is divided by.
+        max_drops: How often it may drop; after that it stays. The paper's rate has three values.
         min_delta: An error counts as lower if it is by more than this.
 
     Reference:
         He et al., "Delving Deep into Rectifiers", 2015, section 3.1: the rate is "switched when the error plateaus".
     """
 
-    def __init__(self, patience: int, drop_factor: float, min_delta: float = 0.0) -> None:
+    def __init__(self, patience: int, drop_factor: float, max_drops: int = 2, min_delta: float = 0.0) -> None:
         super().__init__()
         # in float32 an error of 0.4 would be lower than the same error before
         self.best = tf.Variable(math.inf, dtype=tf.float64, trainable=False, name="best")
@@ -33,6 +34,7 @@ class Plateau(tf.Module):
         self.drops = tf.Variable(0, dtype=tf.int64, trainable=False, name="drops")
         self._patience = patience
         self._drop_factor = drop_factor
+        self._max_drops = max_drops
         self._min_delta = min_delta
 
     def observe(self, error: float) -> bool:
@@ -45,7 +47,7 @@ class Plateau(tf.Module):
             self.since.assign(0)
             return False
         self.since.assign_add(1)
-        if int(self.since.numpy()) < self._patience:
+        if int(self.since.numpy()) < self._patience or int(self.drops.numpy()) >= self._max_drops:
             return False
         self.since.assign(0)
         self.drops.assign_add(1)

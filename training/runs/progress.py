@@ -70,7 +70,8 @@ class Progress:
     def evaluation(self, step: int, figures: dict[str, float]) -> None:
         """Reports an evaluation's figures."""
         self._write("evaluation", step, figures)
-        self._say(f"step {step:,}: test loss {figures['loss']:.4f}, test accuracy {figures['accuracy']:.2%}")
+        name = "validation" if self._config.val_split else "test"
+        self._say(f"step {step:,}: {name} loss {figures['loss']:.4f}, {name} accuracy {figures['accuracy']:.2%}")
 
     def signals(self, step: int, model: keras.Model, images: tf.Tensor) -> None:
         """Writes, for TensorBoard, the signal and its gradient at each layer, and the rectifiers' slopes."""

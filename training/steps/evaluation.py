@@ -1,4 +1,4 @@
-"""Judges a network on the whole test split."""
+"""Evaluates a network on the whole validation split."""
 
 import contextlib
 import itertools
@@ -10,17 +10,17 @@ from training.steps.steps import Step
 
 
 def make_evaluation(experiment: Experiment) -> Callable[[], dict[str, float]]:
-    """Makes the function that evaluates the network as it is, and tells a plateau the test error.
+    """Makes the function that evaluates the network as it is, and tells a plateau the validation error.
 
     Returns:
-        A function to the test split's mean `loss` and `accuracy`, with the averaged weights where there are such.
+        A function to the validation split's mean `loss` and `accuracy`, with the averaged weights where there are such.
     """
-    step, batches = experiment.evaluation_step(), iter(experiment.test_batches())
+    step, batches = experiment.evaluation_step(), iter(experiment.validation_batches())
     average, plateau = experiment.average, experiment.optimizer.plateau
 
     def evaluation() -> dict[str, float]:
         with average.applied(experiment.model) if average else contextlib.nullcontext():
-            figures = evaluate(step, itertools.islice(batches, experiment.num_test_batches))
+            figures = evaluate(step, itertools.islice(batches, experiment.num_validation_batches))
         if plateau:
             plateau.observe(1 - figures["accuracy"])
         return figures
