@@ -149,10 +149,9 @@ def _answer_type(request: Request, offered: tuple[str, ...]) -> str:
 def _read_json(body: bytes) -> Read:
     document = json_predict.parse_predict(body)
     json_predict.decode_signature_name(document)
-    may_hold_booleans = b"true" in body or b"false" in body
 
     def read(signatures: Signatures) -> tuple[PredictRequest, Layout]:
-        request = json_predict.decode_predict(document, signatures, may_hold_booleans)
+        request = json_predict.decode_predict(document, signatures)
         return request, json_predict.decode_layout(document)
 
     return read

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from serving.codec.json_numbers import Numbers, plain
+from serving.codec.json_numbers import Numbers
 from serving.codec.json_tensors import decode_tensor, is_base64
 from serving.codec.json_text import value_text
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.signatures import TensorInfo
 
 
-def decode_rows(rows: list[Any] | Numbers, inputs: Mapping[str, TensorInfo], booleans: bool) -> dict[str, np.ndarray]:
+def decode_rows(rows: list[Any] | Numbers, inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     """The arrays of `instances`: a list of plain values, or of objects with a value for each input."""
     if len(inputs) > 1 and (isinstance(rows, Numbers) or not isinstance(rows[0], dict)):
         raise invalid_argument(
@@ -21,10 +21,10 @@ def decode_rows(rows: list[Any] | Numbers, inputs: Mapping[str, TensorInfo], boo
         )
     columns = _columns(rows, inputs)
     try:
-        return {name: decode_tensor(columns[name], inputs[name].dtype, booleans) for name in columns}
-    except ServingError:
-        # The texts for rows name the element that is wrong, so go through them one by one.
-        return _decode_elements(plain(rows), inputs)
+        return {name: decode_tensor(columns[name], inputs[name].dtype) for name in columns}
+    except ServingError as error:
+        _refuse_element(rows.lists() if isinstance(rows, Numbers) else rows, inputs)
+        raise error from None
 
 
 def _is_named(element: Any) -> bool:
@@ -46,30 +46,56 @@ def _named_columns(rows: list[Any], inputs: Mapping[str, TensorInfo]) -> dict[st
     for item, row in enumerate(rows):
         if not _is_named(row):
             raise invalid_argument(f"Expecting object but got list at item {item} of input list")
-    if all(row.keys() == inputs.keys() for row in rows):
-        return {name: [row[name] for row in rows] for name in inputs}
-    _decode_elements(rows, inputs)
-    raise AssertionError("rows with other keys were decoded")
+    if any(row.keys() != inputs.keys() for row in rows):
+        _refuse_element(rows, inputs)
+    return {name: [row[name] for row in rows] for name in inputs}
 
 
-def _decode_elements(rows: list[Any], inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
-    """Row by row, as FillTensorMapFromInstancesList does it: slow, and exact about what is wrong."""
+def _refuse_element(rows: list[Any], inputs: Mapping[str, TensorInfo]) -> None:
+    """Raises the error for the first element that is wrong, which names it, as FillTensorMapFromInstancesList does."""
     columns: dict[str, list[np.ndarray]] = {}
-    for item, row in enumerate(rows):
-        named = _is_named(row)
-        for name, value in row.items() if named else [(next(iter(inputs)), row)]:
-            try:
-                columns.setdefault(name, []).append(_decode_element(name, value, inputs, columns))
-            except ServingError as error:
-                key = f" key: {name}" if named else ""
-                message = f"Failed to process element: {item}{key} of 'instances' list. Error: {error}"
-                raise ServingError(Code.INVALID_ARGUMENT, message) from error
-        if named and row.keys() != inputs.keys():
-            raise invalid_argument(
-                f"Failed to process element: {item} of 'instances' list. JSON object: {value_text(row)} "
-                f"keys must be equal to: {','.join(sorted(inputs))}"
-            )
-    return {name: np.stack(arrays) for name, arrays in columns.items()}
+    for item in (0, _first_wrong(rows, inputs)):
+        _decode_row(item, rows[item], inputs, columns)
+
+
+def _first_wrong(rows: list[Any], inputs: Mapping[str, TensorInfo]) -> int:
+    """The position of the first element that is wrong, or not shaped as element 0, in rows that have one."""
+    right, wrong = 0, len(rows)  # so many rows can be decoded together, and so many cannot
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        if _can_be_decoded([rows[0], *rows[right:middle]], inputs):
+            right = middle
+        else:
+            wrong = middle
+    return right
+
+
+def _can_be_decoded(rows: list[Any], inputs: Mapping[str, TensorInfo]) -> bool:
+    named = _is_named(rows[0])
+    if named and any(row.keys() != inputs.keys() for row in rows):
+        return False
+    try:
+        for name in inputs:
+            decode_tensor([row[name] for row in rows] if named else rows, inputs[name].dtype)
+    except ServingError:
+        return False
+    return True
+
+
+def _decode_row(item: int, row: Any, inputs: Mapping[str, TensorInfo], columns: dict[str, list[np.ndarray]]) -> None:
+    named = _is_named(row)
+    for name, value in row.items() if named else [(next(iter(inputs)), row)]:
+        try:
+            columns.setdefault(name, []).append(_decode_element(name, value, inputs, columns))
+        except ServingError as error:
+            key = f" key: {name}" if named else ""
+            message = f"Failed to process element: {item}{key} of 'instances' list. Error: {error}"
+            raise ServingError(Code.INVALID_ARGUMENT, message) from error
+    if named and row.keys() != inputs.keys():
+        raise invalid_argument(
+            f"Failed to process element: {item} of 'instances' list. JSON object: {value_text(row)} "
+            f"keys must be equal to: {','.join(sorted(inputs))}"
+        )
 
 
 def _decode_element(

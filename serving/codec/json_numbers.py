@@ -6,7 +6,6 @@ array of the shape which the first elements suggest. What is anything else is le
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,12 @@ import simdjson
 
 SMALLEST_BODY = 2048
 """Bytes. Shorter texts are read as fast by the ordinary parser."""
+MOST_DIMENSIONS = 64
+"""Of a NumPy array."""
 _DIGITS_AND_SPACE = b"0123456789.eE+- \t\r\n"
 _BYTES_A_ROW = 2048  # shorter rows cost more here
 _LONGEST_ARRAY = 0xFFFFFF - 1  # longer ones simdjson does not count
+_MOST_NAMES = 64  # of an object: simdjson looks through all names for each
 _BUFFER_TYPES = {"d": np.float64, "i": np.int64, "u": np.uint64}
 
 
@@ -46,70 +48,100 @@ class Numbers:
 
 def read_numbers(body: bytes) -> dict[str, Any] | None:
     """The object in a body, its arrays left as Numbers, or None where it has others or is no JSON."""
+    outline = _Outline(body)
     try:
         element = simdjson.Parser().parse(body)
-        document, text = _read(element, len(body) // _BYTES_A_ROW)
+        document = _read(element, outline, len(body) // _BYTES_A_ROW)
+        outline.end()
     except (ValueError, RuntimeError):
         return None
-    if not isinstance(document, dict):
-        return None
-    alike = text.translate(None, _DIGITS_AND_SPACE) == body.translate(None, _DIGITS_AND_SPACE)
-    return document if alike else None
+    return document if isinstance(document, dict) else None
 
 
-def plain(value: Any) -> Any:
-    """A value as the ordinary parser gives it."""
-    if isinstance(value, Numbers):
-        return value.lists()
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
-    return value
+class _Outline:
+    """The text of a body without digits and space, compared with what it should be, piece by piece.
+
+    A piece is built only where it is not longer than what is left of the text. Raises ValueError where they differ.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._text = body.translate(None, _DIGITS_AND_SPACE)
+        self._position = 0
+
+    def take(self, piece: bytes) -> None:
+        """Compares the next piece, which may have digits."""
+        piece = piece.translate(None, _DIGITS_AND_SPACE)
+        if not self._text.startswith(piece, self._position):
+            raise ValueError("The text differs")
+        self._position += len(piece)
+
+    def take_array(self, shape: tuple[int, ...]) -> None:
+        """Compares the brackets and commas of an array."""
+        length = 0
+        for size in reversed(shape):
+            length = size * (length + 1) + 1
+            if length > len(self._text) - self._position:
+                raise ValueError("The text is shorter than the array")
+        text = b""
+        for size in reversed(shape):
+            text = b"[" + b",".join([text] * size) + b"]"
+        self.take(text)
+
+    def end(self) -> None:
+        """Compares the end."""
+        if self._position != len(self._text):
+            raise ValueError("The text is longer")
 
 
-def _read(element: Any, most_rows: int) -> tuple[Any, bytes]:
-    """A value, and a text that differs from its own only in digits and in space."""
+def _read(element: Any, outline: _Outline, most_rows: int) -> Any:
     if isinstance(element, simdjson.Object):
-        return _read_object(element, most_rows)
+        return _read_object(element, outline, most_rows)
     if not isinstance(element, simdjson.Array):
-        return element, orjson.dumps(element)
+        outline.take(orjson.dumps(element))
+        return element
     if len(element) and isinstance(element[0], simdjson.Object):
-        return _read_rows(element, most_rows)
-    shape = tuple(_shape(element))
-    text = b""
-    for size in reversed(shape):
-        text = b"[" + b",".join([text] * size) + b"]"
-    return Numbers(element, shape), text
+        return _read_rows(element, outline, most_rows)
+    shape = _shape(element)
+    outline.take_array(shape)
+    return Numbers(element, shape)
 
 
-def _read_object(element: Any, most_rows: int) -> tuple[dict[str, Any], bytes]:
+def _read_object(element: Any, outline: _Outline, most_rows: int) -> dict[str, Any]:
+    if len(element) > _MOST_NAMES:
+        raise ValueError("Many names")
     values: dict[str, Any] = {}
-    texts = []
+    outline.take(b"{")
     for name in element.keys():  # noqa: SIM118  only keys leaves the values where they are
         if name in values:
             raise ValueError("Twice the same name")
         if "\0" in name:
             raise ValueError("A name that simdjson reads up to its NUL when asked for its value")
-        values[name], text = _read(element[name], most_rows)
-        texts.append(orjson.dumps(name) + b":" + text)
-    return values, b"{" + b",".join(texts) + b"}"
+        outline.take((b"," if values else b"") + orjson.dumps(name) + b":")
+        values[name] = _read(element[name], outline, most_rows)
+    outline.take(b"}")
+    return values
 
 
-def _read_rows(element: Any, most_rows: int) -> tuple[list[Any], bytes]:
+def _read_rows(element: Any, outline: _Outline, most_rows: int) -> list[Any]:
     if len(element) > most_rows:
         raise ValueError("The rows are short")
-    rows, texts = zip(*(_read(row, most_rows) for row in element), strict=True)
-    return list(rows), b"[" + b",".join(texts) + b"]"
+    rows: list[Any] = []
+    for row in element:
+        outline.take(b"," if rows else b"[")
+        rows.append(_read(row, outline, most_rows))
+    outline.take(b"]")
+    return rows
 
 
-def _shape(element: Any) -> Iterator[int]:
+def _shape(element: Any) -> tuple[int, ...]:
     """The sizes that the first elements suggest. Raises ValueError where they do not end at a number."""
+    sizes: list[int] = []
     while isinstance(element, simdjson.Array):
         size = len(element)
-        if not 0 < size <= _LONGEST_ARRAY:
-            raise ValueError("An array without numbers, or one of unknown length")
-        yield size
+        if not 0 < size <= _LONGEST_ARRAY or len(sizes) == MOST_DIMENSIONS:
+            raise ValueError("An array without numbers, or one of unknown length or too many dimensions")
+        sizes.append(size)
         element = element[0]
     if type(element) not in (int, float):
         raise ValueError("An array of something else")
+    return tuple(sizes)

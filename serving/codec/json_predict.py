@@ -60,9 +60,7 @@ def decode_layout(document: Mapping[str, Any]) -> Layout:
     return Layout.ROW
 
 
-def decode_predict(
-    document: Mapping[str, Any], signatures: Mapping[str, Signature], may_hold_booleans: bool = True
-) -> PredictRequest:
+def decode_predict(document: Mapping[str, Any], signatures: Mapping[str, Signature]) -> PredictRequest:
     """The arrays of a request, of the types that the signature declares."""
     name = decode_signature_name(document)
     inputs = _input_infos(name, signatures)
@@ -70,7 +68,7 @@ def decode_predict(
     with knowing(signature):
         layout = decode_layout(document)
         decode = decode_rows if layout is Layout.ROW else _decode_columns
-        return PredictRequest(name, decode(document[layout.value], inputs, may_hold_booleans))
+        return PredictRequest(name, decode(document[layout.value], inputs))
 
 
 def encode_predict(outputs: Mapping[str, np.ndarray], layout: Layout) -> bytes:
@@ -89,19 +87,19 @@ def _input_infos(name: str, signatures: Mapping[str, Signature]) -> Mapping[str,
     return inputs
 
 
-def _decode_columns(value: Any, inputs: Mapping[str, TensorInfo], booleans: bool) -> dict[str, np.ndarray]:
+def _decode_columns(value: Any, inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     if isinstance(value, dict) and not is_base64(value):
         for name in sorted(inputs):
             if name not in value:
                 raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-        return {name: decode_tensor(value[name], inputs[name].dtype, booleans) for name in sorted(inputs)}
+        return {name: decode_tensor(value[name], inputs[name].dtype) for name in sorted(inputs)}
     if len(inputs) > 1:
         raise invalid_argument(
             "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
             "tensorinfo_map"
         )
     (name,) = inputs
-    return {name: decode_tensor(value, inputs[name].dtype, booleans)}
+    return {name: decode_tensor(value, inputs[name].dtype)}
 
 
 def _encode_columns(outputs: Mapping[str, np.ndarray]) -> bytes:

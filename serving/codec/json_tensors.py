@@ -3,11 +3,12 @@
 import base64
 import binascii
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from serving.codec.json_numbers import Numbers
+from serving.codec.json_numbers import MOST_DIMENSIONS, Numbers
 from serving.codec.json_text import type_name, value_text, write, write_array
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.signatures import NUMPY_TYPES, type_word
@@ -22,7 +23,13 @@ _INTEGER_RANGES = {
 # Integers up to here are exact in the type; greater ones are refused (IsLosslessDecimal).
 _EXACT_INTEGERS = {"float": 2**24 - 1, "double": 2**53 - 1}
 _LARGEST = {word: float(np.finfo(NUMPY_TYPES[word]).max) for word in _EXACT_INTEGERS}
-_WRITABLE = {*_INTEGER_RANGES, *_EXACT_INTEGERS, "bool"}
+_LITERALS: dict[str, frozenset[type]] = {  # of Python, that each type takes
+    "bool": frozenset({bool}),
+    **dict.fromkeys(_INTEGER_RANGES, frozenset({int})),
+    **dict.fromkeys(_EXACT_INTEGERS, frozenset({int, float})),
+}
+_WRITABLE = _LITERALS.keys()
+_WIDEST = {"?": np.bool_, "i": np.int64, "u": np.uint64, "d": np.float64}
 
 
 def is_json_type(word: str) -> bool:
@@ -47,9 +54,9 @@ def decode_base64(value: Any) -> bytes:
         raise invalid_argument("Unable to base64 decode") from error
 
 
-def decode_tensor(value: Any, word: str, may_hold_booleans: bool = True) -> np.ndarray:
+def decode_tensor(value: Any, word: str) -> np.ndarray:
     """The tensor of a type that nested lists, or a plain value, make."""
-    array = None if word == "string" else _decode_quickly(value, word, may_hold_booleans)
+    array = _decode_quickly(value, word) if isinstance(value, list | Numbers) and word in _LITERALS else None
     return _decode_strictly(value, word) if array is None else array
 
 
@@ -76,51 +83,59 @@ def _checked_word(array: np.ndarray) -> str:
     return word
 
 
-def _decode_quickly(value: Any, word: str, may_hold_booleans: bool) -> np.ndarray | None:
+def _decode_quickly(value: list[Any] | Numbers, word: str) -> np.ndarray | None:
     """NumPy's reading of clean input, or None where only the strict reading can say what is wrong."""
     array = _natural_array(value, word)
-    if array is None:
+    if array is None or not _is_exact(array, word):
         return None
-    if word == "bool":
-        return array if array.dtype == bool else None
-    # NumPy takes true for 1 when numbers stand beside it.
-    if (may_hold_booleans and not isinstance(value, Numbers)) or array.dtype.kind not in "iuf":
-        return None
-    if array.size == 0 and word in _WRITABLE:
-        return array.astype(NUMPY_TYPES[word])
-    if word in _INTEGER_RANGES:
-        low, high = _INTEGER_RANGES[word]
-        if array.dtype.kind == "f" or int(array.min()) < low or int(array.max()) > high:
-            return None
-        return array.astype(NUMPY_TYPES[word])
-    if word not in _EXACT_INTEGERS or not _is_small(array, _EXACT_INTEGERS[word]):
-        return None
-    return array.astype(NUMPY_TYPES[word])
+    return array.astype(NUMPY_TYPES[word], copy=False)
 
 
-def _natural_array(value: Any, word: str) -> np.ndarray | None:
-    """The array of the type that its literals suggest."""
+def _natural_array(value: list[Any] | Numbers, word: str) -> np.ndarray | None:
+    """The array of lists of one length whose literals are of the right kind, in the widest type of that kind."""
+    kind = "d" if word in _EXACT_INTEGERS else "u" if word == "uint64" else "?" if word == "bool" else "i"
     if isinstance(value, Numbers):
-        kind = "d" if word in _EXACT_INTEGERS else "u" if word == "uint64" else "i"
-        return value.read(kind) if word in _WRITABLE else None
-    if isinstance(value, list) and value and isinstance(value[0], Numbers):
-        rows = [_natural_array(each, word) for each in value]
-        if any(row is None or row.shape != rows[0].shape for row in rows):  # type: ignore[union-attr]
+        return value.read(kind) if kind != "?" else None
+    if value and isinstance(value[0], Numbers):
+        rows = [_natural_array(each, word) if isinstance(each, list | Numbers) else None for each in value]
+        shapes = {None if row is None else row.shape for row in rows}
+        if len(shapes) > 1 or None in shapes or rows[0].ndim == MOST_DIMENSIONS:  # type: ignore[union-attr]
             return None
         return np.stack(rows)  # type: ignore[arg-type]
+    # To let NumPy look at unknown values is not safe: all strings of an array are as long as the longest.
+    flat, shape = _flattened(value)
+    if not set(map(type, flat)) <= _LITERALS[word] or len(shape) > MOST_DIMENSIONS:
+        return None
     try:
-        return np.array(value)
-    except (ValueError, TypeError, OverflowError):
+        return np.array(flat, _WIDEST[kind]).reshape(shape)
+    except OverflowError:
         return None
 
 
-def _is_small(array: np.ndarray, limit: int) -> bool:
-    low, high = array.min(), array.max()
-    return bool(low >= -limit and high <= limit)  # False where there is a NaN, too
+def _flattened(value: list[Any]) -> tuple[list[Any], list[int]]:
+    """The elements of nested lists and their shape; lists of several lengths are left as elements."""
+    flat, shape = value, [len(value)]
+    while set(map(type, flat)) == {list}:
+        if len(sizes := set(map(len, flat))) > 1:
+            break
+        shape.append(sizes.pop())
+        flat = list(chain.from_iterable(flat))
+    return flat, shape
+
+
+def _is_exact(array: np.ndarray, word: str) -> bool:
+    """Whether a type holds all numbers as they are. False where there is a NaN, too."""
+    if word == "bool" or not array.size:
+        return True
+    low, high = _INTEGER_RANGES.get(word) or (-_EXACT_INTEGERS[word], _EXACT_INTEGERS[word])
+    least, most = array.min().item(), array.max().item()
+    return bool(low <= least and most <= high)
 
 
 def _decode_strictly(value: Any, word: str) -> np.ndarray:
     shape = _shape(value)
+    if len(shape) > MOST_DIMENSIONS:
+        raise invalid_argument(f"Lists are nested {len(shape)} deep: tensors have at most {MOST_DIMENSIONS} dimensions")
     values: list[Any] = []
     _collect(value, word, shape, 0, values)
     array = np.empty(len(values), NUMPY_TYPES[word])

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.codec.json_numbers import plain
+from serving.codec.json_numbers import Numbers
 from serving.errors import ServingError, invalid_argument
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b', re.DOTALL)
-_LONGEST_ERROR = 16 * 1024
+_STRING = r'"(?:[^"\\]++|\\.)*+["\\]?'  # or one that never ends: else each of its quotes would be tried as a start
+_STRING_OR_INF = re.compile(_STRING + r"|\bInf\b", re.DOTALL)
+_STRING_OR_BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
+LONGEST_ERROR = 16 * 1024
+"""Characters of an error that are told."""
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 _KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # which mean something at the top
@@ -34,6 +37,8 @@ _MISSING_COMMA = {
     "{": "Missing a comma or } after an object member.",
     "[": "Missing a comma or ] after an array element.",
 }
+# Numbers stand in place of lists.
+_INDENTING = json.JSONEncoder(indent=4, ensure_ascii=False, default=Numbers.lists)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -52,10 +57,16 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
-    """A JSON value as error texts show it (JsonValueToString in util/json_tensor.cc)."""
+    """A JSON value as error texts show it (JsonValueToString in util/json_tensor.cc), or so much of it as they show."""
     if isinstance(value, float):
         return _decimal(value)
-    return json.dumps(plain(value), indent=4, ensure_ascii=False)
+    pieces, length = [], 0
+    for piece in _INDENTING.iterencode(value):
+        pieces.append(piece)
+        length += len(piece)
+        if length > LONGEST_ERROR:  # a deep list, indented, has the square of its length
+            break
+    return "".join(pieces)
 
 
 def type_name(value: Any) -> str:
@@ -89,8 +100,8 @@ def error_body(error: ServingError) -> bytes:
     """The body of every answer that is an error."""
     # A text that quotes bytes which are not UTF-8 holds surrogates, which no answer can.
     message = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if len(message) > _LONGEST_ERROR:  # it may quote the whole request
-        message = message[:_LONGEST_ERROR] + "...TRUNCATED"
+    if len(message) > LONGEST_ERROR:  # it may quote the whole request
+        message = message[:LONGEST_ERROR] + "...TRUNCATED"
     return write({"error": message})
 
 
@@ -172,10 +183,10 @@ def _rapid_position(error: json.JSONDecodeError) -> int:
 def _enclosing(text: str) -> str:
     """The bracket that is open at the end of a text."""
     opened: list[str] = []
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
-        if bracket in "[{":
-            opened.append(bracket)
-        elif bracket in "]}":
+    for found in _STRING_OR_BRACKET.finditer(text):
+        if found[0] in "[{":
+            opened.append(found[0])
+        elif found[0] in "]}":
             opened.pop()
     return opened[-1]
 

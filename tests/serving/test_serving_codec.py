@@ -21,8 +21,7 @@ def decode(body, **types):
     inputs = {name: TensorInfo(f"{name}:0", dtype, None) for name, dtype in types.items()}
     signature = Signature("serving_default", "", inputs, {})
     body = body if isinstance(body, bytes) else body.encode()
-    holds_booleans = b"true" in body or b"false" in body
-    return decode_predict(parse_predict(body), {"serving_default": signature}, holds_booleans).inputs
+    return decode_predict(parse_predict(body), {"serving_default": signature}).inputs
 
 
 def refusal(function, *arguments, **types):
@@ -489,3 +488,21 @@ def test_features_take_the_type_of_their_literals():
     assert list(features["f"].float_list.value) == [1.5]
     assert list(features["b"].bytes_list.value) == [b"a", b"\xff"]
     assert features["none"].WhichOneof("kind") is None
+
+
+@pytest.mark.parametrize("depth", [65, 66, 900])
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+@pytest.mark.parametrize("dtype", ["float", "string", "bool", "int64"])
+@pytest.mark.parametrize("padding", ["", " " * SMALLEST_BODY], ids=["short", "long"])
+def test_more_dimensions_than_tensors_have_are_refused(key, depth, dtype, padding):
+    body = f'{{"{key}": {"[" * depth}1{"]" * depth}}}{padding}'
+    assert refusal(decode, body, x=dtype).startswith("INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("padding", ["", " " * SMALLEST_BODY], ids=["short", "long"])
+def test_rows_of_as_many_dimensions_as_tensors_have_are_refused(padding):
+    row = f'{{"a": {"[" * 64}1{"]" * 64}, "b": 1}}'
+    body = f'{{"instances": [{row}, {row}]}}{padding}'
+    assert "64 dimensions" in refusal(decode, body, a="float", b="float")
+    deepest = f'{{"inputs": {"[" * 64}1{"]" * 64}}}{padding}'
+    assert decode(deepest, x="float")["x"].shape == (1,) * 64

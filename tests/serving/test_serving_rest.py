@@ -169,6 +169,15 @@ def test_predict_error_is_exactly(rest, body, status, message):
     assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("key", ["instances", "inputs", "examples", "context", "x"])
+@pytest.mark.parametrize("depth", [65, 1000, 100_000])
+def test_deep_lists_are_the_fault_of_the_client(rest, key, depth):
+    action = "classify" if key in ("examples", "context") else "predict"
+    for opened, closed in ("[]", ('{"x":', "}")):
+        body = f'{{"{key}": {opened * depth}1{closed * depth}}}'
+        assert rest.post(f"/v1/models/zoo:{action}", content=body).status_code == 400
+
+
 PATHS = {
     "unknown-model": ("POST", "/v1/models/m:predict", 404, "Servable not found for request: Latest(m)"),
     "unknown-version": (
