@@ -9,11 +9,11 @@ from backports import zstd
 
 from serving.bodies.media_types import weights
 from serving.errors import invalid_argument
+from serving.expansion import LARGEST_EXPANSION
 from serving.http.requests import Request
 from serving.http.responses import Response
 
-LARGEST_BODY = 100 * 1024 * 1024
-"""Bytes to which a body may grow, as in TensorFlow Serving."""
+LARGEST_BODY = LARGEST_EXPANSION
 SMALLEST_ANSWER = 1024
 """Bytes. Shorter answers are not compressed: they fit a packet anyway."""
 

@@ -79,9 +79,8 @@ def read_predict(spec: ModelSpec, request: Request) -> PredictBody:
     if kind == PROTOBUF:
         message = read_message("predict", body)
         spec = agree(spec, message)
-        decoded = messages.decode_predict(message)._replace(signature_name=spec.signature_name)
-        answer_type = _answer_type(request, (PROTOBUF, JSON, NPY, NPZ))
-        return PredictBody(spec, lambda signatures: (decoded, Layout.COLUMN), answer_type)
+        read = _read_message(message, spec.signature_name)
+        return PredictBody(spec, read, _answer_type(request, (PROTOBUF, JSON, NPY, NPZ)))
     read = _READERS[kind](body, request.headers[b"content-type"], spec.signature_name)
     return PredictBody(spec, read, _answer_type(request, (JSON, NPY, NPZ, PROTOBUF)))
 
@@ -155,6 +154,10 @@ def _read_json(body: bytes) -> Read:
         return request, json_predict.decode_layout(document)
 
     return read
+
+
+def _read_message(message: Any, name: str) -> Read:
+    return lambda signatures: (messages.decode_predict(message, signatures, name), Layout.COLUMN)
 
 
 def _read_bytes(body: bytes, content_type: bytes, name: str) -> Read:

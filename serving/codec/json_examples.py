@@ -9,6 +9,7 @@ from tensorflow.core.example import example_pb2
 from serving.codec.json_tensors import decode_base64, encode_tensor, is_base64
 from serving.codec.json_text import type_name, value_text, write, write_array
 from serving.errors import ServingError, invalid_argument
+from serving.expansion import with_context
 from serving.request import Classification, Regression
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
@@ -16,14 +17,9 @@ _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
 
 def decode_examples(document: Mapping[str, Any]) -> np.ndarray:
-    """The serialized examples of a request; a context goes before each, which parses as the union of both."""
-    prefix = b""
-    if "context" in document:
-        prefix = _example(document["context"]).SerializeToString()
-    listed = _listed(document)
-    examples = np.empty(len(listed), object)
-    examples[:] = [prefix + _example(each).SerializeToString() for each in listed]
-    return examples
+    """The serialized examples of a request, each behind the context."""
+    context = _example(document["context"]).SerializeToString() if "context" in document else b""
+    return with_context(context, [_example(each).SerializeToString() for each in _listed(document)])
 
 
 def encode_classify(classification: Classification) -> bytes:

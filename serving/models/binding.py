@@ -1,6 +1,6 @@
 """Matches what a request names with what a signature declares, with the texts of predict_util.cc."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -20,19 +20,30 @@ def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
 
 def bind_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays by the names of the tensors that they feed."""
-    _check_number(signature, inputs)
+    check_names(signature, inputs.keys())
     arrays = {
-        alias: inputs[alias] if alias in inputs else _default(signature, alias, inputs)
-        for alias in sorted(signature.inputs)
+        alias: inputs[alias] if alias in inputs else signature.defaults[alias] for alias in sorted(signature.inputs)
     }
-    if not inputs.keys() <= signature.inputs.keys():
-        used = _joined(inputs.keys() & signature.inputs.keys())
-        raise invalid_argument(
-            f"Inputs contains invalid name. Used request inputs: {used}, request input: {_joined(inputs)}"
-        )
     _check_types(signature, arrays)
     _check_ranks(signature, arrays)
     return {signature.inputs[alias].name: array for alias, array in arrays.items()}
+
+
+def check_names(signature: Signature, names: Set[str]) -> None:
+    """Raises ServingError unless these are the inputs of the signature, but for such as have a default."""
+    wanted = signature.inputs.keys()
+    _check_number(signature, names)
+    for alias in sorted(wanted - names - signature.defaults.keys()):
+        raise invalid_argument(  # cc/saved_model/util.cc
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request "
+            "and no default value provided. Inputs expected to be in the request "
+            f"{{{_joined(names)}}}, or default input alias set: {_joined(signature.defaults)}"
+        )
+    if not names <= wanted:
+        raise invalid_argument(
+            f"Inputs contains invalid name. Used request inputs: {_joined(names & wanted)}, "
+            f"request input: {_joined(names)}"
+        )
 
 
 def bind_outputs(signature: Signature, names: Sequence[str]) -> Sequence[str]:
@@ -48,24 +59,14 @@ def bind_outputs(signature: Signature, names: Sequence[str]) -> Sequence[str]:
     return names or sorted(signature.outputs)
 
 
-def _check_number(signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
-    given, wanted = inputs.keys(), signature.inputs.keys()
+def _check_number(signature: Signature, given: Set[str]) -> None:
+    wanted = signature.inputs.keys()
     if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.defaults):
         raise invalid_argument(
             f"input size does not match signature: {len(given)}!={len(wanted)} "
             f"len({{{_joined(given)}}}) != len({{{_joined(wanted)}}}). "
             f"Sent extra: {{{_joined(given - wanted)}}}. Missing but required: {{{_joined(wanted - given)}}}."
         )
-
-
-def _default(signature: Signature, alias: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    if alias not in signature.defaults:
-        raise invalid_argument(  # cc/saved_model/util.cc
-            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request "
-            "and no default value provided. Inputs expected to be in the request "
-            f"{{{_joined(inputs)}}}, or default input alias set: {_joined(signature.defaults)}"
-        )
-    return signature.defaults[alias]
 
 
 def _check_types(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:

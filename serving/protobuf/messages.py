@@ -15,9 +15,14 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import invalid_argument
+from serving.expansion import LARGEST_EXPANSION, with_context
 from serving.inference.multi_inference import Task
+from serving.models.binding import check_names
+from serving.models.hints import knowing
+from serving.models.signatures import DEFAULT_SIGNATURE, Signature
 from serving.models.version_states import VersionStatus
 from serving.protobuf import tensors
+from serving.protobuf.tensor_fields import Values, read_values
 from serving.request import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
 
 _SIGNATURE_DEF = "signature_def"  # the one kind of metadata there is
@@ -40,10 +45,14 @@ def _decode_spec(spec: Any) -> ModelSpec:
     )
 
 
-def decode_predict(message: Any) -> PredictRequest:
-    """The arrays in a PredictRequest."""
-    inputs = _decode_inputs(message.inputs)
-    return PredictRequest(message.model_spec.signature_name, inputs, list(message.output_filter))
+def decode_predict(message: Any, signatures: Mapping[str, Signature], signature_name: str) -> PredictRequest:
+    """The arrays in a PredictRequest, for the signature of this name. Raises ServingError where they do not fit it.
+
+    Without such a signature there are none.
+    """
+    signature = signatures.get(signature_name or DEFAULT_SIGNATURE)
+    inputs = {} if signature is None else _decode_inputs(message.inputs, signature)
+    return PredictRequest(signature_name, inputs, list(message.output_filter))
 
 
 def encode_predict(prediction: Prediction, as_content: bool = False) -> Any:
@@ -56,14 +65,12 @@ def encode_predict(prediction: Prediction, as_content: bool = False) -> Any:
 
 
 def decode_examples(message: Any) -> np.ndarray:
-    """The serialized examples of an Input; a context goes before each, which parses as the union of both."""
+    """The serialized examples of an Input, each behind the context."""
     kind = message.WhichOneof("kind")
     listed = getattr(message, kind).examples if kind else ()
     context = message.example_list_with_context.context if kind == "example_list_with_context" else None
     prefix = b"" if context is None else context.SerializeToString()
-    examples = np.empty(len(listed), object)
-    examples[:] = [prefix + example.SerializeToString() for example in listed]
-    return examples
+    return with_context(prefix, [example.SerializeToString() for example in listed])
 
 
 def encode_classify(classification: Classification) -> Any:
@@ -143,14 +150,26 @@ def encode_reload(increases: Mapping[str, int]) -> Any:
     return response
 
 
-def _decode_inputs(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    arrays = {}
-    for alias in sorted(inputs):
-        try:
-            arrays[alias] = tensors.from_proto(inputs[alias])
-        except ValueError as error:
-            raise invalid_argument(f"tensor parsing error: {alias}") from error
-    return arrays
+def _decode_inputs(inputs: Mapping[str, Any], signature: Signature) -> dict[str, np.ndarray]:
+    # As in predict_util.cc: what the signature has no input for is refused before any tensor is read.
+    with knowing(signature):
+        check_names(signature, set(inputs))
+    values = {alias: _read_values(alias, inputs[alias]) for alias in sorted(inputs)}
+    missing = sum(each.missing_size for each in values.values())
+    if missing > LARGEST_EXPANSION:
+        given = ", ".join(f"{alias}: {len(each.given)} values of shape {each.shape}" for alias, each in values.items())
+        raise invalid_argument(
+            f"tensor parsing error: the values that are missing take {missing} bytes, and may take "
+            f"{LARGEST_EXPANSION}. {given}"
+        )
+    return {alias: each.filled() for alias, each in values.items()}
+
+
+def _read_values(alias: str, proto: Any) -> Values:
+    try:
+        return read_values(proto)
+    except ValueError as error:
+        raise invalid_argument(f"tensor parsing error: {alias}") from error
 
 
 def _encode_classification(classification: Classification, result: Any) -> None:

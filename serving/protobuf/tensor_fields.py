@@ -7,7 +7,7 @@ no TensorFlow among them.
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,11 @@ DATA_TYPES = {
 
 TYPE_WORDS = {number: word for word, number in DATA_TYPES.items()}
 
-_LARGEST_EXPANSION = 2**31 - 1  # bytes: no message can be longer, so no honest repetition is
+_LARGEST_MESSAGE = 2**31 - 1  # bytes: no honest repetition makes more
+_MOST_DIMENSIONS = 64  # of a NumPy array
+_LARGEST_SIZE = 2**63 - 1  # bytes of a NumPy array, with sizes of 0 taken for 1
+_STRING_SIZE = 128  # bytes that a string takes on its way to TensorFlow besides its own, which is copied for each
+_LONGEST_LENGTH = 5  # bytes of a varint of 32 bits
 # The field of TensorProto that holds the values of each type.
 _FIELDS = {
     "float": "float_val",
@@ -64,15 +68,58 @@ _WORTH_UNPACKING = 64  # values; fewer are read sooner one by one
 _LENGTH_DELIMITED = 2
 
 
+class Values(NamedTuple):
+    """The values of a tensor, which are fewer than its shape has where the last of them is to be repeated."""
+
+    given: np.ndarray
+    shape: tuple[int, ...]
+
+    @property
+    def num_missing(self) -> int:
+        """How many are to be filled in."""
+        return max(0, math.prod(self.shape) - len(self.given))
+
+    @property
+    def missing_size(self) -> int:
+        """The bytes that filling them in takes."""
+        is_string = self.given.dtype.kind == "O"
+        size_each = _STRING_SIZE + len(self._last()) if is_string else self.given.dtype.itemsize
+        return self.num_missing * size_each
+
+    def filled(self) -> np.ndarray:
+        """The array."""
+        # FromProtoField in framework/tensor.cc: no values means zeros, too few repeat the last, too many are cut.
+        flat = self.given
+        if self.num_missing:
+            flat = np.concatenate([flat, np.full(self.num_missing, self._last(), flat.dtype)])
+        return flat[: math.prod(self.shape)].reshape(self.shape)
+
+    def _last(self) -> Any:
+        if len(self.given):
+            return self.given[-1]
+        return b"" if self.given.dtype.kind == "O" else 0
+
+
 def read_tensor(proto: Any) -> np.ndarray:
     """The array in a message. Raises ValueError where type, shape and values do not fit."""
+    values = read_values(proto)
+    if values.missing_size > _LARGEST_MESSAGE:
+        raise ValueError(f"{len(values.given)} values do not make shape {values.shape}")
+    return values.filled()
+
+
+def read_values(proto: Any) -> Values:
+    """The values in a message, and their shape. Raises ValueError where these and the type do not fit."""
     described = proto.tensor_shape
-    shape, word = [dim.size for dim in described.dim], TYPE_WORDS.get(proto.dtype)
+    if len(described.dim) > _MOST_DIMENSIONS:
+        raise ValueError(f"There is no array of {len(described.dim)} dimensions")
+    shape, word = tuple(dim.size for dim in described.dim), TYPE_WORDS.get(proto.dtype)
     if word is None or described.unknown_rank or min(shape, default=0) < 0:
-        raise ValueError(f"There is no tensor of type {proto.dtype} and shape {tuple(shape)}")
-    size, content = math.prod(shape), proto.tensor_content
-    flat = _content(content, word, size) if content else _expanded(_typed_values(proto, word), NUMPY_TYPES[word], size)
-    return flat.reshape(shape)
+        raise ValueError(f"There is no tensor of type {proto.dtype} and shape {shape}")
+    if math.prod(max(1, size) for size in shape) * NUMPY_TYPES[word].itemsize > _LARGEST_SIZE:  # [0, 2**62] is empty
+        raise ValueError(f"There is no array of shape {shape}")
+    content = proto.tensor_content
+    return Values(_content(content, word, math.prod(shape)) if content else _typed_values(proto, word), shape)
 
 
 def write_tensor(array: np.ndarray, proto: Any, as_content: bool = False) -> None:
@@ -144,17 +191,6 @@ def _unpacked(proto: Any, field: str, stored: np.dtype[Any]) -> np.ndarray:
     return np.frombuffer(data, stored.newbyteorder("<"), len(values), len(data) - len(values) * stored.itemsize)
 
 
-def _expanded(values: np.ndarray, dtype: np.dtype[Any], size: int) -> np.ndarray:
-    # FromProtoField in framework/tensor.cc: no values means zeros, too few repeat the last, too many are cut.
-    if len(values) >= size:
-        return values[:size]
-    if size * dtype.itemsize > _LARGEST_EXPANSION:
-        raise ValueError(f"{len(values)} values do not make {size}")
-    zero = b"" if dtype.kind == "O" else 0
-    last = values[-1] if len(values) else zero
-    return np.concatenate([values, np.full(size - len(values), last, dtype)])
-
-
 def _content(content: bytes, word: str, size: int) -> np.ndarray:
     if word == "string":
         return _objects(_decode_strings(content, size))
@@ -168,21 +204,22 @@ def _decode_strings(content: bytes, size: int) -> list[bytes]:
     # port::DecodeStringList: all lengths as varints, then all strings.
     lengths, position = [], 0
     for _ in range(size):
-        length, shift = 0, 0
-        while True:
-            if position == len(content):
-                raise ValueError("The lengths of the strings end too early")
-            byte = content[position]
-            position += 1
-            length |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
+        length, position = _read_varint(content, position)
         lengths.append(length)
     if position + sum(lengths) != len(content):
         raise ValueError("The strings are not as long as they say")
     ends = np.cumsum([position, *lengths]).tolist()
     return [content[start:end] for start, end in pairwise(ends)]
+
+
+def _read_varint(content: bytes, position: int) -> tuple[int, int]:
+    """The number that begins at a position, and the position behind it."""
+    value = 0
+    for shift, byte in enumerate(content[position : position + _LONGEST_LENGTH]):
+        value |= (byte & 127) << 7 * shift
+        if byte < 128:
+            return value, position + shift + 1
+    raise ValueError("The lengths of the strings end too early, or one of them is no number of 32 bits")
 
 
 def _objects(values: Iterable[bytes]) -> np.ndarray:

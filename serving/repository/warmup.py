@@ -69,7 +69,8 @@ def _parse(record: bytes, path: Path) -> Any:
 def _replay(model: Model, log: Any) -> None:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
-        request = messages.decode_predict(log.predict_log.request)
+        message = log.predict_log.request
+        request = messages.decode_predict(message, model.signatures, message.model_spec.signature_name)
         model.run(request.signature_name, request.inputs, request.output_names)
     elif kind in _METHODS:
         request = getattr(log, kind).request

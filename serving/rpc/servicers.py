@@ -96,7 +96,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Runs a signature on tensors."""
 
         def decode(signatures: Mapping[str, Signature]) -> PredictRequest:
-            return messages.decode_predict(request)  # tensors say their types themselves
+            return messages.decode_predict(request, signatures, request.model_spec.signature_name)
 
         prediction = self._service.predict(messages.decode_spec(request), decode, **_limits(context))
         return messages.encode_predict(prediction, self._as_content)

@@ -167,6 +167,33 @@ def test_tensor_that_does_not_parse(stubs, predict_request, status_of):
     assert status_of(stubs.prediction.Predict, request) == ("INVALID_ARGUMENT", "tensor parsing error: x")
 
 
+def grown(signature, **shapes):
+    """A message whose tensors have one value each, and these shapes."""
+    request = predict_pb2.PredictRequest(model_spec={"name": "zoo", "signature_name": signature})
+    for name, size in shapes.items():
+        request.inputs[name].tensor_shape.dim.add(size=size)
+    for name, (dtype, field, value) in {"a": (9, "int64_val", 3), "b": (10, "bool_val", True)}.items():
+        request.inputs[name].dtype = dtype
+        getattr(request.inputs[name], field).append(value)
+    return request
+
+
+def test_values_that_are_missing_repeat_the_last(stubs):
+    answer = stubs.prediction.Predict(grown("pick", a=100_000, b=100_000), timeout=20)
+    assert list(answer.outputs["y"].int64_val) == [3] * 100_000
+
+
+def test_tensors_of_a_message_grow_together_no_more_than_a_body(stubs, rest, status_of):
+    request = grown("pick", a=7_000_000, b=60_000_000)  # 56 and 60 MB
+    code, message = status_of(stubs.prediction.Predict, request, timeout=20)
+    text = "tensor parsing error: the values that are missing take 115999991 bytes, and may take 104857600. "
+    text += "a: 1 values of shape (7000000,), b: 1 values of shape (60000000,)"
+    assert (code, message) == ("INVALID_ARGUMENT", text)
+    headers = {"Content-Type": "application/x-protobuf"}
+    answer = rest.post("/v1/models/zoo:predict", content=request.SerializeToString(), headers=headers)
+    assert (answer.status_code, answer.json()) == (400, {"error": text})
+
+
 def test_long_message_is_cut(stubs, predict_request, status_of):
     code, message = status_of(stubs.prediction.Predict, predict_request("s" * 2000, x=ONE))
     assert code == "FAILED_PRECONDITION"
