@@ -11,6 +11,8 @@ from serving.errors import ServingError, invalid_argument
 from serving.models.image_size import num_pixels
 from serving.models.model import Runner
 
+_SHORTEST_IMAGE = 13  # bytes, the least that any header takes
+
 
 class GuardedRunner:
     """A runner of a version under a base path. Images may have so many pixels; with 0 nothing is looked at."""
@@ -43,9 +45,12 @@ class GuardedRunner:
         for array in feeds.values():
             if array.dtype.kind not in "OS":
                 continue
+            last = None
             for value in array.flat:
-                for pixels in _sizes(value):
-                    self._check_size(pixels)
+                if value is not last:  # a tensor of too few values repeats the last
+                    for pixels in _sizes(value):
+                        self._check_size(pixels)
+                last = value
 
     def _check_size(self, pixels: int) -> None:
         if pixels > self._max_image_pixels:
@@ -60,7 +65,7 @@ def without_path(message: str, base_path: Path) -> str:
 
 def _sizes(value: object) -> Iterator[int]:
     """The pixels of the images in a string: itself, or what a tf.Example holds."""
-    if not isinstance(value, bytes):
+    if not isinstance(value, bytes) or len(value) < _SHORTEST_IMAGE:
         return
     pixels = num_pixels(value)
     if pixels is not None:

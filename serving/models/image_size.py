@@ -3,9 +3,11 @@
 A few kilobytes can stand for gigabytes of pixels.
 """
 
+import re
 import struct
 
 _MOST_PARTS = 100_000  # of a JPEG or GIF: honest ones have tens, and to go through more would take long
+_BLOCK = 64  # bytes that blocks of a GIF have on average, at least, where it has very many: honest ones have 255
 ENDLESS = 2**63
 """Stands for what is not counted to its end."""
 
@@ -14,6 +16,7 @@ _JPEG = b"\xff\xd8\xff"
 _GIF = (b"GIF87a", b"GIF89a")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes that the second header of a BMP may have
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+_NO_FILL = re.compile(rb"[^\xff]")
 _JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 
 
@@ -43,8 +46,11 @@ def _area(size: tuple[int, ...]) -> int:
 def _jpeg(data: bytes) -> int:
     position = 2
     for _ in range(_MOST_PARTS):
-        while data[position : position + 2] == b"\xff\xff":  # fill bytes
-            position += 1
+        if data.startswith(b"\xff\xff", position):  # fill bytes
+            end = _NO_FILL.search(data, position)
+            if end is None:
+                return 0
+            position = end.start() - 1
         start, marker = struct.unpack_from(">BB", data, position)
         if start != 0xFF:  # a decoder looks for the next marker
             position = data.find(b"\xff", position)
@@ -60,31 +66,32 @@ def _jpeg(data: bytes) -> int:
 
 
 def _gif(data: bytes) -> int:
-    area = _area(struct.unpack_from("<HH", data, 6))
+    # TensorFlow's decoder allocates all frames as large as the largest, others allocate the screen.
+    width, height = struct.unpack_from("<HH", data, 6)
     position = 13 + _color_table(struct.unpack_from("B", data, 10)[0])
-    num_frames = 0
-    for _ in range(_MOST_PARTS):
+    num_frames, parts_left = 0, _MOST_PARTS + len(data) // _BLOCK
+    while parts_left > 0:
         kind = data[position : position + 1]
         if kind == b",":
             num_frames += 1
+            size = struct.unpack_from("<HH", data, position + 5)
+            width, height = max(width, size[0]), max(height, size[1])
             position += 10
             position += _color_table(struct.unpack_from("B", data, position - 1)[0]) + 1
         elif kind == b"!":
             position += 2
         else:
-            return area * max(1, num_frames)
-        position = _after_blocks(data, position)
+            return width * height * max(1, num_frames)
+        while position < len(data) and data[position] and parts_left > 0:  # blocks of data
+            position += data[position] + 1
+            parts_left -= 1
+        position += 1
+        parts_left -= 1
     return ENDLESS
 
 
 def _color_table(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _after_blocks(data: bytes, position: int) -> int:
-    while position < len(data) and data[position]:
-        position += data[position] + 1
-    return position + 1
 
 
 def _webp(data: bytes) -> int:

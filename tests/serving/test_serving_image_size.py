@@ -3,6 +3,7 @@
 import base64
 import io
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +69,31 @@ def test_image_that_ends_too_early_raises_nothing(kind):
 def test_jpeg_of_endless_parts_counts_as_too_large():
     comment = b"\xff\xfe\x00\x02"
     assert num_pixels(b"\xff\xd8" + comment * 200_000 + JPEG[2:]) == ENDLESS
+
+
+def gif(screen, *frames, blocks=b"\x01\x00"):
+    """A GIF by its headers: the sizes of its screen and its frames."""
+    data = b"GIF89a" + struct.pack("<HH", *screen) + b"\0\0\0"
+    return data + b"".join(b"," + struct.pack("<HHHH", 0, 0, *size) + b"\0\x02" + blocks + b"\0" for size in frames)
+
+
+def test_gif_counts_as_frames_of_the_size_of_the_largest():
+    # TensorFlow's decoder takes the width of the widest frame and the height of the highest, and not the screen's.
+    assert num_pixels(gif((1, 1), (60_000, 2), (3, 50_000), (1, 1))) == 3 * 60_000 * 50_000
+    assert num_pixels(gif((100, 100), (10, 10), (20, 5))) == 2 * 100 * 100
+
+
+def test_gif_of_endless_blocks_counts_as_too_large():
+    assert num_pixels(gif((9, 9), (9, 9), blocks=b"\x01a" * 200_000)) == ENDLESS
+    assert num_pixels(gif((9, 9), (9, 9), blocks=(b"\xff" + b"a" * 255) * 200_000)) == 81
+
+
+def test_fill_bytes_are_passed_over_at_once():
+    data = JPEG[:2] + b"\xff" * 30_000_000
+    start = time.thread_time()
+    assert num_pixels(data + JPEG[2:]) == SIZE
+    assert num_pixels(data) == 0
+    assert time.thread_time() - start < 1
 
 
 def bomb(kind):
