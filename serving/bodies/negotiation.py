@@ -11,7 +11,7 @@ from serving.bodies import uploads
 from serving.bodies.compression import decompressed_body
 from serving.bodies.media_types import BYTES, FORM, IMAGE, JSON, NPY, NPZ, PROTOBUF, choose_type, media_type
 from serving.bodies.multipart import read_form
-from serving.bodies.npy import read_npy, read_npz, write_npy, write_npz
+from serving.bodies.npy import array_names, read_npy, read_npz, write_npy, write_npz
 from serving.bodies.protobuf_bodies import agree, read_message
 from serving.bodies.signature_choice import Signatures, signature_for
 from serving.codec import json_examples, json_predict
@@ -21,7 +21,8 @@ from serving.errors import ServingError, invalid_argument
 from serving.http.requests import Request
 from serving.inference.classification import CLASSIFY
 from serving.inference.regression import REGRESS
-from serving.models.binding import find_signature
+from serving.models.binding import check_names, find_signature
+from serving.models.hints import knowing
 from serving.models.signatures import DEFAULT_SIGNATURE
 from serving.protobuf import messages
 from serving.request import Classification, ModelSpec, Prediction, PredictRequest, Regression
@@ -175,8 +176,17 @@ def _read_npy(body: bytes, content_type: bytes, name: str) -> Read:
 
 
 def _read_npz(body: bytes, content_type: bytes, name: str) -> Read:
-    arrays = read_npz(body)
-    return lambda signatures: (PredictRequest(name, arrays), Layout.COLUMN)
+    names = array_names(body)
+
+    def read(signatures: Signatures) -> tuple[PredictRequest, Layout]:
+        signature = signatures.get(name or DEFAULT_SIGNATURE)
+        if signature is None:
+            return PredictRequest(name, {}), Layout.COLUMN
+        with knowing(signature):
+            check_names(signature, names)
+        return PredictRequest(name, read_npz(body)), Layout.COLUMN
+
+    return read
 
 
 def _read_images(kind: str, spec: ModelSpec, request: Request, body: bytes) -> tuple[ModelSpec, list[bytes]]:

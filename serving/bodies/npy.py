@@ -4,7 +4,8 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from serving.models.signatures import NUMPY_TYPES
 _LARGEST_HEADER = 10_000  # bytes, NumPy's own limit
 _MOST_ARRAYS = 1000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and np.savez_compressed write
+_ENTRY = b"PK\x01\x02"  # begins every entry in the directory of a .zip file
 _SUFFIX = ".npy"
 _STORED_BFLOAT16 = np.dtype("V2")  # as NumPy writes a type that it does not know
 _HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
@@ -34,13 +36,16 @@ def read_npy(body: bytes) -> np.ndarray:
         raise _npy_error(str(error)) from error
 
 
+def array_names(body: bytes) -> set[str]:
+    """The names of the arrays in a .npz file, none of which is read. Raises ServingError where it is damaged."""
+    with _archive(body) as archive:
+        return {_name(member) for member in archive.infolist()}
+
+
 def read_npz(body: bytes) -> dict[str, np.ndarray]:
     """The arrays in a .npz file by their names. Raises ServingError where it is damaged, or holds too much."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            return _read_members(archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise invalid_argument(f"Expected a .npz file: {error}") from error
+    with _archive(body) as archive:
+        return _read_members(archive)
 
 
 def write_npy(array: np.ndarray) -> bytes:
@@ -102,16 +107,28 @@ def _fixed_length(array: np.ndarray) -> np.ndarray:
     return np.array(values, f"S{longest}").reshape(array.shape)
 
 
+@contextmanager
+def _archive(body: bytes) -> Iterator[zipfile.ZipFile]:
+    if body.count(_ENTRY) > _MOST_ARRAYS:  # before there is an object for each
+        raise invalid_argument(f"Expected a .npz file: it has more than {_MOST_ARRAYS} arrays")
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise invalid_argument(f"Expected a .npz file: {error}") from error
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    return member.filename.removesuffix(_SUFFIX)
+
+
 def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    members = archive.infolist()
-    if len(members) > _MOST_ARRAYS:
-        raise ValueError(f"{len(members)} arrays are more than {_MOST_ARRAYS}")
     arrays: dict[str, np.ndarray] = {}
     left = LARGEST_BODY
-    for member in members:
+    for member in archive.infolist():
         if member.compress_type not in _METHODS:
             raise ValueError("its arrays are neither stored nor deflated")
-        name = member.filename.removesuffix(_SUFFIX)
+        name = _name(member)
         if name in arrays:
             raise ValueError(f"two arrays are named {name}")
         with archive.open(member) as file:

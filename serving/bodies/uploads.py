@@ -69,8 +69,10 @@ def bind_form(fields: Sequence[Field], signatures: Signatures, name: str) -> tup
 
 def split_form(fields: Sequence[Field]) -> tuple[str, list[Field]]:
     """The signature that a form names, or nothing, and its other fields. Raises ServingError where there are none."""
-    named = [field for field in fields if field.name == SIGNATURE_FIELD and not field.is_file]
-    others = [field for field in fields if field not in named]
+    named: list[Field] = []
+    others: list[Field] = []
+    for field in fields:
+        (named if field.name == SIGNATURE_FIELD and not field.is_file else others).append(field)
     if not others:
         raise invalid_argument("Expected a field for each input in multipart/form-data, but there is none.")
     return (named[0].content.decode("utf-8", "replace") if named else ""), others

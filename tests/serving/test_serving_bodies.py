@@ -1,6 +1,8 @@
 """Bodies that are no JSON, behind a real socket: images, bytes, forms, NumPy's files and messages."""
 
 import io
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
 from serving.bodies.media_types import JSON, NPY, NPZ, PROTOBUF, choose_type
+from serving.bodies.npy import read_npz
+from serving.errors import ServingError
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -315,6 +319,12 @@ ERRORS = {
         "input size does not match signature: 2!=1 len({y,z}) != len({x}). Sent extra: {y,z}. "
         "Missing but required: {x}.",
     ),
+    "npz-unread": (
+        PREDICT,
+        NPZ,
+        npz(x=X, y=np.array([b"no tensor"], object)),
+        "input size does not match signature: 2!=1 len({x,y}) != len({x}). Sent extra: {y}. Missing but required: {}.",
+    ),
     "no-boundary": (PREDICT, "multipart/form-data", PART, "Content-Type multipart/form-data names no boundary."),
     "no-form": (PREDICT, FORM, b"{}", "Expected a body of multipart/form-data: "),
     "form-cut": (PREDICT, FORM, PART, "Expected a body of multipart/form-data: it ends too early"),
@@ -357,6 +367,20 @@ ERRORS = {
 def test_error_begins_exactly(rest, path, content_type, body, message):
     text = refused(post(rest, path, body, content_type))
     assert text == message or (message.endswith(": ") and text.startswith(message))
+
+
+def test_entries_of_an_archive_are_counted_before_each_has_an_object():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(10_000):
+            archive.writestr(zipfile.ZipInfo(str(number)), b"")
+    body = file.getvalue()
+    tracemalloc.start()
+    with pytest.raises(ServingError, match="more than 1000 arrays"):
+        read_npz(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(body) / 2
 
 
 def test_image_without_a_signature_for_it_is_told_what_there_is(serve, rest_client, save_plus, tmp_path):
