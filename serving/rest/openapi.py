@@ -1,7 +1,7 @@
 """The REST API as an OpenAPI 3.1 document, made from the signatures of the models that are loaded."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -25,6 +25,7 @@ float must lie within +-16777215 (for a double within +-9007199254740991), or be
 one for an integer without. Lists must be rectangular, and of a length that the model takes. Inputs and outputs of
 types that JSON lacks (half, bfloat16, uint16, complex) have other bodies. Answers are JSON unless Accept names another
 type; a message is answered by a message. A wrong verb is answered with 400, as there."""
+_LARGEST_SAMPLE = 4096  # values, of which the document may have very many; /example has larger bodies
 _STATUS = {
     "type": "object",
     "required": ["version", "state", "status"],
@@ -95,14 +96,16 @@ def describe_api(service: Service, needs_token: bool = False) -> dict[str, Any]:
         "/v1/models": get("The models, their labels and how their versions are.", reference("Models")),
     }
     for status in service.models():
-        for spec, version in _addresses(status):
+        for version, specs in _addresses(status).items():
             try:
-                _, signatures = service.signatures(ModelSpec(spec.name, version))
+                _, signatures = service.signatures(ModelSpec(status.name, version))
             except ServingError:  # it has gone meanwhile
                 continue
             expressible = {name: each for name, each in signatures.items() if openapi_schemas.is_expressible(each)}
-            names = _add_schemas(schemas, f"{spec.name}.{version}", expressible)
-            paths |= _model_paths(path_of(spec), names, signatures, expressible)
+            names = _add_schemas(schemas, f"{status.name}.{version}", expressible)
+            methods = _methods(names, signatures, expressible)
+            for spec in specs:
+                paths |= _model_paths(path_of(spec), methods, expressible)
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Model server", "version": _version(), "description": _ABOUT},
@@ -126,15 +129,16 @@ def _guard(document: dict[str, Any]) -> None:
                 operation["responses"] |= errors((401, 403))
 
 
-def _addresses(model: ModelStatus) -> Iterator[tuple[ModelSpec, int]]:
-    """Every way to name a version that answers, with its number."""
+def _addresses(model: ModelStatus) -> dict[int, list[ModelSpec]]:
+    """Every way to name a version that answers, by its number."""
     versions = [each.version for each in model.versions if each.state is State.AVAILABLE]
+    specs = {version: [ModelSpec(model.name, version)] for version in versions}
     if versions:
-        yield ModelSpec(model.name), max(versions)
-    yield from ((ModelSpec(model.name, version), version) for version in versions)
-    yield from (
-        (ModelSpec(model.name, label=label), version) for label, version in model.labels.items() if version in versions
-    )
+        specs[max(versions)].append(ModelSpec(model.name))
+    for label, version in model.labels.items():
+        if version in specs:
+            specs[version].append(ModelSpec(model.name, label=label))
+    return specs
 
 
 def _add_schemas(schemas: dict[str, Any], key: str, signatures: Mapping[str, Signature]) -> dict[str, tuple[str, str]]:
@@ -154,17 +158,20 @@ def _add_schemas(schemas: dict[str, Any], key: str, signatures: Mapping[str, Sig
     return names
 
 
-def _model_paths(
-    path: str,
-    names: Mapping[str, tuple[str, str]],
-    signatures: Mapping[str, Signature],
-    expressible: Mapping[str, Signature],
-) -> dict[str, Any]:
-    paths = {
+def _model_paths(path: str, methods: Mapping[str, Any], expressible: Mapping[str, Signature]) -> dict[str, Any]:
+    return {
         path: get("How the versions are.", reference("ModelStatus")),
         f"{path}/metadata": get("The signatures.", reference("Metadata")),
         f"{path}/example": get("A body that a signature takes.", {"type": "object"}, [choice(expressible)]),
+        **{f"{path}:{method}": operations for method, operations in methods.items()},
     }
+
+
+def _methods(
+    names: Mapping[str, tuple[str, str]], signatures: Mapping[str, Signature], expressible: Mapping[str, Signature]
+) -> dict[str, Any]:
+    """The operation of each method that a version has."""
+    methods = {}
     for method in ("predict", "classify", "regress"):
         takes = openapi_media.requests(method, signatures)
         gives = openapi_media.answers(method, signatures)
@@ -176,16 +183,16 @@ def _model_paths(
         if takes:
             fitting = [each.name for each in openapi_schemas.of_method(signatures, method)]
             names_taken = signatures if method == "predict" else fitting  # which runs those of the others as well
-            paths[f"{path}:{method}"] = post(f"Runs a signature ({method}).", takes, gives, [choice(names_taken)])
-    return paths
+            methods[method] = post(f"Runs a signature ({method}).", takes, gives, [choice(names_taken)])
+    return methods
 
 
 def _samples(method: str, signatures: Mapping[str, Signature]) -> dict[str, Any]:
     samples = {}
     for signature in openapi_schemas.of_method(signatures, method):
         try:
-            samples[signature.name] = {"value": sample_body(signature)}
-        except ServingError:  # JSON has nothing for it
+            samples[signature.name] = {"value": sample_body(signature, _LARGEST_SAMPLE)}
+        except ServingError:  # JSON has nothing for it, or it is large
             continue
     return samples
 

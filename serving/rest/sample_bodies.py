@@ -1,6 +1,7 @@
 """Bodies of requests that a signature takes, made from the types and shapes of its inputs."""
 
 import base64
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from serving.inference.runs import Method
 from serving.models.binding import find_signature
 from serving.models.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
 
+LARGEST_SAMPLE = 2**20
+"""Values: an image of 512 by 512 pixels has fewer."""
 _IMAGE_SIZE = 32  # of height and width, where an image may have any
 _IMAGE_RANK = 4
 # A PNG of 32x32 pixels.
@@ -53,15 +56,19 @@ def can_be_rows(signature: Signature) -> bool:
     return all(each.shape is None or each.shape for each in tensors) and len(sizes) <= 1
 
 
-def sample_body(signature: Signature) -> dict[str, Any]:
+def sample_body(signature: Signature, most_values: int = LARGEST_SAMPLE) -> dict[str, Any]:
     """A body for `method_of` the signature.
 
     Raises:
-        ServingError: JSON has nothing for the type of an input or an output.
+        ServingError: JSON has nothing for the type of an input or an output, or the inputs have more values than that.
     """
     for name, info in sorted((*signature.inputs.items(), *signature.outputs.items())):
         if not is_json_type(info.dtype):
             raise ServingError(Code.UNIMPLEMENTED, f"JSON cannot hold {name}, which is of type {info.dtype}")
+    num_values = _num_values(signature)
+    if num_values > most_values:
+        text = f'A body for signature "{signature.name}" has {num_values} values, and an example at most {most_values}'
+        raise ServingError(Code.UNIMPLEMENTED, text)
     named = {} if signature.name == DEFAULT_SIGNATURE else {"signature_name": signature.name}
     if method_of(signature) != "predict":
         return {**named, "examples": [_sample_example(signature)]}
@@ -98,11 +105,19 @@ def _serialized_example(signature: Signature) -> dict[str, str]:
     return {"b64": base64.b64encode(example).decode()}
 
 
-def _sample_tensor(name: str, info: TensorInfo) -> Any:
+def _num_values(signature: Signature) -> int:
+    tensors = sum(math.prod(_sample_shape(info)) for info in signature.inputs.values())
+    return tensors + sum(feature.num_values for feature in signature.features.values())
+
+
+def _sample_shape(info: TensorInfo) -> list[int]:
     shape = (None,) if info.shape is None else info.shape
     free = [1, _IMAGE_SIZE, _IMAGE_SIZE, 3] if len(shape) == _IMAGE_RANK else [1] * len(shape)
-    sizes = [free[axis] if size is None else size for axis, size in enumerate(shape)]
-    values = np.empty(sizes, object)
+    return [free[axis] if size is None else size for axis, size in enumerate(shape)]
+
+
+def _sample_tensor(name: str, info: TensorInfo) -> Any:
+    values = np.empty(_sample_shape(info), object)
     values.fill(_sample_value(name, info.dtype))
     return values.tolist()
 

@@ -264,3 +264,23 @@ def test_tokens_are_told_where_they_are_needed(serve, rest_client, zoo_path, tmp
     assert "401" not in guarded["paths"]["/healthz"]["get"]["responses"]
     assert "security" not in document
     assert "401" not in document["paths"][ZOO]["get"]["responses"]
+
+
+def test_samples_are_not_larger_than_somebody_reads(serve, rest_client, tmp_path):
+    module = tf.Module()
+    signatures = {}
+    for name, size in {"small": 8, "large": 400, "too_large": 4096}.items():
+        spec = tf.TensorSpec([None, size, size], tf.float32, "x")
+        signatures[name] = tf.function(lambda x: {"y": x}, input_signature=[spec])
+        setattr(module, name, signatures[name])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures)
+    with serve(tmp_path, "sizes") as server, rest_client(server) as rest:
+        document = rest.get("/openapi.json").json()
+        large = rest.get("/v1/models/sizes/example?signature_name=large")
+        too_large = rest.get("/v1/models/sizes/example?signature_name=too_large")
+    for path in ("/v1/models/sizes:predict", "/v1/models/sizes/versions/1:predict"):
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert content["examples"].keys() == {"small"}
+    assert np.shape(large.json()["instances"]) == (1, 400, 400)
+    message = 'A body for signature "too_large" has 16777216 values, and an example at most 1048576'
+    assert (too_large.status_code, too_large.json()) == (501, {"error": message})
