@@ -207,7 +207,7 @@ def _is_integer(value: Any) -> bool:
 
 def _lossless(value: float, word: str) -> float:
     limit = _EXACT_INTEGERS[word] if isinstance(value, int) else _LARGEST[word]
-    if math.isfinite(value) and abs(value) > limit:
+    if limit < abs(value) < math.inf:  # of integers, isfinite takes only those that fit a float
         raise invalid_argument(f"Cannot convert JSON value: {value_text(value)} to {word} without loss of precision.")
     return value
 

@@ -341,6 +341,12 @@ ERRORS = {
         PART.replace(b"1\r\n", b"z\r\n") + b"--b--",
         "The field x is no value in JSON, such as 0.5 or [1, 2].",
     ),
+    "field-is-large": (
+        PREDICT,
+        FORM,
+        PART.replace(b"1\r\n", b"9" * 400 + b"\r\n") + b"--b--",
+        f"Cannot convert JSON value: {'9' * 400} to float without loss of precision.",
+    ),
     "field-type": (
         PREDICT + "?signature_name=pick",
         FORM,
