@@ -24,8 +24,7 @@ def bind_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[
     arrays = {
         alias: inputs[alias] if alias in inputs else signature.defaults[alias] for alias in sorted(signature.inputs)
     }
-    _check_types(signature, arrays)
-    _check_ranks(signature, arrays)
+    check_tensors(signature, {alias: (type_word(array), array.shape) for alias, array in arrays.items()})
     return {signature.inputs[alias].name: array for alias, array in arrays.items()}
 
 
@@ -44,6 +43,22 @@ def check_names(signature: Signature, names: Set[str]) -> None:
             f"Inputs contains invalid name. Used request inputs: {_joined(names & wanted)}, "
             f"request input: {_joined(names)}"
         )
+
+
+def check_tensors(signature: Signature, given: Mapping[str, tuple[str, Sequence[int]]]) -> None:
+    """Raises ServingError where inputs are of other types, by TensorFlow's words, or ranks than the signature's."""
+    for position, alias in enumerate(sorted(signature.inputs)):
+        wanted = signature.inputs[alias].dtype
+        word = given[alias][0] if alias in given else wanted
+        if word != wanted:  # FunctionCallFrame::SetArgs in framework/function.cc
+            raise invalid_argument(f"Expects arg[{position}] to be {wanted} but {word} is provided")
+    # Declared shapes are not enforced, as in TensorFlow Serving. But a convolution of oneDNN ends the process where it
+    # gets another rank than it wants, so inputs that may reach one must have theirs.
+    for alias, (_, sizes) in given.items():
+        shape = signature.inputs[alias].shape
+        if shape is not None and len(shape) >= _LEAST_RANK_CHECKED and len(sizes) != len(shape):
+            text = ",".join(map(str, sizes))
+            raise invalid_argument(f"Expected input {alias} to have {len(shape)} dimensions, but its shape is [{text}]")
 
 
 def bind_outputs(signature: Signature, names: Sequence[str]) -> Sequence[str]:
@@ -67,25 +82,6 @@ def _check_number(signature: Signature, given: Set[str]) -> None:
             f"len({{{_joined(given)}}}) != len({{{_joined(wanted)}}}). "
             f"Sent extra: {{{_joined(given - wanted)}}}. Missing but required: {{{_joined(wanted - given)}}}."
         )
-
-
-def _check_types(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:
-    for position, (alias, array) in enumerate(arrays.items()):
-        wanted, given = signature.inputs[alias].dtype, type_word(array)
-        if given != wanted:  # FunctionCallFrame::SetArgs in framework/function.cc
-            raise invalid_argument(f"Expects arg[{position}] to be {wanted} but {given} is provided")
-
-
-def _check_ranks(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:
-    # Declared shapes are not enforced, as in TensorFlow Serving. But a convolution of oneDNN ends the process where it
-    # gets another rank than it wants, so inputs that may reach one must have theirs.
-    for alias, array in arrays.items():
-        shape = signature.inputs[alias].shape
-        if shape is not None and len(shape) >= _LEAST_RANK_CHECKED and array.ndim != len(shape):
-            given = ",".join(map(str, array.shape))
-            raise invalid_argument(
-                f"Expected input {alias} to have {len(shape)} dimensions, but its shape is [{given}]"
-            )
 
 
 def _joined(names: Collection[str]) -> str:

@@ -17,9 +17,9 @@ from tensorflow_serving.apis import (
 from serving.errors import invalid_argument
 from serving.expansion import LARGEST_EXPANSION, with_context
 from serving.inference.multi_inference import Task
-from serving.models.binding import check_names
+from serving.models.binding import check_names, check_tensors
 from serving.models.hints import knowing
-from serving.models.signatures import DEFAULT_SIGNATURE, Signature
+from serving.models.signatures import DEFAULT_SIGNATURE, Signature, type_word
 from serving.models.version_states import VersionStatus
 from serving.protobuf import tensors
 from serving.protobuf.tensor_fields import Values, read_values
@@ -151,10 +151,13 @@ def encode_reload(increases: Mapping[str, int]) -> Any:
 
 
 def _decode_inputs(inputs: Mapping[str, Any], signature: Signature) -> dict[str, np.ndarray]:
-    # As in predict_util.cc: what the signature has no input for is refused before any tensor is read.
+    # As in predict_util.cc: what the signature has no input for is refused before any tensor is read. And none is
+    # filled up that the model will not take.
     with knowing(signature):
         check_names(signature, set(inputs))
     values = {alias: _read_values(alias, inputs[alias]) for alias in sorted(inputs)}
+    with knowing(signature):
+        check_tensors(signature, {alias: (type_word(each.given), each.shape) for alias, each in values.items()})
     missing = sum(each.missing_size for each in values.values())
     if missing > LARGEST_EXPANSION:
         given = ", ".join(f"{alias}: {len(each.given)} values of shape {each.shape}" for alias, each in values.items())
