@@ -1,13 +1,16 @@
-"""Damaged requests of every kind, read by the HTTP reader and answered by a real model in this process.
+"""Damaged and hostile requests of every kind, read by the HTTP reader and answered by a real model in this process.
 
     python -m benchmarks.serving_fuzz [--inputs 100000] [--seed 0]
 
-Each begins as a request that is right, and is then cut, joined, repeated and changed in places; one in ten arrives as
-it was. What must not happen: an exception in the reader, or a status that says that the server itself failed.
+So many requests begin as one that is right, and are then cut, joined, repeated and changed in places, or have a body
+of `serving_hostile`; one in ten arrives as it was. There must be no exception in the reader, and no status that says
+that the server itself failed. As many hostile inputs go to one decoder each, and may cost what their length allows; the
+costliest are printed.
 """
 
 import argparse
 import base64
+import gc
 import gzip
 import io
 import json
@@ -18,7 +21,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ import tensorflow as tf
 from backports import zstd
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
+from benchmarks.serving_hostile import DECODERS, Cost, hostile, measured
 from benchmarks.serving_models import Sample, save_network
 from serving.bodies.media_types import JSON, NPY, NPZ, PROTOBUF
 from serving.http.reader import RequestReader
@@ -39,6 +43,20 @@ from serving.service import Service
 
 MODEL = "m"
 WARM_UP = 0.1  # of the inputs, before memory is looked at
+SHORTEST_COMPARED = 256  # bytes; the costs of shorter inputs are those of any
+HOSTILE = {  # the decoder for each kind of body
+    "JSON in rows": "JSON",
+    "JSON in columns": "JSON",
+    "JSON of examples": "JSON of examples",
+    "image": "image",
+    "image to classify": "image",
+    "octets": "tf.Example",
+    "form": "form",
+    "npy": "npy",
+    "npz": "npz",
+    "PredictRequest": "PredictRequest",
+    "ClassificationRequest": "ClassificationRequest",
+}
 SERVER_FAILED = {500, 503, 504}
 _INTERESTING = [
     b"\0",
@@ -86,6 +104,7 @@ def main() -> None:
         with Server(options, pick_free_ports=True) as server:
             application = RestApplication(Service(server._repository, Metrics(), server._service.request_log), None, 30)
             run(application, make_seeds(network), random.Random(arguments.seed), arguments.inputs)
+            measure(random.Random(arguments.seed), arguments.inputs)
 
 
 def run(application: RestApplication, seeds: dict[str, Seed], chance: random.Random, num_inputs: int) -> None:
@@ -97,7 +116,10 @@ def run(application: RestApplication, seeds: dict[str, Seed], chance: random.Ran
         if number == int(num_inputs * WARM_UP):
             before = process.memory_info().rss
         name = chance.choice(list(seeds))
-        statuses[name][answer(application, damaged_request(seeds[name], chance), chance)] += 1
+        seed = seeds[name]
+        if chance.random() < 0.3:
+            seed = replace(seed, body=hostile(HOSTILE[name], chance))
+        statuses[name][answer(application, damaged_request(seed, chance), chance)] += 1
     after = process.memory_info().rss
     for name, counts in statuses.items():
         print(f"| {name} | {', '.join(f'{status}: {count}' for status, count in sorted(counts.items(), key=str))} |")
@@ -105,6 +127,58 @@ def run(application: RestApplication, seeds: dict[str, Seed], chance: random.Ran
     print(f"{num_inputs} inputs in {time.perf_counter() - start:.0f} s; {megabytes}")
     if any(SERVER_FAILED & counts.keys() for counts in statuses.values()):
         raise RuntimeError("The server failed")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Bytes and what they cost."""
+
+    data: bytes
+    cost: Cost
+
+    @property
+    def seconds_per_byte(self) -> float:
+        """CPU time."""
+        return self.cost.seconds / len(self.data)
+
+    @property
+    def memory_per_byte(self) -> float:
+        """Bytes."""
+        return self.cost.memory / len(self.data)
+
+    def __str__(self) -> str:
+        head, tail = self.data[:40], self.data[-20:]
+        cost = f"{self.cost.seconds * 1e3:.1f} ms, {self.cost.memory / 1e6:.2f} MB"
+        return f"{len(self.data)} bytes, {cost}: {head!r}...{tail!r}"
+
+
+def measure(chance: random.Random, num_inputs: int) -> None:
+    """Prints the costliest inputs of each decoder. Raises RuntimeError where one costs more than it may."""
+    gc.collect()
+    gc.freeze()  # else a collection goes through all objects of TensorFlow, and some input pays for it
+    start, exceeding = time.perf_counter(), 0
+    worst: dict[str, list[Input]] = {}
+    for _ in range(num_inputs):
+        name = chance.choice(list(DECODERS))
+        data = hostile(name, chance)
+        cost, may = measured(DECODERS[name], data)
+        if cost.exceeds(may):
+            exceeding += 1
+            print(f"More than {may}, {name}: {Input(data, cost)}")
+        if len(data) >= SHORTEST_COMPARED:
+            each = Input(data, cost)
+            slowest, largest = worst.get(name, [each, each])
+            worst[name] = [
+                max(slowest, each, key=lambda one: one.seconds_per_byte),
+                max(largest, each, key=lambda one: one.memory_per_byte),
+            ]
+    print("| decoder | us per byte | input | bytes per byte | input |\n|---|---|---|---|---|")
+    for name, (slowest, largest) in worst.items():
+        times, memory = f"{slowest.seconds_per_byte * 1e6:.2f}", f"{largest.memory_per_byte:.0f}"
+        print(f"| {name} | {times} | {slowest} | {memory} | {largest} |")
+    print(f"{num_inputs} inputs measured in {time.perf_counter() - start:.0f} s; {exceeding} cost more than they may")
+    if exceeding:
+        raise RuntimeError("An input cost more than its length allows")
 
 
 def make_seeds(network: Sample) -> dict[str, Seed]:
