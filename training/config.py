@@ -75,7 +75,7 @@ class Config:
     cache_dir: str = _field("~/.cache/keras_prelu", "folder of the caches on disk; best on a disk of this machine")
     crop_padding: int = _field(0, "pixels of zeros around a training image before it is cropped back at random")
     flip: bool = _field(False, "mirror half of the training images")
-    pca_colour: float = _field(0.0, "deviation of the principal colours added to training images; AlexNet has 0.1")
+    pca_colour: float = _field(0.0, "std of the factors of principal colours added to training images; AlexNet: 0.1")
     policy_ops: int = _field(0, "transformations, drawn from RandAugment's, that a training image goes through")
     policy_strength: float = _field(0.5, "how strong they are at most, up to 1")
     erase: float = _field(0.0, "share of the training images in which a random rectangle is replaced by noise")

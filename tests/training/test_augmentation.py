@@ -7,7 +7,7 @@ from PIL import Image
 
 from training.config import Config
 from training.data import augmentation
-from training.data.augmentation import COLOUR_DEVIATIONS, COLOUR_DIRECTIONS, augment, crop_at_random_scale, erase
+from training.data.augmentation import COLOUR_DIRECTIONS, COLOUR_VARIANCES, augment, crop_at_random_scale, erase
 
 
 def seeds(count):
@@ -149,7 +149,7 @@ def test_colours_move_along_the_principal_components():
     config = Config(pca_colour=0.1)
     for seed in seeds(3):
         amounts = tf.random.stateless_normal([3], drawn(seed, 2), stddev=0.1).numpy()
-        shift = np.array(COLOUR_DIRECTIONS) @ (amounts * np.array(COLOUR_DEVIATIONS)) * 255
+        shift = np.array(COLOUR_DIRECTIONS) @ (amounts * np.array(COLOUR_VARIANCES)) * 255
         np.testing.assert_allclose(augment(tf.constant(image), seed, config), image + shift, rtol=1e-5)
 
 

@@ -16,9 +16,9 @@ from training.errors import InputError
 # tf.random.fold_in would make another seed of it as well, but takes as long as the draw itself, 100 us.
 _CROP, _COLOUR, _BOX, _NOISE = (number << 48 for number in range(1, 5))
 
-# Standard deviations, for pixels in 0..1, and directions of the principal components of ImageNet's colours (red, green,
-# blue), as https://github.com/facebookarchive/fb.resnet.torch has them in datasets/imagenet.lua.
-COLOUR_DEVIATIONS = (0.2175, 0.0188, 0.0045)
+# Variances, for pixels in 0..1, and directions of the principal components of ImageNet's colours (red, green, blue):
+# `eigval` and `eigvec` in datasets/imagenet.lua of https://github.com/facebookarchive/fb.resnet.torch.
+COLOUR_VARIANCES = (0.2175, 0.0188, 0.0045)
 COLOUR_DIRECTIONS = (  # a row for each colour, a column for each component
     (-0.5675, 0.7192, 0.4009),
     (-0.5808, -0.0045, -0.8140),
@@ -134,12 +134,12 @@ def shift_colours(image: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
 
     Args:
         image: float32 `(height, width, 3)`, red, green, blue in 0..255.
-        amounts: float32 `(3,)`, in the components' standard deviations, the largest component first.
+        amounts: float32 `(3,)`, the factors of the components' variances, the largest component first.
 
     Reference:
         Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012, section 4.1.
     """
-    directions = 255 * np.array(COLOUR_DIRECTIONS, np.float32) * np.array(COLOUR_DEVIATIONS, np.float32)
+    directions = 255 * np.array(COLOUR_DIRECTIONS, np.float32) * np.array(COLOUR_VARIANCES, np.float32)
     shift = tf.reduce_sum(directions * amounts, axis=1)
     # A whole row at a time: to add three numbers to every pixel takes three times as long.
     height, width, channels = image.shape
