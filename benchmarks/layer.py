@@ -17,6 +17,10 @@ from benchmarks import steps_keras
 from benchmarks.interleaved import Cost, measure, median_peak, median_seconds, time_ratios
 
 DEEP_BATCH = 64
+SPREAD = (
+    "A ratio is the median of those of {} rounds;\nhalf of the rounds lie between the quartiles. Where these lie on "
+    "both sides of `at most`, another run may miss it."
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ def main() -> None:
         from benchmarks.plot import plot_ratios
 
         (arguments.write / "layer_benchmark.md").write_text(
-            "# What PReLU costs\n\n`python -m benchmarks.layer --write docs`, medians of "
-            f"{arguments.rounds} rounds.\n{text}\n\n![The ratios as bars](layer_benchmark.svg)\n"
+            f"# What PReLU costs\n\n`python -m benchmarks.layer --write docs`. {SPREAD.format(arguments.rounds)}\n"
+            f"{text}\n\n![The ratios as bars](layer_benchmark.svg)\n"
         )
         plot_ratios(rows, arguments.write / "layer_benchmark.svg")
 
