@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command_line = flags.parse(sys.argv[1:] if arguments is None else arguments)
     except flags.FlagError as error:
-        print(error, file=sys.stderr)
-        print(flags.usage())
+        print(flags.usage(), flush=True)
+        print(error, file=sys.stderr)  # last, where it does not scroll away
         return START_UP_FAILURE
     flags.warn(command_line)
     if command_line.wants_help:

@@ -21,7 +21,7 @@ from serving.repository.versions import Changes, Loading, ModelVersions
 logger = logging.getLogger("serving")
 
 _TICK = 0.1  # seconds between looks at what waits to be loaded: TensorFlow Serving's manager has the same
-_NEVER = 1e9  # seconds
+_NEVER = 1e6  # seconds
 _INITIAL_LOADS = 4 * (os.cpu_count() or 1)
 
 
