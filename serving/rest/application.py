@@ -93,7 +93,7 @@ class RestApplication:
     def _respond(self, request: Request) -> Response:
         if is_api(request.path):
             return self._answer_api(request)
-        if self._monitoring_path and request.path == self._monitoring_path:
+        if self._monitoring_path and request.path == self._monitoring_path and request.method == "GET":
             return Response(200, tensorflow_page(self._metrics), "text/plain")
         if request.path == METRICS_PATH and request.method == "GET":
             page, content_type = self._prometheus.write(_header(request, b"accept"))

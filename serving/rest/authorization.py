@@ -9,7 +9,7 @@ from serving.http.reception import AnswerAtOnce
 from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.rest.application import METRICS_PATH, STATUSES
-from serving.rest.routes import model_name
+from serving.rest.routes import is_api, model_name
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """What tells of no model, and probes ask for without a token."""
@@ -28,7 +28,7 @@ def refusing(tokens: Callable[[], Tokens], monitoring_path: str = "") -> AnswerA
     metrics_paths = (METRICS_PATH, monitoring_path)
 
     def answer_head(request: Request) -> Response | None:
-        if request.path in OPEN_PATHS or request.method == "OPTIONS":  # browsers ask for leave without a token
+        if request.path in OPEN_PATHS or _is_preflight(request):
             return None
         try:
             token = tokens().authenticate(request.headers.get(b"authorization", b"").decode("latin-1"))
@@ -39,6 +39,11 @@ def refusing(tokens: Callable[[], Tokens], monitoring_path: str = "") -> AnswerA
         return None
 
     return answer_head
+
+
+def _is_preflight(request: Request) -> bool:
+    """Whether a browser asks for leave to send a request, which it does without a token."""
+    return request.method == "OPTIONS" and is_api(request.path)
 
 
 def _check_path(token: Token, path: str, metrics_paths: tuple[str, ...]) -> None:

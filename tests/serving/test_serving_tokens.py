@@ -48,7 +48,10 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guarded(serve, zoo_path, path):
+    monitoring = path.with_name("monitoring.config")
+    monitoring.write_text("prometheus_config { enable: true }")
     options = {"enable_grpc_healthcheck_service": True, "rest_api_enable_cors_support": True}
+    options["monitoring_config_file"] = str(monitoring)
     with serve(zoo_path, auth_token_file=str(path), **options) as server:
         yield server
 
@@ -75,6 +78,7 @@ def bearing(token):
     return [("authorization", f"Bearer {token}")]
 
 
+MONITORING = "/monitoring/prometheus/metrics"
 PREDICT, OTHER, NOWHERE = "/v1/models/zoo:predict", "/v1/models/other:predict", "/v1/models/nowhere:predict"
 REST = {
     "none": (None, "POST", PREDICT, 401),
@@ -95,6 +99,11 @@ REST = {
     "metrics": ("Bearer for-metrics", "GET", "/metrics", 200),
     "metrics-for-all": ("Bearer for-all", "GET", "/metrics", 200),
     "metrics-without": (None, "GET", "/metrics", 401),
+    "metrics-of-tensorflow": ("Bearer for-metrics", "GET", MONITORING, 200),
+    "metrics-of-tensorflow-by-another-verb": ("Bearer for-metrics", "POST", MONITORING, 404),
+    "metrics-of-tensorflow-without": (None, "GET", MONITORING, 401),
+    "options-of-metrics-of-tensorflow": (None, "OPTIONS", MONITORING, 401),
+    "options-of-metrics": (None, "OPTIONS", "/metrics", 401),
     "outside-without": (None, "GET", "/elsewhere", 401),
     "outside": ("Bearer for-all", "GET", "/elsewhere", 404),
 }  # fmt: skip
