@@ -28,6 +28,7 @@ from serving.rest.application import RestApplication
 from serving.rpc import server as grpc_server
 from serving.rpc.drain import Refusal
 from serving.rpc.health import Health
+from serving.rpc.receiving import CallThreads, Receiving
 from serving.service import Service
 from serving.startup import bind, check_options
 
@@ -53,13 +54,12 @@ class Server:
         self._refusal = Refusal()
         self._readiness = Readiness(self._repository.availability, names_models=not options.auth_token_file)
         self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
-        self._grpc_threads = RequestThreads(options.grpc_max_threads, "grpc")
+        self._grpc_threads = CallThreads(options.grpc_max_threads, options.max_queued_requests)
         self._rest_threads = RequestThreads(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._gate = Gate(options)
-        self._grpc = grpc_server.make_server(
-            self._service, options, self._grpc_threads, self._health, [self._refusal, *self._gate.interceptors()]
-        )
+        interceptors = [self._refusal, Receiving(self._grpc_threads), *self._gate.interceptors()]
+        self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health, interceptors)
         self._http: HttpServer | None = None
         self._config_poller = Periodic(
             "follow --model_config_file", self._read_config_file, options.model_config_file_poll_wait_seconds

@@ -2,8 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from serving.request_facts import facts
@@ -39,3 +41,45 @@ class RequestThreads(ThreadPoolExecutor):
     def _count(self, change: int) -> None:
         with self._counting:
             self.num_queued += change
+
+
+class Turns:
+    """Lets a number of threads run at a time; the others wait, and run in the order in which they came."""
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._queue: deque[threading.Lock] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def num_queued(self) -> int:
+        """The number of threads that wait."""
+        return len(self._queue)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits until this thread may run. The time that it waited is added to the request's queue time."""
+        self._begin()
+        try:
+            yield
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._queue.append(mine)
+        since = time.perf_counter()
+        mine.acquire()  # until another thread ends, and releases it
+        facts.queue_time += time.perf_counter() - since
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._free += 1

@@ -35,9 +35,9 @@ class Refusal(grpc.ServerInterceptor):
         """What answers a call. gRPC asks in the thread that reads, so what waits for a thread was let through."""
         self._last = time.monotonic()
         if self._begun and details.method.startswith(_REFUSED):
-            return grpc.unary_unary_rpc_method_handler(_refuse)
+            return grpc.stream_unary_rpc_method_handler(_refuse)  # as if it streamed: its message is not waited for
         return continuation(details)
 
 
-def _refuse(request: bytes, context: grpc.ServicerContext) -> Any:
+def _refuse(messages: Any, context: grpc.ServicerContext) -> Any:
     return context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.")

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -18,24 +17,32 @@ from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
 from serving.rpc.health import Health
 from serving.rpc.profiler import Profiler
+from serving.rpc.receiving import CallThreads
 from serving.rpc.servicers import ModelServicer, PredictionServicer
 from serving.service import Service
+
+_DEFAULT_ARGUMENTS = {
+    "grpc.so_reuseport": 0,  # two servers on one port would share its requests without a word
+    "grpc.max_concurrent_streams": 1000,  # of one connection; gRPC itself has no limit
+    "grpc.keepalive_time_ms": 120_000,  # a client that is silent for so long must answer a ping
+    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.http2.min_ping_interval_without_data_ms": 60_000,  # clients that ping more often are sent away
+}
 
 
 def make_server(
     service: Service,
     options: Options,
-    threads: ThreadPoolExecutor,
+    threads: CallThreads,
     health: Health | None = None,
     interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> grpc.Server:
-    """A gRPC server over a service, with no port yet."""
-    most_connections, most_queued = options.grpc_max_connections, options.max_queued_requests
+    """A gRPC server over a service, with no port yet. Calls pass the first interceptor first."""
+    most_connections = options.grpc_max_connections
     arguments = {
+        **_DEFAULT_ARGUMENTS,
         "grpc.max_send_message_length": 2**31 - 1,
         "grpc.max_receive_message_length": options.grpc_max_message_bytes,
-        # Two servers on one port would share its requests without a word.
-        "grpc.so_reuseport": 0,
         **({"grpc.max_allowed_incoming_connections": most_connections} if most_connections else {}),
         **parse_channel_arguments(options.grpc_channel_arguments),
     }
@@ -43,7 +50,7 @@ def make_server(
         threads,
         interceptors=list(interceptors),
         options=list(arguments.items()),
-        maximum_concurrent_rpcs=options.grpc_max_threads + most_queued if most_queued else None,
+        maximum_concurrent_rpcs=threads.number if threads.most_queued else None,
     )
     prediction = PredictionServicer(service, options.enable_serialization_as_tensor_content)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)

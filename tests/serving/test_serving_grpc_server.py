@@ -1,5 +1,8 @@
 """The gRPC server around the methods: where it listens, what else it answers, what it does not run."""
 
+import contextlib
+import socket
+import struct
 import threading
 import time
 
@@ -16,6 +19,7 @@ from serving.rpc.server import parse_channel_arguments
 
 pytestmark = pytest.mark.xdist_group("serving")
 
+WAIT = 10.0  # seconds that nothing here should take
 ONE = np.float32([1])
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -108,6 +112,72 @@ def test_reflection_can_be_turned_off(serve, zoo_path):
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+SILENT = {
+    "messages": [(PREDICT, 40)],
+    "reflection": [(REFLECTION, 40)],
+    "more-than-there-are-threads": [(PREDICT, 300), (REFLECTION, 100)],
+}
+
+
+@contextlib.contextmanager
+def silent_calls(port, method, number):
+    """Calls that have come to the server, and whose clients send no message."""
+    closed = threading.Event()
+
+    def no_messages():
+        closed.wait()
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        calls = [channel.stream_stream(method)(no_messages()) for _ in range(number)]
+        with pytest.raises(grpc.RpcError, match="Method not found"):  # which is answered in turn
+            channel.unary_unary("/nothing")(b"", timeout=WAIT)
+        try:
+            yield
+        finally:
+            closed.set()
+            for call in calls:
+                call.cancel()
+
+
+@pytest.mark.parametrize("kinds", SILENT.values(), ids=SILENT)
+def test_calls_without_a_message_hold_up_nobody(serve, grpc_stubs, predict_request, zoo_path, kinds):
+    with serve(zoo_path, grpc_max_threads=2) as server, grpc_stubs(server) as stubs, contextlib.ExitStack() as stack:
+        for method, number in kinds:
+            stack.enter_context(silent_calls(server.grpc_port, method, number))
+        for _ in range(3):
+            answer = stubs.prediction.Predict(predict_request(x=ONE), timeout=WAIT)
+            assert list(answer.outputs["y"].float_val) == [2.5]
+
+
+def test_calls_without_a_message_do_not_fill_the_queue(serve, grpc_stubs, predict_request, zoo_path):
+    with (
+        serve(zoo_path, grpc_max_threads=1, max_queued_requests=1) as server,
+        silent_calls(server.grpc_port, PREDICT, 40),
+        grpc_stubs(server) as stubs,
+    ):
+        answer = stubs.prediction.Predict(predict_request(x=ONE), timeout=WAIT)
+        assert list(answer.outputs["y"].float_val) == [2.5]
+
+
+def settings_of(port):
+    """What the server tells of itself in its first frame of HTTP/2 (RFC 9113, section 6.5)."""
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as client, client.makefile("rb") as reader:
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        head = reader.read(9)
+        assert head[3] == 4
+        return dict(struct.iter_unpack("!HI", reader.read(int.from_bytes(head[:3]))))
+
+
+@pytest.mark.parametrize(("arguments", "number"), [("", 1000), ("grpc.max_concurrent_streams=7", 7)])
+def test_streams_of_a_connection_have_a_limit(serve, zoo_path, arguments, number):
+    max_concurrent_streams = 3
+    with serve(zoo_path, grpc_channel_arguments=arguments) as server:
+        assert settings_of(server.grpc_port)[max_concurrent_streams] == number
 
 
 def check_health(channel, service=""):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from serving.access.request_threads import RequestThreads
+from serving.rpc.receiving import CallThreads, Receiving
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -71,7 +72,7 @@ def test_grpc_refuses_where_too_many_wait(narrow, grpc_stubs, predict_request, s
     slow, quick = predict_request("slow", n=np.int64(LONG)), predict_request(x=np.float32([1]))
     with grpc_stubs(narrow) as stubs:
         with busy(lambda: stubs.prediction.Predict(slow, timeout=WAIT), 2):
-            wait_until(lambda: narrow._grpc_threads.num_queued == 1)
+            wait_until(lambda: narrow._grpc_threads.turns.num_queued == 1)
             assert status_of(stubs.prediction.Predict, quick, timeout=WAIT)[0] == "RESOURCE_EXHAUSTED"
         assert list(stubs.prediction.Predict(quick, timeout=WAIT).outputs["y"].float_val) == [2.5]
 
@@ -135,6 +136,33 @@ def test_grpc_connections_have_a_limit(serve, grpc_stubs, predict_request, zoo_p
         with grpc.insecure_channel(address, own) as channel, pytest.raises(grpc.FutureTimeoutError):
             grpc.channel_ready_future(channel).result(0.5)
         first.prediction.Predict(request, timeout=WAIT)
+
+
+def test_messages_have_a_limit_together(status_of):
+    gate, started = threading.Event(), threading.Event()
+
+    def hold(message, context):
+        started.set()
+        assert gate.wait(WAIT)
+        return message
+
+    threads = CallThreads(2)
+    server = grpc.server(threads, interceptors=[Receiving(threads, most_bytes=1000)])
+    handlers = {"Hold": grpc.unary_unary_rpc_method_handler(hold)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/test/Hold")
+        held = call.future(b"a" * 800)
+        assert started.wait(WAIT)
+        refused = ("RESOURCE_EXHAUSTED", "The server holds too many messages. Try again later.")
+        assert status_of(call, b"b" * 201, timeout=WAIT) == refused
+        small = call.future(b"c" * 200)
+        gate.set()
+        assert (held.result(WAIT), small.result(WAIT)) == (b"a" * 800, b"c" * 200)
+        assert call(b"d" * 2000, timeout=WAIT) == b"d" * 2000  # alone, it is as large as gRPC allows
+    server.stop(None).wait()
 
 
 def test_pool_counts_what_waits():
