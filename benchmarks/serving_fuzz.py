@@ -247,7 +247,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 
 def answer(application: RestApplication, wire: bytes, chance: random.Random) -> object:
     """The status of the first request in these bytes, which come in two pieces, or why there is none."""
-    reader = RequestReader(Limits(), lambda: None)
+    reader = RequestReader(Limits())
     cut = chance.randint(0, len(wire))
     requests = reader.feed(wire[:cut]) + reader.feed(wire[cut:])
     if requests:

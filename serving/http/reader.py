@@ -12,6 +12,7 @@ from serving.errors import invalid_argument
 from serving.http.requests import Limits, Refusal, Request
 from serving.http.responses import Response
 
+_HEADER_OVERHEAD = 32  # bytes that each header counts for besides its own, as in HTTP/2 (RFC 9113, section 6.5.2)
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -25,18 +26,17 @@ class RequestReader:
     def __init__(
         self,
         limits: Limits,
-        send_continue: Callable[[], None],
         answer_head: Callable[[Request], Response | None] = lambda request: None,
     ) -> None:
         self.refusal: Refusal | None = None
         self._limits = limits
-        self._send_continue = send_continue
         self._answer_head = answer_head
         self._parser = httptools.HttpRequestParser(self)
         self._request: Request | None = None  # the one that is coming in
         self._complete: list[Request] = []
         self._unended_size = 0
-        self._chunks: list[bytes] = []
+        self._body = bytearray()
+        self._waits_for_leave = False
         self._reset()
 
     @property
@@ -47,12 +47,22 @@ class RequestReader:
     @property
     def buffered_size(self) -> int:
         """The bytes of a body that is not complete."""
-        return self._body_size if self._chunks else 0
+        return len(self._body)
+
+    def drop_body(self) -> None:
+        """Forgets a body that is not complete, of a client that has gone."""
+        self._body = bytearray()
+
+    def gives_leave(self) -> bool:
+        """Whether the client waits for leave to send its body, which it has from then on."""
+        waits, self._waits_for_leave = self._waits_for_leave, False
+        return waits
 
     def feed(self, data: bytes) -> list[Request]:
         """The requests that these bytes complete. Where the rest makes no sense, `refusal` says so afterwards."""
         if self.refusal is not None:
             return []
+        self._has_ended_part = False
         try:
             self._parse(data)
         except httptools.HttpParserCallbackError as error:
@@ -90,13 +100,15 @@ class RequestReader:
         self._head_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header has come, or one of those that may follow a body in chunks."""
+        """A header has come, or one of those that may follow a body in chunks, which are passed over."""
         assert self._request is not None
-        self._head_size += len(name) + len(value)
+        self._has_ended_part = True
+        self._head_size += len(name) + len(value) + _HEADER_OVERHEAD
         if self._head_size > self._limits.head_size:
             self._refuse_head()
             raise _RefusedError
-        self._request.headers[name.lower()] = value
+        if self._in_head:
+            self._request.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """All headers have come."""
@@ -111,25 +123,26 @@ class RequestReader:
             self._pass_over_body(request, request.answer)
         elif int(request.headers.get(b"content-length", b"0")) > self._limits.body_size:
             self._refuse_body()
-        elif _expects_leave(request):
-            self._send_continue()
+        else:
+            self._waits_for_leave = _expects_leave(request)
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body has come."""
         assert self._request is not None
+        self._has_ended_part, self._waits_for_leave = True, False
         if self._request.answer is not None:
             return
         self._body_size += len(chunk)
         if self._body_size > self._limits.body_size:
             self._refuse_body()
-        self._chunks.append(chunk)
+        self._body += chunk
 
     def on_message_complete(self) -> None:
         """The request is there."""
         assert self._request is not None
-        self._request.body = b"".join(self._chunks)
+        self._request.body = bytes(self._body)
         self._complete.append(self._request)
-        self._request, self._chunks = None, []
+        self._request, self._body, self._waits_for_leave = None, bytearray(), False
 
     def _parse(self, data: bytes) -> None:
         while data:
@@ -150,6 +163,8 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         lines = [f"{request.method} ".encode() + self._url + b" HTTP/1.1"]
         lines += [name + b": " + value for name, value in request.headers.items() if name not in _UPGRADE_HEADERS]
+        if not request.keep_alive:
+            lines.append(b"connection: close")
         return b"\r\n".join([*lines, b"", b""])
 
     def _reset(self) -> None:
@@ -158,11 +173,12 @@ class RequestReader:
         self._url = b""
         self._head_size = 0
         self._body_size = 0
-        self._chunks = []
+        self._body = bytearray()
+        self._waits_for_leave = False
 
     def _check_unended(self, num_bytes: int) -> None:
-        # A header that has not ended is still in the parser, so what came without ending anything counts, too.
-        unended = not self.is_idle and self._in_head and not self._complete
+        # A header or trailer that has not ended is still in the parser, so what came without ending any counts, too.
+        unended = not self.is_idle and (self._in_head or not self._has_ended_part) and not self._complete
         self._unended_size = self._unended_size + num_bytes if unended else 0
         if max(self._head_size, self._unended_size) > self._limits.head_size:
             self._refuse_head()
@@ -187,7 +203,7 @@ class RequestReader:
 
     def _end(self, refusal: Refusal) -> None:
         if self.refusal is None:
-            self.refusal, self._chunks = refusal, []
+            self.refusal, self._body, self._waits_for_leave = refusal, bytearray(), False
 
     def _known_request(self) -> Request:
         if self._request is None:

@@ -10,9 +10,12 @@ class Limits:
     """What a client may send and how long it may take, in bytes and seconds."""
 
     head_size: int = 64 * 1024
+    """Of the request line and the headers, where each of these counts for 32 bytes more."""
     body_size: int = 512 * 1024 * 1024
     head_time: float = 30
     """For the request line with all headers, and for the client to take a part of its answer."""
+    handshake_time: float = 30
+    """For that of TLS."""
     body_rate: float = 1024
     """Bytes a second that a body must bring on average; it may stop for `head_time` besides."""
     idle_time: float = 75
@@ -20,7 +23,8 @@ class Limits:
     last_idle_time: float = 0.5
     """The same, while the server stops."""
     all_bodies_size: int = 2 * 1024 * 1024 * 1024
-    """Of all connections together; the largest body is refused first."""
+    """Of all connections together, until they are answered. The largest incomplete body is refused first, then the
+    newest."""
     connections: int = 0
     """That are open at a time; 0 stands for any number, here and below."""
     connections_per_address: int = 0

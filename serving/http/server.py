@@ -6,6 +6,7 @@ twice as often, and it can refuse slow clients, endless headers and bodies that 
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import ssl
@@ -19,15 +20,20 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
+from serving.codec.json_text import error_body
 from serving.errors import Code, ServingError
 from serving.http.connection import Connection
 from serving.http.reception import Reception
 from serving.http.requests import Limits, Request
 from serving.http.responses import Response
 
+logger = logging.getLogger("serving")
+
 _BACKLOG = 2048  # connections that wait to be accepted
 _LOOK = 0.5  # seconds between looks at connections that may take too long
 _LAST_LOOK = 0.05  # and while the server stops
+_GONE = Response(499, b"")  # which nobody reads
+_TOO_MANY_BYTES = "The server holds too many bodies. Try again later."
 
 
 class Application(Protocol):
@@ -54,6 +60,7 @@ class HttpServer:
         self.limits = limits or Limits()
         self.reception = reception or Reception()
         self.connections: set[Connection] = set()
+        self._bodies_size = 0
         self._addresses: Counter[str] = Counter()
         self.stopping = False
         self.date = b""
@@ -102,19 +109,48 @@ class HttpServer:
             if not self._addresses[connection.address]:
                 del self._addresses[connection.address]
 
+    def count_bodies(self, change: int) -> None:
+        """Counts the bytes of bodies that have come or gone. Refuses the largest incomplete ones where too many."""
+        self._bodies_size += change
+        while change > 0 and self._has_too_many_bytes():
+            largest = max(self.connections, key=lambda each: each.buffered_size)
+            if not largest.buffered_size:
+                return
+            largest.refuse(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY_BYTES)
+
     def handle(self, request: Request, reply: Callable[[Response], None]) -> None:
         """Has a request answered outside the event loop, which stays free to read and to write."""
+        try:
+            response = self._answer_at_once(request)
+            if response is None:
+                self._application.executor.submit(self._answer, request, reply)
+                return
+        except Exception:
+            response = self.failed(request)
+        self._loop.call_soon(reply, response)  # not from here: a thousand requests at once would be as many calls deep
+
+    def failed(self, request: Request) -> Response:
+        """Logs the exception that is being handled; the answer to a request that it happened to."""
+        logger.exception("%s %s failed", request.method, request.path)
+        return Response(500, error_body(ServingError(Code.INTERNAL, "Internal error; the server's log has more.")))
+
+    def _answer_at_once(self, request: Request) -> Response | None:
         response = request.answer or self.reception.answer_at_once(request)
-        if response is None:
-            self._application.executor.submit(self._answer, request, reply)
-        else:  # not from here: a thousand requests sent at once would be as many calls deep
-            self._loop.call_soon(reply, response)
+        if response is None and request.body and self._has_too_many_bytes():
+            response = Response(503, error_body(ServingError(Code.UNAVAILABLE, _TOO_MANY_BYTES)))
+            return self.reception.refused(request, response, _TOO_MANY_BYTES)
+        return response
+
+    def _has_too_many_bytes(self) -> bool:
+        return self._bodies_size > self.limits.all_bodies_size
 
     def _answer(self, request: Request, reply: Callable[[Response], None]) -> None:
-        if not request.cancelled:
-            response = self._application.answer(request)
-            with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
-                self._loop.call_soon_threadsafe(reply, response)
+        try:
+            response = _GONE if request.cancelled else self._application.answer(request)
+        except Exception:
+            response = self.failed(request)
+        with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
+            self._loop.call_soon_threadsafe(reply, response)
 
     def _run(self) -> None:
         try:
@@ -124,12 +160,7 @@ class HttpServer:
 
     async def _serve(self) -> None:
         server = await self._loop.create_server(
-            lambda: Connection(self),
-            sock=self._socket,
-            backlog=_BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=self.limits.head_time if self._tls else None,
-            ssl_shutdown_timeout=self.limits.linger_time if self._tls else None,
+            lambda: Connection(self, self._tls), sock=self._socket, backlog=_BACKLOG
         )
         while not self.stopping:
             self._look()
@@ -142,18 +173,16 @@ class HttpServer:
             await asyncio.sleep(_LAST_LOOK)
         for connection in list(self.connections):
             connection.abort()
+        handshakes = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in handshakes:
+            each.cancel()
+        await asyncio.gather(*handshakes, return_exceptions=True)
 
     def _look(self) -> None:
         self.date = f"Date: {formatdate(usegmt=True)}\r\n".encode()
         now = time.monotonic()
         for connection in list(self.connections):
             connection.check(now)
-        self._check_memory()
-
-    def _check_memory(self) -> None:
-        while sum(each.buffered_size for each in self.connections) > self.limits.all_bodies_size:
-            largest = max(self.connections, key=lambda each: each.buffered_size)
-            largest.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server holds too many bodies. Try again later.")
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:

@@ -169,7 +169,7 @@ HEAD = (
 @quickly
 @given(damaged(HEAD * 2), st.lists(st.integers(0, 2 * len(HEAD)), max_size=4))
 def test_damaged_requests_are_read_or_refused(text, cuts):
-    reader = RequestReader(Limits(), lambda: None)
+    reader = RequestReader(Limits())
     places = sorted({0, *cuts, len(text)})
     for start, end in pairwise(places):
         for request in reader.feed(text[start:end]):

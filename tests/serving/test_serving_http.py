@@ -3,14 +3,18 @@
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import trustme
 
 from serving.errors import ServingError
+from serving.http.reader import RequestReader
 from serving.http.reception import Reception
 from serving.http.requests import Limits
 from serving.http.responses import Response
@@ -18,7 +22,7 @@ from serving.http.server import HttpServer
 
 pytestmark = pytest.mark.xdist_group("serving")
 
-WAIT = 30.0  # seconds that nothing here should take
+WAIT = 10.0  # seconds that nothing here should take
 LIMITS = Limits(head_size=2000, body_size=10_000, all_bodies_size=15_000, discarded_size=100)
 
 
@@ -57,8 +61,11 @@ class Echo:
 class Client:
     """Sends bytes and reads answers."""
 
-    def __init__(self, port):
+    def __init__(self, port, context=None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=WAIT)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)  # so that much stays with the server
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self.reader = self.socket.makefile("rb")
 
     def send(self, text):
@@ -88,16 +95,26 @@ class Client:
 
 
 @contextlib.contextmanager
-def running(limits=LIMITS, grace=WAIT):
+def running(limits=LIMITS, grace=WAIT, **options):
     with ThreadPoolExecutor(8) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
-        application = Echo(threads)
-        server = HttpServer(application, bound, grace, limits, reception=RECEPTION)
+        application = options.pop("kind", Echo)(threads)
+        server = HttpServer(application, bound, grace, limits, **{"reception": RECEPTION, **options})
         server.start()
         try:
             yield server, application, bound.getsockname()[1]
         finally:
             application.gate.set()
             server.stop()
+
+
+@pytest.fixture(scope="module")
+def contexts():
+    """For TLS: the server's, and a client's."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +134,8 @@ def connect(http):
     """Connects clients to the server, or to another port."""
     with contextlib.ExitStack() as stack:
 
-        def make(port=http[1]):
-            client = Client(port)
+        def make(port=http[1], context=None):
+            client = Client(port, context)
             stack.callback(client.close)
             return client
 
@@ -143,6 +160,11 @@ ANSWERED = {
     "chunked": (
         "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\nT: u\r\n\r\n",
         b"POST / 3 abc",
+    ),
+    "trailers": (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nX-Answer-Size: 1\r\n\r\n"
+        "3\r\nabc\r\n0\r\nX-Answer-Size: 1000\r\nX-Stranger: 1\r\n\r\n",
+        b"POST / 3 abc.",
     ),
     "blank-line-first": ("\r\n" + get("/a"), b"GET /a 0 "),
     "upgrade": (get("/a", UPGRADE), b"GET /a 0 "),
@@ -186,6 +208,14 @@ def test_connection_goes_on_after_an_upgrade_that_was_not_granted(connect):
     assert [client.read()[2] for _ in range(3)] == [b"POST / 3 abc", b"POST / 1 d", b"GET /a 0 "]
 
 
+@pytest.mark.parametrize("connection", ["close, upgrade", "Upgrade, Close", "upgrade\r\nConnection: close"])
+def test_connection_closes_after_an_upgrade_that_was_not_granted(connect, connection):
+    client = connect()
+    status, headers, body = client.ask(post("abc", f"Connection: {connection}\r\nUpgrade: h2c\r\n"))
+    assert (status, headers["connection"], body) == (200, "close", b"POST / 3 abc")
+    assert client.is_closed()
+
+
 def test_head_has_no_body(connect):
     client = connect()
     client.send("HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -197,6 +227,19 @@ def test_head_has_no_body(connect):
 def test_client_that_waits_for_leave_gets_it(connect):
     client = connect()
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    assert client.read()[0] == 100
+    assert client.ask("abc")[2] == b"POST / 3 abc"
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "later"])
+def test_leave_for_the_second_request_comes_after_the_first_answer(connect, application, at_once):
+    application.gate.clear()
+    client, asking = connect(), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+    client.send(get("/a") + asking if at_once else get("/a"))
+    wait_until(lambda: application.requests)
+    client.send("" if at_once else asking)
+    application.gate.set()
+    assert client.read()[2] == b"GET /a 0 "
     assert client.read()[0] == 100
     assert client.ask("abc")[2] == b"POST / 3 abc"
 
@@ -232,6 +275,21 @@ REFUSED = {
         "Malformed HTTP request: ",
     ),
     "many-headers": (get("/", "A: b\r\n" * 1001), 431, "The headers are too large."),
+    "short-headers": (
+        get("/", "".join(f"{chr(97 + n % 26) * (n // 26 + 1)}:\r\n" for n in range(70))),
+        431,
+        "The headers are",
+    ),
+    "endless-trailer": (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + "b" * 300_000,
+        431,
+        "The headers are too large.",
+    ),
+    "endless-chunk-extension": (
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=" + "b" * 300_000,
+        431,
+        "The headers are too large.",
+    ),
     "long-header": (get("/", f"A: {'b' * 2000}\r\n"), 431, "The headers are too large."),
     "long-header-and-another-request": (
         get("/", f"A: {'b' * 2000}\r\n") + get("/a"),
@@ -373,11 +431,44 @@ def test_slow_clients_are_sent_away(connect):
         wait_until(lambda: not server.connections)
 
 
-def test_client_that_does_not_read_is_sent_away(connect):
-    with running(Limits(head_time=0.3)) as (server, _, port):
-        connect(port).send(get("/", "X-Answer-Size: 50000000\r\n"))
-        wait_until(lambda: server.connections)
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_client_that_does_not_read_is_sent_away(connect, contexts, tls, connection):
+    with running(Limits(head_time=0.3), tls=contexts[0] if tls else None) as (server, application, port):
+        client = connect(port, contexts[1] if tls else None)
+        client.send(get("/", f"X-Answer-Size: 50000000\r\nConnection: {connection}\r\n"))
+        wait_until(lambda: application.requests)
         wait_until(lambda: not server.connections)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_client_that_reads_slowly_gets_its_whole_answer(connect, contexts, tls, connection):
+    size = 10_000_000
+    limits = Limits(head_time=1, idle_time=1, linger_time=0.1)
+    with running(limits, tls=contexts[0] if tls else None) as (_, application, port):
+        client = connect(port, contexts[1] if tls else None)
+        client.send(get("/", f"X-Answer-Size: {size}\r\nConnection: {connection}\r\n"))
+        wait_until(lambda: application.requests)
+        head, read = len("GET / 0 "), 0
+        while client.reader.readline() != b"\r\n":
+            pass
+        for _ in range(20):  # for more than twice as long as the limit
+            time.sleep(0.12)
+            read += len(client.reader.read(size // 25))
+        read += len(client.reader.read(size + head - read))
+        assert read == size + head
+
+
+def test_client_that_does_not_read_is_answered_no_more(connect):
+    with running(LIMITS) as (_, application, port):
+        client = connect(port)
+        client.send(get("/", "X-Answer-Size: 9000000\r\n") * 20)
+        wait_until(lambda: application.requests)
+        for _ in range(20):  # answers of other clients, so that there was time for those of this one
+            connect(port).ask(get("/b"))
+        assert sum(request.path == "/" for request in application.requests) < 5
+        assert [client.read()[0] for _ in range(20)] == [200] * 20
 
 
 def test_body_that_comes_steadily_may_take_long(connect):
@@ -399,11 +490,148 @@ def test_largest_body_goes_where_all_are_too_large_together(connect):
     assert clients[1].ask("a" * 1500)[2].startswith(b"POST / 9500 ")
 
 
+def test_bodies_count_until_they_are_answered(connect, application):
+    application.gate.clear()
+    answered, other, later = connect(), connect(), connect()
+    answered.send(post("a" * 9000))
+    wait_until(lambda: application.requests)
+    refused = (503, b'{"error":"The server holds too many bodies. Try again later."}')
+    status, headers, body = other.ask(post("b" * 6001))  # complete at once, and the newest
+    assert (status, body) == refused
+    later.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9500\r\n\r\n" + "c" * 6001)  # not complete
+    status, headers, body = later.read()
+    assert ((status, body), headers["connection"]) == (refused, "close")
+    application.gate.set()
+    assert answered.read()[2].startswith(b"POST / 9000 ")
+    assert connect().ask(post("d" * 9500))[2].startswith(b"POST / 9500 ")
+
+
+def test_body_whose_client_has_gone_counts_as_long_as_a_thread_has_it(connect, application):
+    application.gate.clear()
+    gone, other = connect(), connect()
+    gone.send(post("a" * 9000))
+    wait_until(lambda: application.requests)
+    gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.close()
+    wait_until(lambda: application.requests[0].cancelled)
+    assert other.ask(post("b" * 6001))[0] == 503
+    application.gate.set()
+    wait_until(lambda: other.ask(post("b" * 9500))[0] == 200)
+
+
+def test_bodies_that_wait_for_their_turn_count(connect, application):
+    application.gate.clear()
+    client, other = connect(), connect()
+    client.send(get("/a") + post("a" * 5000) + post("b" * 5000))
+    wait_until(lambda: application.requests)
+    assert other.ask(post("c" * 5001))[0] == 503
+    application.gate.set()
+    assert [client.read()[0] for _ in range(3)] == [200, 200, 200]
+    assert other.ask(post("c" * 9500))[0] == 200
+
+
+def test_body_in_many_chunks_costs_as_much_as_its_bytes():
+    number = 300_000
+    tracemalloc.start()
+    try:
+        reader = RequestReader(Limits(head_size=1000))
+        reader.feed(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(number // 1000):
+            reader.feed(b"1\r\na\r\n" * 1000)
+        (request,) = reader.feed(b"0\r\n\r\n")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert request.body == b"a" * number
+    assert most < 4 * number + 100_000
+
+
 def test_many_connections_at_once(connect):
     clients = [connect() for _ in range(200)]
     for number, client in enumerate(clients):
         client.send(get(f"/{number}"))
     assert [client.read()[2] for client in clients] == [f"GET /{number} 0 ".encode() for number in range(200)]
+
+
+def test_handshakes_count_as_connections(connect, contexts):
+    limits = Limits(connections=2, linger_time=0.1)
+    with running(limits, tls=contexts[0]) as (server, _, port):
+        silent = [connect(port), connect(port)]
+        wait_until(lambda: len(server.connections) == 2)
+        with contextlib.suppress(ConnectionResetError):
+            assert connect(port).is_closed()
+        silent[0].close()
+        wait_until(lambda: len(server.connections) == 1)
+        assert connect(port, contexts[1]).ask(get("/a"))[2] == b"GET /a 0 "
+        silent[1].send("GET / HTTP/1.1\r\n\r\n")  # no handshake
+        wait_until(lambda: len(server.connections) == 1)
+
+
+def test_handshake_has_a_limit_of_time(connect, contexts):
+    with running(Limits(handshake_time=0.2), tls=contexts[0]) as (server, _, port):
+        client = connect(port)
+        wait_until(lambda: server.connections)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.is_closed()
+        wait_until(lambda: not server.connections)
+
+
+def test_stop_does_not_wait_for_handshakes(connect, contexts):
+    with running(tls=contexts[0]) as (server, _, port):
+        client = connect(port)
+        wait_until(lambda: server.connections)
+        server.stop()
+        with contextlib.suppress(ConnectionResetError):
+            assert client.is_closed()
+
+
+class Broken(Echo):
+    """Fails, as what is around an application may."""
+
+    def answer(self, request):
+        raise ValueError("no answer")
+
+
+def fail(*arguments):
+    raise ValueError("no answer")
+
+
+BROKEN = {
+    "application": (RECEPTION, Broken),
+    "answer-head": (Reception(answer_head=fail), Echo),
+    "answer-at-once": (Reception(answer_at_once=fail), Echo),
+}
+
+
+@pytest.mark.parametrize(("reception", "kind"), BROKEN.values(), ids=BROKEN)
+def test_what_fails_is_answered_and_logged(connect, caplog, reception, kind):
+    with running(reception=reception, kind=kind) as (_, _, port):
+        client = connect(port)
+        client.send(get("/a") + get("/b"))
+        for path in ("/a", "/b"):
+            status, _, body = client.read()
+            assert (status, body) == (500, b'{"error":"Internal error; the server\'s log has more."}')
+            assert f"GET {path} failed" in caplog.text
+        assert "ValueError: no answer" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["refused", "headers"])
+def test_connection_whose_answer_cannot_be_written_ends(connect, caplog, part):
+    with running(reception=Reception(**{part: fail})) as (_, _, port):
+        client = connect(port)
+        client.send("nonsense\r\n\r\n" if part == "refused" else get("/a"))
+        with contextlib.suppress(ConnectionResetError):
+            assert client.is_closed()
+        assert "ValueError: no answer" in caplog.text
+
+
+def test_slow_client_whose_refusal_fails_stops_no_other(connect, caplog):
+    with running(Limits(head_time=0.1), reception=Reception(refused=fail)) as (_, _, port):
+        client = connect(port)
+        client.send("GET / HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert client.is_closed()
+        assert connect(port).ask(get("/a"))[0] == 200
 
 
 def test_stop_answers_what_is_in_flight_and_refuses_more(connect):
