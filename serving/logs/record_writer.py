@@ -77,7 +77,7 @@ class RecordWriter:
             try:
                 self._files_of(record.prefix).write(record.content)
                 code = Code.OK
-            except OSError as error:
+            except Exception as error:  # of any kind: a record that is in no file is counted, and the next one tried
                 code, failure = Code.UNAVAILABLE, error
             self._count(record.model, code)
             with self._counting:

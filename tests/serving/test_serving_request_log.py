@@ -343,3 +343,17 @@ def test_what_the_disk_does_not_take_is_counted_and_told_once(writer, counts, tm
     writer.stop()
     (told,) = caplog.records
     assert told.getMessage().startswith("Could not write the request log: ")
+
+
+def test_record_that_fails_otherwise_holds_up_no_other(writer, counts, tmp_path, caplog):
+    writer.keep([str(tmp_path / "m")])
+    writer.add(Record("m", "/no\0path/m", b"a"))
+    writer.add(Record("m", str(tmp_path / "m"), b"b"))
+    end = time.monotonic() + WAIT
+    while len(counts) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    writer.add(Record("m", str(tmp_path / "m"), b"c"))
+    writer.stop()
+    assert counts == [("m", Code.UNAVAILABLE), ("m", Code.OK), ("m", Code.OK)]
+    assert list(itertools.chain.from_iterable(map(records, tmp_path.iterdir()))) == [b"b", b"c"]
+    assert caplog.messages == ["Could not write the request log: embedded null byte"]
