@@ -143,7 +143,8 @@ class AccessLog:
             self._file = sys.stdout.fileno()
             return
         before, self._file = self._file, os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        self._stamp = stamp(self._path)[:2]
+        status = os.fstat(self._file)
+        self._stamp = status.st_dev, status.st_ino
         if before >= 0:  # only now, and once: the number of a file that is closed may become that of a socket
             os.close(before)
 
