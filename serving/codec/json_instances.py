@@ -1,5 +1,6 @@
 """The row form of a predict request: `instances`, an element an example (FillTensorMapFromInstancesList)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from serving.codec.json_numbers import Numbers
 from serving.codec.json_tensors import decode_tensor, is_base64
-from serving.codec.json_text import value_text
+from serving.codec.json_text import MOST_VALUES, value_text
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.signatures import TensorInfo
 
@@ -23,7 +24,10 @@ def decode_rows(rows: list[Any] | Numbers, inputs: Mapping[str, TensorInfo]) -> 
     try:
         return {name: decode_tensor(columns[name], inputs[name].dtype) for name in columns}
     except ServingError as error:
-        _refuse_element(rows.lists() if isinstance(rows, Numbers) else rows, inputs)
+        if not isinstance(rows, Numbers):
+            _refuse_element(rows, inputs)
+        elif math.prod(rows.shape) <= MOST_VALUES:
+            _refuse_element(rows.lists(), inputs)
         raise error from None
 
 

@@ -6,6 +6,7 @@ array of the shape which the first elements suggest. What is anything else is le
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,14 @@ class Numbers:
         array = np.frombuffer(buffer, _BUFFER_TYPES[kind])
         # Without their digits [1] and [] look alike.
         return array.reshape(self.shape) if array.size == math.prod(self.shape) else None
+
+    def __len__(self) -> int:
+        return len(self._element)  # [1] and [] look alike
+
+    def __iter__(self) -> Iterator[Any]:
+        """The numbers, or the arrays of them, one after the other: as Python's objects all take long, and much."""
+        for each in self._element:
+            yield Numbers(each, self.shape[1:]) if len(self.shape) > 1 else each
 
     def lists(self) -> list[Any]:
         """The numbers as objects of Python."""

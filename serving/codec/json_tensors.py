@@ -161,8 +161,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 def _collect(value: Any, word: str, shape: tuple[int, ...], level: int, values: list[Any]) -> None:
     """Appends the elements in order, refusing what does not fit the shape (FillTensorProto)."""
-    value = value.lists() if isinstance(value, Numbers) else value
-    if not isinstance(value, list):
+    if not isinstance(value, list | Numbers):
         if level != len(shape):
             raise invalid_argument(
                 f"JSON Value: {value_text(value)} found at incorrect level: {level + 1} in the JSON DOM. "

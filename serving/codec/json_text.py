@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,19 @@ import orjson
 
 from serving.codec.json_numbers import Numbers
 from serving.errors import ServingError, invalid_argument
+from serving.garbage import without_collections
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STRING = r'"(?:[^"\\]++|\\.)*+["\\]?'  # or one that never ends: else each of its quotes would be tried as a start
 _STRING_OR_INF = re.compile(_STRING + r"|\bInf\b", re.DOTALL)
 _STRING_OR_BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
+MOST_VALUES = 2**21
+"""Of a body, where it is no array of numbers: each becomes an object of Python, and meanwhile nothing else runs."""
+_LARGE_BODY = 2**16  # bytes
 LONGEST_ERROR = 16 * 1024
 """Characters of an error that are told."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_OPENING = (b",", b"[", b"{")  # one of them stands before every value
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 _KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # which mean something at the top
@@ -37,23 +45,39 @@ _MISSING_COMMA = {
     "{": "Missing a comma or } after an object member.",
     "[": "Missing a comma or ] after an array element.",
 }
-# Numbers stand in place of lists.
-_INDENTING = json.JSONEncoder(indent=4, ensure_ascii=False, default=Numbers.lists)
+
+
+def _first_elements(value: Any) -> list[Any]:
+    assert isinstance(value, Numbers)
+    return list(islice(value, LONGEST_ERROR))
+
+
+_INDENTING = json.JSONEncoder(indent=4, ensure_ascii=False, default=_first_elements)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The object that a request body holds. What follows it is ignored."""
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
-    try:
-        document = _parse_slowly(body) if any(body.count(key) > 1 for key in _KEYS) else orjson.loads(body)
-    except orjson.JSONDecodeError:
-        # NaN, text after the object, bytes that are not UTF-8: Python's parser bends where orjson does not. And it can
-        # be told to take the first of several members of one name, as RapidJSON does.
-        document = _parse_slowly(body)
+    if len(body) > MOST_VALUES and sum(map(body.count, _OPENING)) > MOST_VALUES:
+        raise invalid_argument(
+            f"JSON Parse error: There are more than {MOST_VALUES} values. Arrays of numbers may have more where all "
+            "lists of a level are as long as each other; other formats take other arrays."
+        )
+    with without_collections() if len(body) > _LARGE_BODY else nullcontext():
+        document = _parse(body)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {value_text(document)} Is not object")
     return document
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return _parse_slowly(body) if any(body.count(key) > 1 for key in _KEYS) else orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # NaN, text after the object, bytes that are not UTF-8: Python's parser bends where orjson does not. And it can
+        # be told to take the first of several members of one name, as RapidJSON does.
+        return _parse_slowly(body)
 
 
 def value_text(value: Any) -> str:
@@ -132,7 +156,8 @@ def _parse_slowly(body: bytes) -> Any:
     decoder = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float, object_pairs_hook=_first_of_each)
     try:
         document, _ = decoder.raw_decode(text, start)
-        json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        if _SURROGATE.search(text):  # perhaps half of a pair
+            json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except json.JSONDecodeError as error:
         raise _parse_error(_rapid_message(error), text, _rapid_position(error)) from error
     except UnicodeEncodeError as error:

@@ -499,6 +499,16 @@ def test_more_dimensions_than_tensors_have_are_refused(key, depth, dtype, paddin
     assert refusal(decode, body, x=dtype).startswith("INVALID_ARGUMENT")
 
 
+def test_values_that_become_objects_have_a_limit():
+    message = "JSON Parse error: There are more than 2097152 values."
+    assert message in refusal(decode, '{"inputs": [' + "[]," * 1_050_000 + "1]}", x="float")
+    numbers = decode('{"inputs": [' + "1," * 2_100_000 + "1]}", x="float")["x"]
+    assert (numbers.size, numbers.sum()) == (2_100_001, 2_100_001)
+    assert "is not of expected type: int64" in refusal(
+        decode, '{"instances": [0.5' + ",1" * 2_100_000 + "]}", x="int64"
+    )
+
+
 @pytest.mark.parametrize("padding", ["", " " * SMALLEST_BODY], ids=["short", "long"])
 def test_rows_of_as_many_dimensions_as_tensors_have_are_refused(padding):
     row = f'{{"a": {"[" * 64}1{"]" * 64}, "b": 1}}'

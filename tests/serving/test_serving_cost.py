@@ -11,7 +11,7 @@ from benchmarks.serving_hostile import DECODERS, WORST, hostile, measured
 pytestmark = pytest.mark.xdist_group("serving")
 
 quickly = settings(
-    max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
