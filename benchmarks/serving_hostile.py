@@ -188,14 +188,14 @@ def _size(array: np.ndarray) -> int:
 
 
 def _read_heads(data: bytes) -> int:
-    reader = RequestReader(Limits(), lambda: None)
+    reader = RequestReader(Limits())
     for start in range(0, len(data), 65536):
         reader.feed(data[start : start + 65536])
     return 0
 
 
 def _read_slowly(data: bytes) -> int:
-    reader = RequestReader(Limits(), lambda: None)
+    reader = RequestReader(Limits())
     for start in range(0, len(data), 16):
         reader.feed(data[start : start + 16])
     return 0
