@@ -13,6 +13,7 @@ from serving.http.requests import Limits, Refusal, Request
 from serving.http.responses import Response
 
 _HEADER_OVERHEAD = 32  # bytes that each header counts for besides its own, as in HTTP/2 (RFC 9113, section 6.5.2)
+_LARGE_CHUNK = 4096  # bytes
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -35,7 +36,7 @@ class RequestReader:
         self._request: Request | None = None  # the one that is coming in
         self._complete: list[Request] = []
         self._unended_size = 0
-        self._body = bytearray()
+        self._chunks: list[bytes | bytearray] = []
         self._waits_for_leave = False
         self._reset()
 
@@ -47,11 +48,11 @@ class RequestReader:
     @property
     def buffered_size(self) -> int:
         """The bytes of a body that is not complete."""
-        return len(self._body)
+        return self._body_size if self._chunks else 0
 
     def drop_body(self) -> None:
         """Forgets a body that is not complete, of a client that has gone."""
-        self._body = bytearray()
+        self._chunks = []
 
     def gives_leave(self) -> bool:
         """Whether the client waits for leave to send its body, which it has from then on."""
@@ -135,14 +136,19 @@ class RequestReader:
         self._body_size += len(chunk)
         if self._body_size > self._limits.body_size:
             self._refuse_body()
-        self._body += chunk
+        if len(chunk) >= _LARGE_CHUNK:
+            self._chunks.append(chunk)
+        elif self._chunks and isinstance(self._chunks[-1], bytearray):
+            self._chunks[-1] += chunk
+        else:  # together, small ones take no more memory than their bytes
+            self._chunks.append(bytearray(chunk))
 
     def on_message_complete(self) -> None:
         """The request is there."""
         assert self._request is not None
-        self._request.body = bytes(self._body)
+        self._request.body = b"".join(self._chunks)
         self._complete.append(self._request)
-        self._request, self._body, self._waits_for_leave = None, bytearray(), False
+        self._request, self._chunks, self._waits_for_leave = None, [], False
 
     def _parse(self, data: bytes) -> None:
         while data:
@@ -173,7 +179,7 @@ class RequestReader:
         self._url = b""
         self._head_size = 0
         self._body_size = 0
-        self._body = bytearray()
+        self._chunks = []
         self._waits_for_leave = False
 
     def _check_unended(self, num_bytes: int) -> None:
@@ -203,7 +209,7 @@ class RequestReader:
 
     def _end(self, refusal: Refusal) -> None:
         if self.refusal is None:
-            self.refusal, self._body, self._waits_for_leave = refusal, bytearray(), False
+            self.refusal, self._chunks, self._waits_for_leave = refusal, [], False
 
     def _known_request(self) -> Request:
         if self._request is None:
