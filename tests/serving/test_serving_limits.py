@@ -11,13 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.access.request_threads import RequestThreads
+from serving.access.request_threads import RequestThreads, Turns
 from serving.rpc.receiving import CallThreads, Receiving
 
 pytestmark = pytest.mark.xdist_group("serving")
 
 WAIT = 20.0  # seconds that nothing here should take
-LONG = 250_000  # steps that take some tenths of a second or more
 
 
 def wait_until(condition):
@@ -37,44 +36,66 @@ def narrow(serve, zoo_path):
 
 
 @contextlib.contextmanager
-def busy(ask, num_requests):
-    """Requests that run or wait for as long as the context is open, and must all succeed."""
-    with ThreadPoolExecutor(num_requests) as threads:
-        answers = []
-        for _ in range(num_requests):
-            answers.append(threads.submit(ask))
-            time.sleep(0.1)  # for it to come to the server, and the first to a thread
+def busy_rest(server):
+    """The one thread of the server's REST API has something else to do, as long as the context is open."""
+    gate, started = threading.Event(), threading.Event()
+
+    def hold():
+        started.set()
+        assert gate.wait(WAIT)
+
+    held = server._rest_threads.submit(hold)
+    assert started.wait(WAIT)
+    try:
         yield
-        for answer in answers:
-            answer.result()
+    finally:
+        gate.set()
+        held.result(WAIT)
 
 
-def slow_rest(server):
+def ask_rest(server):
     url = f"http://127.0.0.1:{server.rest_port}/v1/models/zoo:predict"
-    body = {"signature_name": "slow", "inputs": LONG}
-    assert httpx.post(url, json=body, timeout=WAIT, trust_env=False).status_code == 200
+    return httpx.post(url, json={"instances": [1]}, timeout=WAIT, trust_env=False)
 
 
 def test_rest_refuses_where_too_many_wait(narrow, rest_client):
-    threads = narrow._rest_threads
-    with busy(lambda: slow_rest(narrow), 2), rest_client(narrow) as rest:
-        wait_until(lambda: threads.num_queued == 1)
-        answer = rest.post("/v1/models/zoo:predict", json={"instances": [1]})
-        assert rest.get("/healthz").status_code == 200
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    assert answer.json() == {"error": "1 requests wait already. Try again later."}
-    assert answer.headers["access-control-allow-origin"] == "*"
-    with rest_client(narrow) as rest:
+    with ThreadPoolExecutor(1) as others, rest_client(narrow) as rest:
+        with busy_rest(narrow):
+            waiting = others.submit(ask_rest, narrow)
+            wait_until(lambda: narrow._rest_threads.num_queued == 1)
+            answer = rest.post("/v1/models/zoo:predict", json={"instances": [1]})
+            assert rest.get("/healthz").status_code == 200
+        assert waiting.result(WAIT).status_code == 200
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert answer.json() == {"error": "1 requests wait already. Try again later."}
+        assert answer.headers["access-control-allow-origin"] == "*"
         assert rest.post("/v1/models/zoo:predict", json={"instances": [1]}).status_code == 200
 
 
 def test_grpc_refuses_where_too_many_wait(narrow, grpc_stubs, predict_request, status_of):
-    slow, quick = predict_request("slow", n=np.int64(LONG)), predict_request(x=np.float32([1]))
+    request, turns = predict_request(x=np.float32([1])), narrow._grpc_threads.turns
     with grpc_stubs(narrow) as stubs:
-        with busy(lambda: stubs.prediction.Predict(slow, timeout=WAIT), 2):
-            wait_until(lambda: narrow._grpc_threads.turns.num_queued == 1)
-            assert status_of(stubs.prediction.Predict, quick, timeout=WAIT)[0] == "RESOURCE_EXHAUSTED"
-        assert list(stubs.prediction.Predict(quick, timeout=WAIT).outputs["y"].float_val) == [2.5]
+        with turns.turn():
+            waiting = stubs.prediction.Predict.future(request, timeout=WAIT)
+            wait_until(lambda: turns.num_queued == 1)
+            refused = ("RESOURCE_EXHAUSTED", "1 requests wait already. Try again later.")
+            assert status_of(stubs.prediction.Predict, request, timeout=WAIT) == refused
+        assert list(waiting.result(WAIT).outputs["y"].float_val) == [2.5]
+        assert list(stubs.prediction.Predict(request, timeout=WAIT).outputs["y"].float_val) == [2.5]
+
+
+def test_calls_run_in_the_order_in_which_they_came():
+    turns, order = Turns(1), []
+
+    def run(number):
+        with turns.turn():
+            order.append(number)
+
+    with ThreadPoolExecutor(10) as threads, turns.turn():
+        for number in range(10):
+            threads.submit(run, number)
+            wait_until(lambda number=number: turns.num_queued == number + 1)
+    assert order == list(range(10))
 
 
 def test_bodies_and_messages_too_large_are_refused(narrow, rest_client, grpc_stubs, predict_request, status_of):
@@ -86,19 +107,20 @@ def test_bodies_and_messages_too_large_are_refused(narrow, rest_client, grpc_stu
         assert status_of(stubs.prediction.Predict, large, timeout=WAIT)[0] == "RESOURCE_EXHAUSTED"
 
 
-def test_request_that_has_waited_for_too_long_is_not_run(
-    serve, rest_client, grpc_stubs, predict_request, status_of, zoo_path
-):
+def test_request_that_has_waited_for_too_long_is_not_run(serve, grpc_stubs, predict_request, status_of, zoo_path):
     one = {"rest_api_num_threads": 1, "grpc_max_threads": 1, "max_queue_time_in_ms": 50}
-    slow, quick = predict_request("slow", n=np.int64(LONG)), predict_request(x=np.float32([1]))
     message = "The request waited for more than 50 ms. Try again later."
-    with serve(zoo_path, **one) as server, rest_client(server) as rest, grpc_stubs(server) as stubs:
-        with busy(lambda: slow_rest(server), 1):
-            answer = rest.post("/v1/models/zoo:predict", json={"instances": [1]})
+    with serve(zoo_path, **one) as server, grpc_stubs(server) as stubs, ThreadPoolExecutor(1) as others:
+        turns = server._grpc_threads.turns
+        with busy_rest(server), turns.turn():
+            over_rest = others.submit(ask_rest, server)
+            over_grpc = stubs.prediction.Predict.future(predict_request(x=np.float32([1])), timeout=WAIT)
+            wait_until(lambda: server._rest_threads.num_queued == 1 and turns.num_queued == 1)
+            time.sleep(0.06)
+        answer = over_rest.result(WAIT)
         assert (answer.status_code, answer.json()) == (503, {"error": message})
         assert answer.headers["retry-after"] == "1"
-        with busy(lambda: stubs.prediction.Predict(slow, timeout=WAIT), 1):
-            assert status_of(stubs.prediction.Predict, quick, timeout=WAIT) == ("UNAVAILABLE", message)
+        assert status_of(over_grpc.result) == ("UNAVAILABLE", message)
 
 
 def test_connections_have_a_limit(serve, rest_client, zoo_path):
