@@ -441,23 +441,21 @@ def test_client_that_does_not_read_is_sent_away(connect, contexts, tls, connecti
         wait_until(lambda: not server.connections)
 
 
-@pytest.mark.parametrize("connection", ["keep-alive", "close"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_client_that_reads_slowly_gets_its_whole_answer(connect, contexts, tls, connection):
-    size = 10_000_000
-    limits = Limits(head_time=1, idle_time=1, linger_time=0.1)
-    with running(limits, tls=contexts[0] if tls else None) as (_, application, port):
-        client = connect(port, contexts[1] if tls else None)
-        client.send(get("/", f"X-Answer-Size: {size}\r\nConnection: {connection}\r\n"))
-        wait_until(lambda: application.requests)
-        head, read = len("GET / 0 "), 0
-        while client.reader.readline() != b"\r\n":
-            pass
-        for _ in range(20):  # for more than twice as long as the limit
-            time.sleep(0.12)
-            read += len(client.reader.read(size // 25))
-        read += len(client.reader.read(size + head - read))
-        assert read == size + head
+def test_client_that_reads_slowly_gets_its_whole_answer(connect, contexts, tls):
+    size, step = 8_000_000, 300_000
+    limits = Limits(head_time=0.8, idle_time=0.8, linger_time=0.1)
+    with running(limits, tls=contexts[0] if tls else None) as (_, _, port):
+        clients = [connect(port, contexts[1] if tls else None) for _ in range(2)]
+        for client, connection in zip(clients, ("keep-alive", "close"), strict=True):
+            client.send(get("/", f"X-Answer-Size: {size}\r\nConnection: {connection}\r\n"))
+            while client.reader.readline() != b"\r\n":
+                pass
+        for _ in range(20):  # for twice as long as the limit
+            time.sleep(0.08)
+            assert [len(client.reader.read(step)) for client in clients] == [step, step]
+        rest = len("GET / 0 ") + size - 20 * step
+        assert [len(client.reader.read(rest)) for client in clients] == [rest, rest]
 
 
 def test_client_that_does_not_read_is_answered_no_more(connect):
@@ -472,13 +470,13 @@ def test_client_that_does_not_read_is_answered_no_more(connect):
 
 
 def test_body_that_comes_steadily_may_take_long(connect):
-    with running(Limits(head_time=0.6, body_rate=5)) as (_, _, port):
+    with running(Limits(head_time=0.6, body_rate=10)) as (_, _, port):
         client = connect(port)
-        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n")
-        for _ in range(15):
-            time.sleep(0.1)
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n")
+        for _ in range(20):
+            time.sleep(0.05)
             client.send("a")
-        assert client.read()[2] == b"POST / 15 aaaaaaaaaaaaaaa"
+        assert client.read()[2] == b"POST / 20 " + b"a" * 20
 
 
 def test_largest_body_goes_where_all_are_too_large_together(connect):

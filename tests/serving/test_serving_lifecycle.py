@@ -1,5 +1,6 @@
 """What a server tells those who probe it, from its start to its end, and what becomes of requests meanwhile."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -17,7 +18,6 @@ from serving.server import Server
 pytestmark = pytest.mark.xdist_group("serving")
 
 PREDICT = "/v1/models/zoo:predict"
-SLOW = {"signature_name": "slow", "inputs": 400_000}
 
 
 def wait_until(condition):
@@ -49,17 +49,27 @@ def test_ready_only_while_every_model_has_a_version(serve, rest_client, save_plu
         wait_until(lambda: rest.get("/readyz").status_code == 200)
 
 
+@contextlib.contextmanager
+def busy(server):
+    """The one thread of the server's REST API has something else to do, as long as the context is open."""
+    gate, started = threading.Event(), threading.Event()
+
+    def hold():
+        started.set()
+        assert gate.wait(20)
+
+    held = server._rest_threads.submit(hold)
+    assert started.wait(20)
+    try:
+        yield
+    finally:
+        gate.set()
+        held.result(20)
+
+
 def test_probes_do_not_wait_for_threads(serve, rest_client, zoo_path):
-    with serve(zoo_path, rest_api_num_threads=1, rest_api_timeout_in_ms=2000) as server, rest_client(server) as rest:
-        busy = threading.Thread(target=rest.post, args=(PREDICT,), kwargs={"json": SLOW | {"inputs": 10**9}})
-        busy.start()
-        time.sleep(0.3)
-        with rest_client(server) as probing:
-            started = time.monotonic()
-            assert [probing.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
-            assert time.monotonic() - started < 1
-        assert busy.is_alive(), "the one thread was not busy, and nothing has been shown"
-        busy.join()
+    with serve(zoo_path, rest_api_num_threads=1) as server, busy(server), rest_client(server) as probing:
+        assert [probing.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 def test_many_probes_sent_at_once_are_answered(server):
@@ -124,33 +134,35 @@ def test_readiness_goes_first_and_requests_are_still_answered(serve, rest_client
 
 
 def test_open_connections_are_refused_while_requests_end(serve, rest_client, zoo_path):
-    with serve(zoo_path) as server, rest_client(server) as rest, rest_client(server) as other:
+    one = {"rest_api_num_threads": 1}
+    with serve(zoo_path, **one) as server, rest_client(server) as rest, rest_client(server) as other:
         assert other.get("/readyz").status_code == 200  # so that its connection is open
         answers = []
-        asking = threading.Thread(target=lambda: answers.append(rest.post(PREDICT, json=SLOW)))
-        asking.start()
-        time.sleep(0.3)
+        asking = threading.Thread(target=lambda: answers.append(rest.post(PREDICT, json={"instances": [1]})))
         stopping = threading.Thread(target=server.stop)
-        stopping.start()
-        wait_until(lambda: server._http.stopping)
-        refused = other.post(PREDICT, json={"instances": [1]})
-        assert (refused.status_code, refused.json()) == (503, {"error": "The server is shutting down."})
-        assert refused.headers["connection"] == "close"
-        with pytest.raises(httpx.ConnectError):
-            other.get("/readyz")
+        with busy(server):
+            asking.start()
+            wait_until(lambda: server._rest_threads.num_queued == 1)
+            stopping.start()
+            wait_until(lambda: server._http.stopping)
+            refused = other.post(PREDICT, json={"instances": [1]})
+            assert (refused.status_code, refused.json()) == (503, {"error": "The server is shutting down."})
+            assert refused.headers["connection"] == "close"
+            with pytest.raises(httpx.ConnectError):
+                other.get("/readyz")
         asking.join()
         stopping.join()
-    assert answers[0].json() == {"outputs": 400_000}
+    assert answers[0].json() == {"predictions": [2.5]}
     assert answers[0].headers["connection"] == "close"
 
 
 def test_requests_that_do_not_end_have_the_time_of_grace(serve, grpc_stubs, predict_request, zoo_path):
-    with serve(zoo_path, shutdown_grace_seconds=0.5) as server, grpc_stubs(server) as stubs:
-        endless = stubs.prediction.Predict.future(predict_request("slow", n=np.int64(10**9)), timeout=3)
-        time.sleep(0.3)
+    with serve(zoo_path, shutdown_grace_seconds=0.3) as server, grpc_stubs(server) as stubs:
+        endless = stubs.prediction.Predict.future(predict_request("slow", n=np.int64(10**9)), timeout=2)
+        time.sleep(0.2)
         started = time.monotonic()
         assert server.stop() is False
-        assert 0.4 < time.monotonic() - started < 2.5
+        assert 0.2 < time.monotonic() - started < 1.7
         assert endless.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
