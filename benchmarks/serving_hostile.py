@@ -29,7 +29,7 @@ from serving.expansion import LARGEST_EXPANSION
 from serving.http.reader import RequestReader
 from serving.http.requests import Limits, Request
 from serving.http.responses import Response
-from serving.models.binding import bind_inputs
+from serving.models.binding import bind_inputs, find_signature
 from serving.models.guarded_runner import GuardedRunner
 from serving.models.hints import helpful_text
 from serving.models.signatures import Signature, TensorInfo
@@ -167,7 +167,7 @@ def _predicting(content_type: str, encoding: str = "", query: str = "") -> Decod
     def read(data: bytes) -> int:
         body = read_predict(_SPEC, _request(content_type, data, encoding, query))
         request = body.decode(_SIGNATURES)
-        signature = _SIGNATURES[request.signature_name or "serving_default"]
+        signature = find_signature(_SIGNATURES, request.signature_name)
         _GUARD.run(bind_inputs(signature, request.inputs), [])
         return sum(map(_size, request.inputs.values()))
 
