@@ -34,6 +34,7 @@ from serving.models.guarded_runner import GuardedRunner
 from serving.models.hints import helpful_text
 from serving.models.signatures import Signature, TensorInfo
 from serving.request import ModelSpec
+from serving.rest.routes import is_api, model_name, parse_route, signature_name, template
 
 SECONDS = 0.25
 SECONDS_PER_BYTE = 5e-6
@@ -201,6 +202,16 @@ def _read_slowly(data: bytes) -> int:
     return 0
 
 
+def _read_address(data: bytes) -> int:
+    path, _, query = data.decode("latin-1").partition("?")
+    for method in ("POST", "GET"):
+        assert is_api(path) or not template(method, path)
+        model_name(path)
+        parse_route(method, path)
+    signature_name(query)
+    return 0
+
+
 def _read_headers(data: bytes) -> int:
     media_type(data)
     choose_type(data, (JSON, NPY, NPZ, PROTOBUF))
@@ -225,6 +236,7 @@ DECODERS: dict[str, Decoder] = {
     "requests": Decoder(_read_heads),
     "requests in pieces": Decoder(_read_slowly),
     "headers": Decoder(_refusing(_read_headers)),
+    "address": Decoder(_refusing(_read_address)),
 }
 
 REST_HEADERS: dict[str, dict[str, str]] = {
@@ -628,6 +640,16 @@ def _headers(chance: random.Random, size: int) -> bytes:
     return _repeated(item, min(size, 65536))
 
 
+def _address(chance: random.Random, size: int) -> bytes:
+    start = chance.choice(
+        (b"/v1/models/", b"/v1/models/m", b"/v1/models/m/versions/", b"/v1/models/m/labels/", b"/v1/")
+    )
+    piece = chance.choice((b"a", b"/", b"0", b"9", b"%41", b"%", b"/versions/1", b"/labels/a", b":predict", b"\xff"))
+    query = chance.choice((b"a=1&", b"&", b";", b"%41", b"signature_name=", b"+"))
+    end = chance.choice((b"", b":predict", b"/metadata", b":predict?" + _repeated(query, size)))
+    return start + _repeated(piece, size) + end
+
+
 _MAKERS: dict[str, Callable[[random.Random, int], bytes]] = {
     "JSON": _json_body,
     "JSON of examples": _json_examples,
@@ -644,6 +666,7 @@ _MAKERS: dict[str, Callable[[random.Random, int], bytes]] = {
     "requests": _requests,
     "requests in pieces": _requests,
     "headers": _headers,
+    "address": _address,
 }
 
 _SIZE = 32768
@@ -725,6 +748,7 @@ WORST: dict[str, tuple[str, bytes]] = {
     "gzip of nothing": ("gzip", gzip.compress(b"") * 5000),
     "zstd of nothing": ("zstd", zstd.compress(b"") * 5000),
     "zstd of zeros": ("zstd", zstd.compress(bytes(2**20)) * 1001),
+    "zeros of a version": ("address", b"/v1/models/m/versions/" + b"0" * 60_000 + b":predict"),
     "Accept": ("headers", b"a;q=0.1," * 8000),
     "requests without end": ("requests", b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" * 3000),
     "bytes one by one": (

@@ -87,9 +87,10 @@ def path_of(spec: ModelSpec) -> str:
 def _version(digits: str | None) -> int | None:
     if digits is None:
         return None
-    if len(digits.lstrip("0")) > 19 or int(digits) > _LARGEST_VERSION:
+    shortest = digits.lstrip("0") or "0"  # of thousands of digits, zeros among them, Python makes no number
+    if len(shortest) > 19 or int(shortest) > _LARGEST_VERSION:
         raise invalid_argument(f"Failed to convert version: {digits} to numeric.")
-    return int(digits)
+    return int(shortest)
 
 
 def _label(text: str | None) -> str | None:

@@ -121,6 +121,8 @@ def senders(running, decoder, data):
         return [lambda: send_bytes(running, data)]
     if decoder == "headers":
         return [lambda: send_header(running, data)]
+    if decoder == "address":
+        return [lambda: send_bytes(running, b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % data)]
     over_rest = [lambda: send_rest(running, decoder, data)]
     return over_rest + [lambda: send_grpc(running, METHODS[decoder], data)] * (decoder in METHODS)
 
