@@ -126,7 +126,11 @@ def _column(alias: str, fields: Sequence[Field], signature: Signature) -> np.nda
 
 def _json_value(field: Field) -> Any:
     try:
-        return json.loads(field.content)
+        text = field.content.decode()
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # fails at half of a surrogate pair, which no text holds
+        return value
     except (ValueError, RecursionError) as error:
         raise invalid_argument(f"The field {field.name} is no value in JSON, such as 0.5 or [1, 2].") from error
 

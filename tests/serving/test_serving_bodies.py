@@ -341,6 +341,12 @@ ERRORS = {
         PART.replace(b"1\r\n", b"z\r\n") + b"--b--",
         "The field x is no value in JSON, such as 0.5 or [1, 2].",
     ),
+    "field-is-half-a-character": (
+        PREDICT,
+        FORM,
+        PART.replace(b"1\r\n", b'"\\ud800"\r\n') + b"--b--",
+        "The field x is no value in JSON, such as 0.5 or [1, 2].",
+    ),
     "field-is-large": (
         PREDICT,
         FORM,
