@@ -65,7 +65,7 @@ def test_a_worker_that_is_killed_ends_the_other_in_one_line(workers):
 
 FLAGS = [
     *("--config", "digits", "--local_workers", "2", "--filters", "4,8", "--convolutions", "1", "--batch_size", "64"),
-    *("--steps", "600", "--log_every", "10", "--evaluate_every", "100", "--checkpoint_every", "30"),
+    *("--steps", "300", "--log_every", "10", "--evaluate_every", "100", "--checkpoint_every", "30"),
     *("--steps_per_call", "5"),
 ]
 
@@ -100,7 +100,7 @@ def test_two_workers_stopped_and_killed_end_with_the_bits_of_two_left_alone(fit,
     output, errors = alone.communicate()
     assert (alone.returncode, errors) == (0, "")
     assert output.splitlines()[1].endswith(" parameters, 2 x CPU")
-    assert len(output.splitlines()) == 2 + 60 + 6 + 1  # what the chief alone says
+    assert len(output.splitlines()) == 2 + 30 + 3 + 1  # what the chief alone says
 
     stopped = fit("ended")
     wait_for_reports(stopped, tmp_path / "ended", 3)
@@ -116,7 +116,7 @@ def test_two_workers_stopped_and_killed_end_with_the_bits_of_two_left_alone(fit,
     assert not psutil.wait_procs(workers, timeout=10)[1]
 
     assert fit("ended").wait() == 0
-    ended, expected = (np.load(tmp_path / name / "checkpoints" / "600.npz") for name in ("ended", "alone"))
+    ended, expected = (np.load(tmp_path / name / "checkpoints" / "300.npz") for name in ("ended", "alone"))
     with ended, expected:
         assert {name: value.tobytes() for name, value in ended.items()} == {
             name: value.tobytes() for name, value in expected.items()
