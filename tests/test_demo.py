@@ -79,9 +79,9 @@ def test_trains_serves_and_agrees(start, tmp_path):
     ],
     ids=["start", "python-starts", "import", "training", "export-ends", "server-starts", "serving"],
 )
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_ctrl_c_leaves_nothing_behind(start, tmp_path, line, then_seconds, to_whom):
-    demo = start("--steps", "60")
+    demo = start("--steps", "60", "--filters", "4", "--convolutions", "1", "--batch_size", "16")
     read_until(demo, line)
     time.sleep(then_seconds)
     processes = [psutil.Process(demo.pid), *psutil.Process(demo.pid).children(recursive=True)]

@@ -16,7 +16,10 @@ from tests.training import minimal_loop
 from training.data.datasets import open_image_set
 from training.workers.strategy import make_strategy
 
-pytestmark = pytest.mark.xdist_group("two-workers")  # its cases share one run of both
+pytestmark = [
+    pytest.mark.xdist_group("two-workers"),  # its cases share one run of both
+    pytest.mark.timeout(300),  # which comes first
+]
 
 CODE = "import sys; from training.workers.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
 
@@ -31,7 +34,7 @@ def workers(tmp_path_factory, data_dir):
         env={**os.environ, "TFDS_DATA_DIR": str(data_dir)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=280,
     )
     return folder, process
 
@@ -94,7 +97,6 @@ def wait_for_reports(process, folder, count):
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(300)
 def test_two_workers_stopped_and_killed_end_with_the_bits_of_two_left_alone(fit, tmp_path):
     alone = fit("alone")
     output, errors = alone.communicate()
