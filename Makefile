@@ -8,7 +8,6 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
 NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training/test_, augmentation.py averages.py \
 	evaluate.py export.py export_formats.py mean.py optimizer.py parity.py policy.py preprocessing.py steps.py views.py)
 
-
 .PHONY: demo test test-fast test-onednn test-torch test-keras test-lowest lint types check clean
 
 demo: $(VENV)/demo-installed
