@@ -205,6 +205,6 @@ def test_end_under_load_drops_no_request(serve, predict_request, zoo_path):
             stream.join()
         counted = server.metrics.total("/tensorflow/serving/request_count")
     assert set(rest_ends) <= {"503 close The server is shutting down.", "refused"}
-    assert set(grpc_ends) == {"UNAVAILABLE"}
+    assert set(grpc_ends) == {"UNAVAILABLE"}, grpc_ends
     assert all(answer == [2.5] for answer in answers)
     assert len(answers) == counted, "what the server ran and what clients got are not the same"
