@@ -47,10 +47,11 @@ def decompressed_body(request: Request) -> bytes:
     if not encoding:
         return request.body
     name = encoding.strip().lower().decode("latin-1").removeprefix("x-")
-    return decompress(request.body, name) if name in _DECOMPRESSORS else request.body
+    largest = min(LARGEST_BODY, request.largest_body)
+    return decompress(request.body, name, largest) if name in _DECOMPRESSORS else request.body
 
 
-def decompress(body: bytes, encoding: str) -> bytes:
+def decompress(body: bytes, encoding: str, largest: int = LARGEST_BODY) -> bytes:
     """What was compressed as gzip, deflate or zstd. Raises ServingError where it is damaged, or holds too much."""
     whole = bytearray()
     position = num_members = 0
@@ -60,11 +61,11 @@ def decompress(body: bytes, encoding: str) -> bytes:
             member, num_members = _DECOMPRESSORS[encoding](body), num_members + 1
         window = body[position : position + _WINDOW]
         try:
-            whole += member.decompress(window, LARGEST_BODY + 1 - len(whole))
+            whole += member.decompress(window, largest + 1 - len(whole))
         except (zlib.error, zstd.ZstdError) as error:
             raise invalid_argument(f"Request body is not valid {encoding}: {error}") from error
-        if len(whole) > LARGEST_BODY:
-            raise invalid_argument(f"Request body inflates to more than {LARGEST_BODY} bytes.")
+        if len(whole) > largest:
+            raise invalid_argument(f"Request body inflates to more than {largest} bytes.")
         if num_members > _MOST_MEMBERS:
             raise invalid_argument(f"Request body is {encoding} of more than {_MOST_MEMBERS} members.")
         position += len(window) - len(member.unused_data)

@@ -93,7 +93,7 @@ class RequestReader:
     def on_message_begin(self) -> None:
         """The first byte of a request has come."""
         self._reset()
-        self._request = Request()
+        self._request = Request(largest_body=self._limits.body_size)
 
     def on_url(self, url: bytes) -> None:
         """A part of the address has come."""

@@ -43,6 +43,8 @@ class Request:
     query: str = ""
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
+    largest_body: int = Limits.body_size
+    """Bytes that its body may have, and what a compressed one may inflate to."""
     keep_alive: bool = True
     client: str = ""
     """The address that it came from."""

@@ -1,6 +1,7 @@
 """What a server takes at most: bytes, connections, requests that wait."""
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -56,6 +57,13 @@ def busy_rest(server):
 def ask_rest(server):
     url = f"http://127.0.0.1:{server.rest_port}/v1/models/zoo:predict"
     return httpx.post(url, json={"instances": [1]}, timeout=WAIT, trust_env=False)
+
+
+def test_compressed_body_inflates_to_no_more_than_a_body_may_have(narrow):
+    url = f"http://127.0.0.1:{narrow.rest_port}/v1/models/zoo:predict"
+    body = gzip.compress(b'{"instances": [1]}'.ljust(1001))
+    answer = httpx.post(url, content=body, headers={"Content-Encoding": "gzip"}, timeout=WAIT, trust_env=False)
+    assert (answer.status_code, answer.json()["error"]) == (400, "Request body inflates to more than 1000 bytes.")
 
 
 def test_rest_refuses_where_too_many_wait(narrow, rest_client):
