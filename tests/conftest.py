@@ -1,5 +1,6 @@
 """Two logical CPU devices for every test, set before anything starts TensorFlow."""
 
+import gc
 import os
 
 import pytest
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(items):
         return limit.args[0] if limit else 0
 
     items.sort(key=seconds, reverse=True)
+
+
+def pytest_collection_finish():
+    """Modules and tests stay until the end; to look through them for garbage again and again takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
