@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 WORKDIR = pathlib.Path("runs/digits")
@@ -29,12 +29,14 @@ SHADES = " .:-=+*#%@"
 Answer = list[tuple[str, float]]
 
 
-def main() -> int:
-    """Runs the demo; returns 0 when every answer agrees with the Keras model, 130 after Ctrl-C."""
+def main(*steps: Callable[[], None]) -> int:
+    """Runs these steps, or all; returns 0 when every answer agrees with the Keras model, 130 after Ctrl-C."""
     for number in ENDING:  # a shell starts what runs in its background with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
-        return _demo()
+        for step in steps or (train, export, serve):
+            step()
+        return 0
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     except KeyboardInterrupt:
@@ -42,12 +44,21 @@ def main() -> int:
         return 130
 
 
-def _demo() -> int:
+def train() -> None:
+    """Trains anew; the arguments of the command line are passed on."""
     if WORKDIR.exists():
         print(f"Removing the earlier demo's {WORKDIR}")
         shutil.rmtree(WORKDIR)
     _run("training", "fit", "--config", "digits", "--workdir", str(WORKDIR), *sys.argv[1:])
+
+
+def export() -> None:
+    """Publishes the trained network."""
     _run("training", "export", "--workdir", str(WORKDIR))
+
+
+def serve() -> None:
+    """Asks a server for held-out images. Raises CalledProcessError where it differs from the Keras model."""
     grpc_port, rest_port = _free_ports(2)
     flags = [
         f"--model_name={MODEL}",
@@ -60,8 +71,7 @@ def _demo() -> int:
     _print_next_steps()
     if difference > TOLERANCE:
         print(f"demo: the answers differ from the Keras model by {difference:.1e}", file=sys.stderr)
-        return 1
-    return 0
+        raise subprocess.CalledProcessError(1, server.args)
 
 
 def _classify_held_out(server: subprocess.Popen[bytes], grpc_port: int, rest_port: int) -> float:

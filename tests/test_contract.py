@@ -21,6 +21,8 @@ from training.loop import fit
 from training.model import load_network
 from training.runs.run import Run
 
+pytestmark = pytest.mark.xdist_group("contract")  # they share a server
+
 TOLERANCE = 1e-5
 CLASSES = ("dark", "light")
 SIZES = [(40, 32), (32, 57), (90, 61), (32, 32)]  # none of them twice, so that scaling and cropping both count

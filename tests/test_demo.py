@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,12 @@ import time
 import psutil
 import pytest
 
+from training.__main__ import main
+
+pytestmark = pytest.mark.xdist_group("demo")  # they share a run
+
 DEMO = pathlib.Path(__file__).parent.parent / "examples" / "demo.py"
+SHORT = ["--steps=60", "--filters=4", "--convolutions=1", "--batch_size=16"]
 
 
 @pytest.fixture
@@ -20,9 +26,13 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments):
+        def start(*arguments, steps=""):
+            command = [str(DEMO)]
+            if steps:
+                command = ["-c", f"import demo, sys; sys.exit(demo.main({steps}))"]
+                monkeypatch.setenv("PYTHONPATH", str(DEMO.parent), prepend=os.pathsep)
             process = subprocess.Popen(
-                [sys.executable, str(DEMO), *arguments],
+                [sys.executable, *command, *arguments],
                 cwd=tmp_path,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -34,6 +44,19 @@ def start(tmp_path, monkeypatch):
             return process
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder in which the demo has trained and exported."""
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TFDS_DATA_DIR", str(folder / "tfds"))
+        fit = ["fit", "--config=digits", "--workdir=runs/digits", *SHORT, "--deterministic=false", "--steps=2"]
+        assert main([*fit, "--warmup_steps=1"]) == 0
+        assert main(["export", "--workdir=runs/digits"]) == 0
+    return folder
 
 
 def read_until(process, text):
@@ -67,21 +90,23 @@ def test_trains_serves_and_agrees(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "then_seconds", "to_whom"),
+    ("steps", "line", "then_seconds", "to_whom"),
     [
-        ("-m training fit", 0, "group"),
-        ("-m training fit", 0.03, "group"),
-        ("-m training fit", 2.5, "demo"),
-        ("step 50 of", 0, "group"),
-        ("exported to", 0, "group"),
-        ("-m serving", 1.5, "demo"),
-        ("Running gRPC ModelServer", 0, "group"),
+        ("", "-m training fit", 0, "group"),
+        ("", "-m training fit", 0.03, "group"),
+        ("", "-m training fit", 2.5, "demo"),
+        ("", "step 50 of", 0, "group"),
+        ("demo.export, demo.serve", "exported to", 0, "group"),
+        ("demo.serve", "-m serving", 1.5, "demo"),
+        ("demo.serve", "Running gRPC ModelServer", 0, "group"),
     ],
     ids=["start", "python-starts", "import", "training", "export-ends", "server-starts", "serving"],
 )
 @pytest.mark.timeout(300)
-def test_ctrl_c_leaves_nothing_behind(start, tmp_path, line, then_seconds, to_whom):
-    demo = start("--steps", "60", "--filters", "4", "--convolutions", "1", "--batch_size", "16")
+def test_ctrl_c_leaves_nothing_behind(start, exported, tmp_path, steps, line, then_seconds, to_whom):
+    if steps:
+        shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    demo = start(*SHORT, steps=steps)
     read_until(demo, line)
     time.sleep(then_seconds)
     processes = [psutil.Process(demo.pid), *psutil.Process(demo.pid).children(recursive=True)]

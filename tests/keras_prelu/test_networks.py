@@ -6,6 +6,8 @@ import tensorflow as tf
 from keras_prelu import PReLU
 from keras_prelu.networks import small_network
 
+pytestmark = pytest.mark.xdist_group("networks")  # they share networks
+
 
 def parameters(channels, filters, convolutions, num_classes):
     total, before = 0, channels

@@ -26,7 +26,10 @@ from training.runs.checkpoint import Checkpoints
 from training.runs.run import Run
 
 # TensorFlow announces LiteRT's own package, which has no converter
-pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning"),
+    pytest.mark.xdist_group("export-formats"),  # they share an export
+]
 
 EVERYTHING = ExportOptions(dense=True, formats=("litert", "litert_int8", "onnx"))
 SMALL = Config(filters=(4, 8), convolutions=1)
