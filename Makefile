@@ -1,5 +1,5 @@
 # make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-fast: those that take no time.
-# make test-onednn: the numerical tests with either kind of kernels.   make test-torch: the layer on PyTorch.   make check: lint and types.
+# make test-numbers: the numerical tests, for either kind of kernels.   make test-torch: the layer on PyTorch.   make check: lint and types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
 NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training/test_, augmentation.py averages.py \
 	evaluate.py export.py export_formats.py mean.py optimizer.py parity.py policy.py preprocessing.py steps.py views.py)
 
-.PHONY: demo test test-fast test-onednn test-torch test-keras test-lowest lint types check clean
+.PHONY: demo test test-fast test-numbers test-torch test-keras test-lowest lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
@@ -18,12 +18,12 @@ test: $(VENV)/dev-installed
 
 # For the work in between: without the tests that are marked slow.
 test-fast: $(VENV)/dev-installed
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' tests keras_prelu
 
-# TensorFlow takes oneDNN's kernels on some CPUs, and its own on others: the numbers must hold with both.
-test-onednn: $(VENV)/dev-installed
-	TF_ENABLE_ONEDNN_OPTS=0 $(PYTEST) $(NUMERICAL)
-	TF_ENABLE_ONEDNN_OPTS=1 $(PYTEST) $(NUMERICAL)
+# TensorFlow takes oneDNN's kernels on some CPUs, and its own on others. The numbers must hold with both:
+# TF_ENABLE_ONEDNN_OPTS=0 make test-numbers, and with 1.
+test-numbers: $(VENV)/dev-installed
+	$(PYTEST) $(NUMERICAL)
 
 # The layer on Keras's PyTorch backend, and against PyTorch's own.
 test-torch: $(VENV)/peers-installed

@@ -21,7 +21,7 @@ from training.loop import fit
 from training.model import load_network
 from training.runs.run import Run
 
-pytestmark = pytest.mark.xdist_group("contract")  # they share a server
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("contract")]  # they share a server
 
 TOLERANCE = 1e-5
 CLASSES = ("dark", "light")

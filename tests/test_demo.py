@@ -68,6 +68,7 @@ def read_until(process, text):
     pytest.fail(f"the demo ended before it printed {text!r}:\n{''.join(lines)}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_trains_serves_and_agrees(start, tmp_path):
     demo = start()
@@ -89,6 +90,7 @@ def test_trains_serves_and_agrees(start, tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "line", "then_seconds", "to_whom"),
     [

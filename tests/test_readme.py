@@ -77,6 +77,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_training_commands_work_in_their_order(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -27,6 +27,7 @@ def fail():
     raise RuntimeError("no step")
 
 
+@pytest.mark.slow
 def test_cpu_time_is_counted_and_not_the_time_of_others():
     costs = measure({"one": partial(burn, 0.02), "three": partial(burn, 0.06)}, rounds=7)
     assert len(costs["one"]) == 7

@@ -30,6 +30,7 @@ def fit(model, data, monitor, epochs=4):
     model.fit(*data, batch_size=4, epochs=epochs, shuffle=False, callbacks=[monitor], verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "steps"),
     [
@@ -45,6 +46,7 @@ def test_measures_when_it_is_time(data, arguments, steps):
     assert list(monitor.reports) == steps
 
 
+@pytest.mark.slow
 def test_reports_are_of_the_model_as_it_was(data):
     model, monitor = network(), SignalMonitor(*data, loss="mse")
     before = measure_gains(model, *data, loss="mse")
@@ -54,6 +56,7 @@ def test_reports_are_of_the_model_as_it_was(data):
     assert str(before) != str(monitor.reports[12])
 
 
+@pytest.mark.slow
 def test_training_is_that_without_it(data):
     watched, plain = network(), network()
     fit(watched, data, SignalMonitor(data[0], unit="batch"))
@@ -70,12 +73,14 @@ def test_bad_verdict_is_a_warning(data, caplog):
     assert "after 0 batches, fc1: vanishing, dead units" in caplog.messages
 
 
+@pytest.mark.slow
 def test_healthy_model_is_no_warning(data, caplog):
     with caplog.at_level(logging.WARNING, "keras_prelu.callbacks"):
         fit(network(), data, SignalMonitor(data[0]))
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_scalars_and_histograms(data, tmp_path):
     model, monitor = network(), SignalMonitor(*data, loss="mse", log_dir=tmp_path)
     fit(model, data, monitor, epochs=2)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 WITHOUT_ONEDNN = """
 import keras
 import numpy as np
@@ -31,6 +33,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_without_onednn_layers_run_and_a_convolution_says_that_it_does_not():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_ONEDNN],

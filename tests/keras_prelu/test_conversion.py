@@ -62,6 +62,7 @@ def answers(interpreter, images):
     return np.array(results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
 @pytest.mark.parametrize("arguments", SLOPES, ids=["channel", "layer", "group", "element"])
 def test_litert_has_one_prelu_per_layer(images, tmp_path, arguments, int8):
@@ -75,6 +76,7 @@ def test_litert_has_one_prelu_per_layer(images, tmp_path, arguments, int8):
     np.testing.assert_allclose(answers(interpreter, images), expected, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", SLOPES[:3], ids=["channel", "layer", "group"])
 def test_onnx_has_one_prelu_per_layer(images, tmp_path, arguments):
     model = network(arguments)

@@ -102,6 +102,7 @@ POOLINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_without_padding_each_answer_is_that_for_a_window_of_the_image(rng, pooling):
     size = (24, 28)  # last map 5 x 6: the pyramid's bins overlap, and leave some of it out
@@ -123,6 +124,7 @@ def test_with_padding_each_answer_is_that_for_a_window_of_the_last_map(rng, pool
     np.testing.assert_allclose(fully_convolutional(model)(larger), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_channels_first_answers_alike_with_channels_last(rng, pooling):
     size = (24, 28)
@@ -174,6 +176,7 @@ def test_residual_network_with_a_layer_used_twice(rng):
     np.testing.assert_allclose(fully_convolutional(model)(larger), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["spp", "average"])
 def test_precision_is_the_classifier_s_whatever_the_policy_of_the_day(rng, pooling):
     first = {"data_format": "channels_first"}
@@ -199,6 +202,7 @@ def test_model_given_stays_as_it_is(rng):
     assert dense.count_params() == model.count_params()
 
 
+@pytest.mark.slow
 def test_saved_model_answers_alike(rng, tmp_path):
     dense = fully_convolutional(classifier((24, 28), SpatialPyramidPooling2D((3, 1)), layers.Dense(4)))
     dense.save(tmp_path / "model.keras")
@@ -254,6 +258,7 @@ def test_model_of_another_form_is_refused(make, message):
         fully_convolutional(make())
 
 
+@pytest.mark.slow
 def test_quantized_model_is_refused():
     model = chain(layers.Flatten(), layers.Dense(16, name="wide"))()
     model.get_layer("wide").quantize("int8")

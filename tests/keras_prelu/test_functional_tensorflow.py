@@ -53,6 +53,7 @@ def values(rng):
     return x, upstream
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", ALPHAS.values(), ids=ALPHAS)
 @pytest.mark.parametrize("compiled", COMPILED.values(), ids=COMPILED)
 def test_first_derivatives(values, compiled, alpha):
@@ -64,6 +65,7 @@ def test_first_derivatives(values, compiled, alpha):
     np.testing.assert_allclose(dalpha, np.where(x > 0, 0, upstream * x).sum(axis=(0, 1, 2)), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", ALPHAS.values(), ids=ALPHAS)
 @pytest.mark.parametrize("compiled", COMPILED.values(), ids=COMPILED)
 def test_second_derivatives(values, compiled, alpha):
@@ -118,6 +120,7 @@ def test_gradient_inside_a_loop():
     np.testing.assert_allclose(gradient(tf.constant([-1.0]), tf.constant([0.5])), [-3 * 0.5**2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_bias", [False, True], ids=["no-bias", "bias"])
 @pytest.mark.parametrize("slope_per", ["channel", "layer", "group", "element"])
 def test_gradient_between_convolutions(rng, use_bias, slope_per):
@@ -184,6 +187,7 @@ def test_replicas_sum_up_to_one_device(values):
     np.testing.assert_allclose(gradient(shares)[0, 0], products.sum(axis=(0, 1, 2)), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_trains_under_fit(rng, jit_compile, policy):

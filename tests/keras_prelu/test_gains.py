@@ -68,6 +68,7 @@ def test_gains_are_equations_7_to_15_of_the_weights_as_they_are(rng):
     np.testing.assert_allclose(column(report, "backward_mean_square"), np.multiply(above, rectifiers), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.0, 0.6])
 def test_prediction_meets_the_measurement_at_any_depth(rng, slope):
     width, depth = 256, 10

@@ -40,6 +40,7 @@ def gain(model, mode, seed, depth=DEPTH):
     return np.var(signals[0 if mode == "fan_in" else 1]) ** (1 / depth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.0, 0.25, 0.6])
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
 def test_thirty_layers_keep_the_variance(deep, mode, slope):
@@ -86,6 +87,7 @@ def residual():
     return keras.Model(inputs, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "grown"),
     [("fan_in", 1 + 30 / 30), ("fan_out", 1 + 30 / 30 * (1 + 0.25**2) / 2)],  # on its way back: through a rectifier yet
@@ -149,6 +151,7 @@ def test_standard_deviation_of_each_kind_of_kernel(mode, distribution):
         assert np.std(weights) == pytest.approx(closed_form, rel=4 / np.sqrt(2 * weights.size)), row.path
 
 
+@pytest.mark.slow
 def test_equations_are_the_papers(deep):
     def equations(mode, slope):
         set_slopes(deep, slope)

@@ -113,12 +113,14 @@ def fifty_convolutions():
     return {"he": he, "xavier": training.train(8)}
 
 
+@pytest.mark.slow
 def test_fifty_convolutions_learn_from_the_first_step(fifty_convolutions):
     losses, _ = fifty_convolutions["he"]
     assert losses[0] == pytest.approx(np.log(2), abs=0.01)
     assert losses[-1] < 0.4
 
 
+@pytest.mark.slow
 def test_fifty_convolutions_pass_the_gradient_on(fifty_convolutions):
     _, norms = fifty_convolutions["he"]
     assert len(norms) == 50
@@ -126,6 +128,7 @@ def test_fifty_convolutions_pass_the_gradient_on(fifty_convolutions):
     assert min(norms) > 1e-4
 
 
+@pytest.mark.slow
 def test_fifty_convolutions_stall_from_xavier_s_start(fifty_convolutions):
     losses, norms = fifty_convolutions["xavier"]
     assert max(norms) < 1e-6

@@ -74,6 +74,7 @@ def fourteen_layers():
     return paper_network("14-layer", (None, None, 3), seed=0)
 
 
+@pytest.mark.slow
 def test_14_layer_network_starts_as_in_the_paper(fourteen_layers):
     deviations = {
         **{name: np.sqrt(2 / (1 + 0.25**2) / (4 * 128)) for name in ("conv2_1", "conv2_4")},  # equations 14 and 15
@@ -109,6 +110,7 @@ def learning_step(network, images, labels, rate):
     return logits
 
 
+@pytest.mark.slow
 def test_14_layer_network_learns_at_its_true_size(rng, fourteen_layers):
     images = rng.normal(0, 60, size=(2, 224, 224, 3)).astype("float32")
     logits = learning_step(fourteen_layers, images, [3, 998], rate=0.01)
@@ -116,6 +118,7 @@ def test_14_layer_network_learns_at_its_true_size(rng, fourteen_layers):
     assert np.all(np.isfinite(logits))
 
 
+@pytest.mark.slow
 def test_model_a_learns_at_its_true_size(rng):
     images = rng.normal(0, 60, size=(1, 224, 224, 3)).astype("float32")
     logits = learning_step(paper_network("A", seed=0), images, [3], rate=0.001)

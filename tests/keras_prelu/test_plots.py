@@ -69,6 +69,7 @@ def test_slopes_are_drawn_with_their_extremes(batch):
     )
 
 
+@pytest.mark.slow
 def test_figures_are_written_and_pyplot_holds_none(batch, tmp_path):
     model = network(3)
     for name, figure in {

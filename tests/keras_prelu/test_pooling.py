@@ -100,6 +100,7 @@ def test_half_precision_stays_half(rng, dtype):
     np.testing.assert_array_equal(keras.ops.cast(outputs, "float32"), expected)
 
 
+@pytest.mark.slow
 def test_saved_model_answers_alike_for_every_size(rng, tmp_path):
     images = keras.Input((None, None, 3))
     pooled = SpatialPyramidPooling2D((3, 1), name="spp")(images)

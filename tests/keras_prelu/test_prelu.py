@@ -74,6 +74,7 @@ def test_height_and_width_may_change():
     assert layer(np.ones((2, 9, 7, 3), "float32")).shape == (2, 9, 7, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_axes", [None, [1], [1, 2]])
 def test_takes_the_place_of_the_keras_layer(rng, shared_axes):
     """A model trains the same when only the import changes, with slopes that start at 0."""

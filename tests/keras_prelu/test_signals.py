@@ -101,6 +101,7 @@ def test_gradients_through_nested_convolutions_equal_the_tape(rng):
         assert row.gradient_mean_square == pytest.approx(np.mean(np.square(kernel_gradient)), rel=1e-5), row.name
 
 
+@pytest.mark.slow
 def test_thirty_relu_layers_of_xavier_vanish_and_stall(rng):
     model = dense_network(30, 1, layers.ReLU)
     batch, labels = rng.normal(size=(64, 128)).astype("float32"), rng.integers(10, size=64)
@@ -127,6 +128,7 @@ def test_what_is_not_finite_explodes(rng):
     assert "exploding" in report.rows[-1].verdicts
 
 
+@pytest.mark.slow
 def test_prelu_with_the_variance_of_its_slope_is_well(rng):
     model = dense_network(30, np.sqrt(2 / (1 + SLOPE**2)), PReLU)
     report = measure_gains(model, rng.normal(size=(64, 128)).astype("float32"))
@@ -196,6 +198,7 @@ def test_model_stays_as_it_is_and_report_is_repeatable(rng):
     assert model.layers[0].activation is keras.activations.linear
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_nothing_had_been_measured(rng):
     batch, targets = rng.normal(size=(16, 6)).astype("float32"), rng.normal(size=(16, 3)).astype("float32")
 
@@ -259,6 +262,7 @@ def test_subclassed_model_with_layers_in_layers(rng):
     assert report.rows[-1].dead == 0
 
 
+@pytest.mark.slow
 def test_frozen_layer_has_no_gradient_of_its_own_but_passes_it_on(rng):
     model = dense_network(3, 1.4, layers.ReLU, width=8)
     model.get_layer("fc2").trainable = False

@@ -352,6 +352,7 @@ def test_request_whose_time_is_up_in_the_queue_is_not_run(held):
     assert doubler.rows() == [[0], [2]]
 
 
+@pytest.mark.slow
 def test_request_whose_time_is_up_in_the_run_need_not_wait(held):
     _, doubler, submit, _ = held()
     end = threading.Event()

@@ -79,6 +79,7 @@ def test_flags_that_are_missing_or_exclude_one_another(flags, error):
     assert_start_up_fails(run(*flags), f"INVALID_ARGUMENT: {error}")
 
 
+@pytest.mark.slow
 def test_one_port_for_both_leaves_rest_out(plus_path, free_port):
     flags = (f"--port={free_port}", f"--rest_api_port={free_port}", f"--model_base_path={plus_path}")
     with started(*flags) as process:
@@ -99,6 +100,7 @@ def test_port_is_taken(flag, plus_path, free_port):
         )
 
 
+@pytest.mark.slow
 def test_model_that_fails_to_load(tmp_path, free_port):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"not a message")
@@ -109,6 +111,7 @@ def test_model_that_fails_to_load(tmp_path, free_port):
     )
 
 
+@pytest.mark.slow
 def test_config_file_that_does_not_parse(tmp_path):
     path = tmp_path / "models.config"
     path.write_text("model_config_list { config { nam: 'm' } }")
@@ -117,6 +120,7 @@ def test_config_file_that_does_not_parse(tmp_path):
     assert "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:" in answer.stderr
 
 
+@pytest.mark.slow
 def test_ports_stay_closed_until_there_is_a_model(tmp_path, plus_path, free_port):
     base_path = tmp_path / "later"
     with started(f"--port={free_port}", f"--model_base_path={base_path}") as process:
@@ -153,6 +157,7 @@ def assert_port_is_free(port):
     socket.create_server(("127.0.0.1", port)).close()
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_server(plus_path, free_port):
     flags = ("--port=0", f"--rest_api_port={free_port}", f"--model_base_path={plus_path}", "--colour=blue")
     with started(*flags) as process:
@@ -184,6 +189,7 @@ def request_in_flight(port, count):
         yield connection
 
 
+@pytest.mark.slow
 def test_termination_waits_for_the_request_in_flight(zoo_path, free_port):
     flags = ("--port=0", f"--rest_api_port={free_port}", f"--model_base_path={zoo_path}", "--model_name=zoo")
     with started(*flags) as process:
@@ -195,6 +201,7 @@ def test_termination_waits_for_the_request_in_flight(zoo_path, free_port):
     assert_port_is_free(free_port)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.4, 0.8, 2.0])
 def test_interrupt_while_starting_is_quiet(delay, plus_path, free_port):
     with started(f"--port={free_port}", f"--model_base_path={plus_path}") as process:
@@ -206,6 +213,7 @@ def test_interrupt_while_starting_is_quiet(delay, plus_path, free_port):
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_second_signal_ends_at_once(zoo_path, free_port):
     flags = ("--port=0", f"--rest_api_port={free_port}", f"--model_base_path={zoo_path}", "--model_name=zoo")
     with started(*flags) as process:

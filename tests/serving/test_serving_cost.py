@@ -24,6 +24,7 @@ def _without_old_garbage():
     gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORST)
 def test_worst_bodies_known_cost_what_their_length_allows(name):
     decoder, data = WORST[name]
@@ -31,6 +32,7 @@ def test_worst_bodies_known_cost_what_their_length_allows(name):
     assert not cost.exceeds(may), (cost, may, len(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODERS)
 @quickly
 @given(chance=st.randoms(use_true_random=False))

@@ -127,6 +127,7 @@ def senders(running, decoder, data):
     return over_rest + [lambda: send_grpc(running, METHODS[decoder], data)] * (decoder in METHODS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORST)
 def test_small_requests_do_not_wait_for_the_worst_bodies_known(running, bystanders, name):
     for send in senders(running, *WORST[name]):

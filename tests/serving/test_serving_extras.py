@@ -37,6 +37,7 @@ def test_command_of_the_client(package, url):
     assert (answer.returncode, answer.stderr) == (2, f"serving.client: {told}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Client", "AsyncClient"])
 def test_client_from_python(name):
     code = f"""

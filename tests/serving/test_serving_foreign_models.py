@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-pytestmark = pytest.mark.xdist_group("serving")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serving")]
 v1 = tf.compat.v1
 
 WEIGHTS = np.float32([[1, -2], [0.5, 4]])

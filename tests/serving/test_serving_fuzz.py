@@ -80,6 +80,7 @@ def outcome(function, *arguments):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content_type", WHOLE)
 @quickly
 @given(data=st.data())

@@ -144,6 +144,7 @@ def silent_calls(port, method, number):
                 call.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", SILENT.values(), ids=SILENT)
 def test_calls_without_a_message_hold_up_nobody(serve, grpc_stubs, predict_request, zoo_path, kinds):
     with serve(zoo_path, grpc_max_threads=2) as server, grpc_stubs(server) as stubs, contextlib.ExitStack() as stack:

@@ -418,6 +418,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 def test_slow_clients_are_sent_away(connect):
     limits = Limits(head_time=0.3, idle_time=0.3, linger_time=0.2, body_rate=1e9)
     with running(limits) as (server, _, port):
@@ -431,6 +432,7 @@ def test_slow_clients_are_sent_away(connect):
         wait_until(lambda: not server.connections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_client_that_does_not_read_is_sent_away(connect, contexts, tls, connection):
@@ -441,6 +443,7 @@ def test_client_that_does_not_read_is_sent_away(connect, contexts, tls, connecti
         wait_until(lambda: not server.connections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_client_that_reads_slowly_gets_its_whole_answer(connect, contexts, tls):
     size, step = 8_000_000, 300_000
@@ -458,6 +461,7 @@ def test_client_that_reads_slowly_gets_its_whole_answer(connect, contexts, tls):
         assert [len(client.reader.read(rest)) for client in clients] == [rest, rest]
 
 
+@pytest.mark.slow
 def test_client_that_does_not_read_is_answered_no_more(connect):
     with running(LIMITS) as (_, application, port):
         client = connect(port)
@@ -469,6 +473,7 @@ def test_client_that_does_not_read_is_answered_no_more(connect):
         assert [client.read()[0] for _ in range(20)] == [200] * 20
 
 
+@pytest.mark.slow
 def test_body_that_comes_steadily_may_take_long(connect):
     with running(Limits(head_time=0.6, body_rate=10)) as (_, _, port):
         client = connect(port)
@@ -528,6 +533,7 @@ def test_bodies_that_wait_for_their_turn_count(connect, application):
     assert other.ask(post("c" * 9500))[0] == 200
 
 
+@pytest.mark.slow
 def test_body_in_many_chunks_costs_as_much_as_its_bytes():
     number = 300_000
     tracemalloc.start()
@@ -551,6 +557,7 @@ def test_many_connections_at_once(connect):
     assert [client.read()[2] for client in clients] == [f"GET /{number} 0 ".encode() for number in range(200)]
 
 
+@pytest.mark.slow
 def test_handshakes_count_as_connections(connect, contexts):
     limits = Limits(connections=2, linger_time=0.1)
     with running(limits, tls=contexts[0]) as (server, _, port):
@@ -623,6 +630,7 @@ def test_connection_whose_answer_cannot_be_written_ends(connect, caplog, part):
         assert "ValueError: no answer" in caplog.text
 
 
+@pytest.mark.slow
 def test_slow_client_whose_refusal_fails_stops_no_other(connect, caplog):
     with running(Limits(head_time=0.1), reception=Reception(refused=fail)) as (_, _, port):
         client = connect(port)

@@ -88,6 +88,7 @@ def test_gif_of_endless_blocks_counts_as_too_large():
     assert num_pixels(gif((9, 9), (9, 9), blocks=(b"\xff" + b"a" * 255) * 200_000)) == 81
 
 
+@pytest.mark.slow
 def test_fill_bytes_are_passed_over_at_once():
     data = JPEG[:2] + b"\xff" * 30_000_000
     start = time.thread_time()
@@ -128,6 +129,7 @@ def test_image_in_an_example_is_refused(rest):
     assert (answer.status_code, "4225000000 pixels" in answer.text) == (400, True)
 
 
+@pytest.mark.slow
 def test_limit_is_the_options(serve, rest_client, zoo_path):
     body = {"signature_name": "strings", "instances": [{"b64": base64.b64encode(JPEG).decode()}]}
     with serve(zoo_path, max_image_pixels=SIZE - 1) as server, rest_client(server) as rest:

@@ -72,6 +72,7 @@ def test_probes_do_not_wait_for_threads(serve, rest_client, zoo_path):
         assert [probing.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
+@pytest.mark.slow
 def test_many_probes_sent_at_once_are_answered(server):
     with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
@@ -115,6 +116,7 @@ def test_rest_may_open_while_models_are_loaded(loading, save_plus):
     assert client.post("/v1/models/plus:predict", json={"instances": [1]}).json() == {"predictions": [2.0]}
 
 
+@pytest.mark.slow
 def test_readiness_goes_first_and_requests_are_still_answered(serve, rest_client, zoo_path):
     options = {"shutdown_delay_seconds": 1.0, "enable_grpc_healthcheck_service": True}
     with (
@@ -156,6 +158,7 @@ def test_open_connections_are_refused_while_requests_end(serve, rest_client, zoo
     assert answers[0].headers["connection"] == "close"
 
 
+@pytest.mark.slow
 def test_requests_that_do_not_end_have_the_time_of_grace(serve, grpc_stubs, predict_request, zoo_path):
     with serve(zoo_path, shutdown_grace_seconds=0.3) as server, grpc_stubs(server) as stubs:
         endless = stubs.prediction.Predict.future(predict_request("slow", n=np.int64(10**9)), timeout=2)
@@ -189,6 +192,7 @@ def ask_over_grpc(server, request, answers, ends):
                 return ends.append(error.code().name)
 
 
+@pytest.mark.slow
 def test_end_under_load_drops_no_request(serve, predict_request, zoo_path):
     answers, rest_ends, grpc_ends = [], [], []
     with serve(zoo_path) as server:

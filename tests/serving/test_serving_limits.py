@@ -131,6 +131,7 @@ def test_request_that_has_waited_for_too_long_is_not_run(serve, grpc_stubs, pred
         assert status_of(over_grpc.result) == ("UNAVAILABLE", message)
 
 
+@pytest.mark.slow
 def test_connections_have_a_limit(serve, rest_client, zoo_path):
     with serve(zoo_path, rest_api_max_connections=3, rest_api_max_connections_per_address=2) as server:
         address = ("127.0.0.1", server.rest_port)
@@ -158,6 +159,7 @@ def test_connections_have_a_limit(serve, rest_client, zoo_path):
         assert not server._http._addresses or max(server._http._addresses.values()) == 1
 
 
+@pytest.mark.slow
 def test_grpc_connections_have_a_limit(serve, grpc_stubs, predict_request, zoo_path):
     request, own = predict_request(x=np.float32([1])), [("grpc.use_local_subchannel_pool", 1)]
     with serve(zoo_path, grpc_max_connections=1) as server, grpc_stubs(server) as first:

@@ -86,6 +86,7 @@ def test_requests_run_together(serve, grpc_stubs, predict_request, zoo_path, bat
         assert counted(server, "wrapped_runs") == {(): 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threads", "runs"), [(1, 2), (2, 1)], ids=["one-thread", "two-threads"])
 def test_rest_threads_bound_what_runs_together(serve, rest_client, zoo_path, tmp_path, threads, runs):
     (tmp_path / "batching").write_text(
@@ -127,6 +128,7 @@ def test_version_says_itself_how_it_is_batched(
         assert sum(counted(server, "wrapped_runs").values()) == num_batches
 
 
+@pytest.mark.slow
 def test_requests_are_counted(serve, grpc_stubs, predict_request, status_of, zoo_path):
     with serve(zoo_path) as server, grpc_stubs(server) as stubs:
         for _ in range(2):

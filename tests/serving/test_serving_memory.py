@@ -38,6 +38,7 @@ def large_path(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_memory_is_given_back(large_path):
     # 15 reloads keep 20 MiB where nothing is given back, and 240 MiB where models are not closed.
     process, resident = psutil.Process(), []
@@ -51,6 +52,7 @@ def test_memory_is_given_back(large_path):
     assert resident[-1] - resident[4] < 6
 
 
+@pytest.mark.slow
 def test_model_whose_batching_file_is_wrong_is_not_kept(large_path, tmp_path):
     shutil.copytree(large_path, tmp_path / "1")
     (tmp_path / "1" / "batching_params.pbtxt").write_text("no_such_field: 1")
@@ -66,6 +68,7 @@ def test_model_whose_batching_file_is_wrong_is_not_kept(large_path, tmp_path):
     assert resident[-1] - resident[1] < 40
 
 
+@pytest.mark.slow
 def test_unloaded_version_leaves_no_work_to_the_collector(large_path):
     # A search of all objects for those that nothing reaches stalls every request for 0.2 s.
     gc.collect()

@@ -35,6 +35,7 @@ def answer_schema(document, path, verb, status):
     return document["paths"][path][verb]["responses"][str(status)]["content"]["application/json"]["schema"]
 
 
+@pytest.mark.slow
 def test_document_is_valid(document):
     OpenAPIV31SpecValidator(document).validate()
 
@@ -244,6 +245,7 @@ def test_images_are_told_where_examples_may_hold_them(serve, rest_client, tmp_pa
     assert answer.json() == {"results": [[["", 3.0]]]}
 
 
+@pytest.mark.slow
 def test_tokens_are_told_where_they_are_needed(serve, rest_client, zoo_path, tmp_path, document):
     tokens = tmp_path / "tokens.json"
     listed = [{"name": "all", "token": "a"}, {"name": "other", "token": "b", "models": []}]

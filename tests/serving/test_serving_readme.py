@@ -51,6 +51,7 @@ def test_command_has_no_unknown_flag(blocks):
     assert parse(command.split()[3:]).unknown == []
 
 
+@pytest.mark.slow
 def test_commands_answer(blocks, digits, tmp_path):
     commands = "".join(text for language, text in blocks if not language and "curl" in text)
     script = commands.replace("localhost:8501", f"127.0.0.1:{digits.rest_port}")

@@ -92,6 +92,7 @@ class Weightless:
         pass
 
 
+@pytest.mark.slow
 def test_models_that_do_not_change_cost_little(tmp_path):
     configs = [ModelConfig(f"m{number}", tmp_path / f"m{number}") for number in range(200)]
     for config in configs:

@@ -92,6 +92,7 @@ def example_input(example, *values):
     return message.input
 
 
+@pytest.mark.slow
 def test_examples_over_grpc_are_logged_as_they_came(logged, stubs, example):
     given = example_input(example, 0.25, 0.5)
     classify = classification_pb2.ClassificationRequest(
@@ -171,6 +172,7 @@ def test_log_serves_as_warm_up_requests(serve, zoo_path, rest_client, grpc_stubs
         assert sum(server.metrics.warmup_records.values().values()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 0.25])
 def test_sampling_rate_is_kept(serve_config, zoo_path, rest_client, tmp_path, rate):
     path, requests = tmp_path / "models.config", 400
@@ -190,6 +192,7 @@ def config_text(base_path, prefix, rate):
     return f"model_config_list {{ config {{ {model} }} }}"
 
 
+@pytest.mark.slow
 def test_reload_changes_what_is_logged(serve_config, zoo_path, rest_client, tmp_path, caplog):
     path, folders = tmp_path / "models.config", [tmp_path / "log", tmp_path / "other", tmp_path / "none"]
     path.write_text(config_text(zoo_path, "flowers", 1))

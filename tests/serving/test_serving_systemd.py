@@ -55,6 +55,7 @@ def test_watchdog_interval_is_half_the_limit(monkeypatch, environment, interval)
     assert systemd.watchdog_interval() == interval
 
 
+@pytest.mark.slow
 def test_service_tells_how_it_is_from_start_to_end(tmp_path, save_plus):
     save_plus(tmp_path / "plus" / "1", 1)
     with socket.socket() as probe:

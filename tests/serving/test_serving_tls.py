@@ -143,6 +143,7 @@ def test_clients_must_show_their_own(serve, zoo_path, tmp_path, authority, reque
             stranger.get("/v1/models/zoo")
 
 
+@pytest.mark.slow
 def test_certificate_changes_while_requests_run(secured, authority, config_path, request_, caplog):
     context, failures, ended = trusting(authority), [], threading.Event()
     num_answers = [0, 0]
@@ -225,6 +226,7 @@ watcher.stop()
 """
 
 
+@pytest.mark.slow
 def test_certificate_is_followed_though_the_disk_was_full_meanwhile(tmp_path, authority):
     paths = [write_config(tmp_path / name, authority) for name in ("ssl.config", "new.config")]
     command = [sys.executable, "-c", WITHOUT_ROOM, *paths]

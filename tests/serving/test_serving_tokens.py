@@ -230,6 +230,7 @@ def test_reflection_needs_any_token(channel, status_of):
     assert "tensorflow.serving.PredictionService" in names
 
 
+@pytest.mark.slow
 def test_file_that_changes_is_followed(ask, path, caplog):
     def wait_until(condition):
         end = time.monotonic() + WAIT
@@ -271,6 +272,7 @@ watcher.stop()
 """
 
 
+@pytest.mark.slow
 def test_token_is_revoked_though_no_descriptor_was_free_meanwhile(tmp_path):
     path, without = tmp_path / "tokens.json", tmp_path / "without.json"
     path.write_text('{"tokens": [{"token": "old"}]}')

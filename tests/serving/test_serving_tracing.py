@@ -258,6 +258,7 @@ def endpoint(silent):
         yield address
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "never-answers"])
 def test_requests_go_on_where_nobody_takes_the_spans(serve, zoo_path, environment, rest_client, caplog, silent):
     with endpoint(silent) as address, environment.context() as patch:

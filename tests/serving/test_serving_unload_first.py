@@ -45,6 +45,7 @@ def test_old_version_has_gone_when_the_new_one_loads(served):
     assert seen == [(2, State.LOADING), (1, State.END)]
 
 
+@pytest.mark.slow
 def test_request_in_flight_is_waited_for(served):
     repository, seen, begun, publish = served
     with repository.lease("plus"):

@@ -158,6 +158,7 @@ def test_version_that_stays_broken_is_given_up(serve, rest_client, base_path, ca
     assert len(attempts) == 3
 
 
+@pytest.mark.slow
 def test_version_that_is_taken_away_while_it_is_retried_is_forgotten(serve, rest_client, base_path):
     options = {"file_system_poll_wait_seconds": POLL, "max_num_load_retries": 5}
     with serve(base_path, "plus", **options) as server, rest_client(server) as rest:
@@ -199,6 +200,7 @@ def test_names_that_are_no_numbers_are_ignored(rest, base_path, plus_two):
     assert states(rest) == {1: "AVAILABLE"}
 
 
+@pytest.mark.slow
 def test_request_in_flight_keeps_its_version(serve, grpc_stubs, predict_request, tmp_path, zoo_path, plus_two):
     base_path = tmp_path / "zoo"
     base_path.mkdir()

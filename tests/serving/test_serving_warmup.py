@@ -150,6 +150,7 @@ def test_file_that_holds_no_records_fails_the_load(serve, base_path, write_log):
     )
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_records_fail_the_load(serve, base_path, write_log, predict_log):
     write_log(*[predict_log(x=np.float32([1]))] * 1001)
     assert failure(serve, base_path) == (

@@ -98,6 +98,7 @@ def test_crops_are_mirrored_about_half_of_the_time(kind):
     assert 18 < mirrored < 42
 
 
+@pytest.mark.slow
 def test_scales_and_places_are_drawn_evenly():
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
     encoded = tf.io.encode_png(ramp)
@@ -188,6 +189,7 @@ def test_the_same_seed_gives_the_same_image_and_another_another():
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_images_are_the_same_within_a_graph():
     """The pipeline's own way; the other tests call the functions by themselves."""
     config = Config(crop_padding=2, scale_min=46, scale_max=92, flip=True, pca_colour=0.1, erase=0.5)

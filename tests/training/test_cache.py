@@ -59,6 +59,7 @@ def read_all(config):
     return [(load(reference).numpy(), int(label), name.numpy()) for reference, label, name in references]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_cache_changes_no_batch_though_the_photos_are_gone(config, folder, cache):
     expected = epochs(config)
@@ -103,6 +104,7 @@ print(sum(1 for _ in references), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_second_process_waits_for_the_first_and_survives_its_death(config):
     config = dataclasses.replace(config, cache="disk")
     expected = read_all(config)
@@ -125,6 +127,7 @@ def test_second_process_waits_for_the_first_and_survives_its_death(config):
     assert not unfinished.exists()
 
 
+@pytest.mark.slow
 def test_process_that_is_killed_leaves_no_lock(config):
     config = dataclasses.replace(config, cache="disk")
     script = WRITER.replace("import sys", "import sys, os, signal, tensorflow as tf", 1).replace(

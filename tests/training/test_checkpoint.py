@@ -146,6 +146,7 @@ def test_damaged_newest_falls_back_to_the_one_before(strategies, saved, capsys, 
     assert Checkpoints(folder, model, optimizer=optimizer).restore() == 4  # written anew
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_goes_unseen(strategies, saved):
     folder, states = saved
     whole = (folder / "4.npz").read_bytes()

@@ -54,6 +54,7 @@ def test_environment_that_describes_no_cluster_is_named(tmp_path, capfd, monkeyp
     assert "TF_CONFIG is not JSON" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_is_repeated_from_what_is_stored(trained, tmp_path, capfd):
     assert main(["fit", "--config", str(trained / "config.json"), "--workdir", str(tmp_path)]) == 0
     assert (tmp_path / "metrics.jsonl").read_text().count("evaluation") == 2
@@ -61,6 +62,7 @@ def test_run_is_repeated_from_what_is_stored(trained, tmp_path, capfd):
         np.testing.assert_equal(dict(ours), dict(theirs))
 
 
+@pytest.mark.slow
 def test_process_says_one_line(tmp_path):
     command = [sys.executable, "-m", "training", "fit", "--config", "digits", "--workdir", str(tmp_path)]
     result = subprocess.run([*command, "--dataset", "no_such_set"], capture_output=True, text=True, timeout=120)

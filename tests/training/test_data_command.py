@@ -31,6 +31,7 @@ def test_survey_counts_and_measures(folder):
     assert found.unlabelled == 0
 
 
+@pytest.mark.slow
 def test_data_tells_what_is_in_a_folder_and_draws_it(folder, tmp_path, capfd):
     sheet = tmp_path / "sheet.png"
     command = (
@@ -46,12 +47,14 @@ def test_data_tells_what_is_in_a_folder_and_draws_it(folder, tmp_path, capfd):
         assert picture.size == (4 * (64 + 4) + 4, 64 + 14 + 4 + 4)
 
 
+@pytest.mark.slow
 def test_data_takes_a_recipe_by_its_name(capfd, tmp_path):
     assert main(["data", "digits", "--sheet", str(tmp_path / "digits.png")]) == 0
     assert "train: 1,438 images with a class" in capfd.readouterr().out
     assert (tmp_path / "digits.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -63,6 +63,7 @@ def test_workers_of_the_job_are_those_of_its_cluster(manifests):
     assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
 
 
+@pytest.mark.slow
 def test_workers_of_the_job_train_together(manifests, environment, tmp_path):
     (worker,) = manifests[1]["spec"]["template"]["spec"]["containers"]
     replaced = {"--workdir": f"--workdir={tmp_path}", "--config": "--config=digits", "--data_dir": "--data_dir="}
@@ -87,6 +88,7 @@ def test_workers_of_the_job_train_together(manifests, environment, tmp_path):
     assert shown[1] == ("", "")
 
 
+@pytest.mark.slow
 def test_slurm_script_trains_and_queues_what_was_stopped_again(environment, tmp_path):
     (tmp_path / "srun").write_text(SRUN)
     (tmp_path / "scontrol").write_text('#!/bin/bash\necho "$@" >> scontrol.log\n')

@@ -58,6 +58,7 @@ def test_layers_behind_a_mean_that_is_subtracted_are_looked_at(small_config):
     assert (name, images.tolist()) == ("conv2_1", [True, True])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_step_batch_and_layer_are_named_though_found_later(small_config, tmp_path, steps_per_call):
     config = diverging(small_config, steps_per_call=steps_per_call, evaluate_every=6)
@@ -71,6 +72,7 @@ def test_step_batch_and_layer_are_named_though_found_later(small_config, tmp_pat
     assert not list((tmp_path / "checkpoints").glob("*.npz"))
 
 
+@pytest.mark.slow
 def test_last_good_checkpoint_is_where_the_search_begins(small_config, tmp_path):
     config = dataclasses.replace(diverging(small_config), checkpoint_every=1)
     with pytest.raises(TrainingError, match=r"the loss is .* at step \d, .*; the checkpoint of step \d stays"):
@@ -78,6 +80,7 @@ def test_last_good_checkpoint_is_where_the_search_begins(small_config, tmp_path)
     assert list((tmp_path / "checkpoints").glob("*.npz"))
 
 
+@pytest.mark.slow
 def test_weights_that_a_step_spoilt_are_named(small_config):
     experiment = build_experiment(small_config, make_strategy(1))
     kernel = experiment.model.get_layer("logits").kernel
@@ -87,6 +90,7 @@ def test_weights_that_a_step_spoilt_are_named(small_config):
     assert message.endswith("the weights of logits/kernel were not finite any more after the step before")
 
 
+@pytest.mark.slow
 def test_what_does_not_come_again_is_said(small_config):
     experiment = build_experiment(small_config, make_strategy(1))
     assert find_not_finite(experiment, 0, 1) == (
@@ -110,6 +114,7 @@ def test_gradient_ends_a_run_only_when_no_loss_scale_is_left_to_fall(figures, ex
     assert not_finite({name: np.asarray(value) for name, value in figures.items()}) == expected
 
 
+@pytest.mark.slow
 def test_float16_that_never_recovers_is_stopped_and_explained(small_config, tmp_path):
     # A finite loss whose gradient float16 cannot hold, however small the scale.
     config = dataclasses.replace(small_config, precision="mixed_float16", steps=30, learning_rate=1e-6)
@@ -144,6 +149,7 @@ class OneUnlabelled(tfds.core.GeneratorBasedBuilder):
             yield index, {"image": np.full((8, 8, 1), index, np.uint8), "label": label}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -165,6 +171,7 @@ def test_batch_smaller_than_the_replicas_is_refused(small_config, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_repetition_takes_the_very_steps_of_the_run(small_config, tmp_path):
     config = dataclasses.replace(
         small_config, batch_size=300, learning_rate=5.0, schedule="plateau", patience=1, evaluate_every=1
@@ -177,6 +184,7 @@ def test_repetition_takes_the_very_steps_of_the_run(small_config, tmp_path):
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.slow
 def test_replicas_weights_are_looked_at_as_they_were_before_the_step(small_config):
     experiment = build_experiment(diverging(small_config), make_strategy(2))
     find_not_finite(experiment, 0, 6)

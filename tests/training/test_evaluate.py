@@ -12,7 +12,7 @@ from training.evaluation.published import published_errors
 from training.loop import fit
 from training.runs.run import Run
 
-pytestmark = pytest.mark.xdist_group("evaluate")  # they share runs
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("evaluate")]  # they share runs
 
 
 @pytest.fixture(scope="module")

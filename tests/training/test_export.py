@@ -13,6 +13,8 @@ from training.exports.export_facts import weights_sha256
 from training.model import load_network
 from training.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 20
 
 

@@ -12,6 +12,8 @@ from training.errors import InputError, TrainingError
 from training.exports.export import ExportOptions, export
 from training.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def export_as_typed(trained, tmp_path, capfd):

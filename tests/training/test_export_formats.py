@@ -27,6 +27,7 @@ from training.runs.run import Run
 
 # TensorFlow announces LiteRT's own package, which has no converter
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning"),
     pytest.mark.xdist_group("export-formats"),  # they share an export
 ]
@@ -194,12 +195,14 @@ def test_description_has_a_line_for_each(version):
     assert [line.split()[0] for line in lines] == list(agreements(version))
 
 
+@pytest.mark.slow
 def test_mean_image_is_part_of_every_format(untrained):
     run = untrained(dataclasses.replace(SMALL, subtract_mean=True))
     found = agreements(export(run, dataclasses.replace(EVERYTHING, formats=("litert", "onnx"))))
     assert max(each["largest_difference"] for each in found.values()) <= 1e-5
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_exported_in_float32(untrained, images):
     run = untrained(dataclasses.replace(SMALL, precision="mixed_bfloat16"))
     version = export(run, ExportOptions(formats=("litert",)))
@@ -212,6 +215,7 @@ def test_mixed_precision_is_exported_in_float32(untrained, images):
     np.testing.assert_allclose(run_each(interpreter, images), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_format_that_disagrees_is_not_published(trained, tmp_path, monkeypatch):
     def write_another(classifier, path, calibration):
         another = make_network(SMALL, classifier.image_shape, len(classifier.labels))

@@ -83,6 +83,7 @@ def test_ctrl_c_ends_at_once_though_a_block_waits(start):
     assert process.wait(timeout=20) == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [("fit --config W/config.py --workdir W/run", FIT_MESSAGE), ("export --workdir W", MESSAGE)],

@@ -63,6 +63,7 @@ def assert_same_bits(folder, other):
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu_devices", [1, 2], ids=["on-one-device", "on-two-devices"])
 def test_killed_run_goes_on_on_any_number_of_devices(trained, small_config, tmp_path, monkeypatch, cpu_devices):
     with monkeypatch.context() as patch:
@@ -94,6 +95,7 @@ def state(folder, step=6):
         return dict(arrays)
 
 
+@pytest.mark.slow
 def test_whole_state_goes_on(small_config, tmp_path, monkeypatch):
     config = dataclasses.replace(small_config, batch_size=300, checkpoint_every=3, **EVERYTHING)
     fit(config, tmp_path / "alone")
@@ -107,6 +109,7 @@ def test_whole_state_goes_on(small_config, tmp_path, monkeypatch):
     np.testing.assert_equal(state(tmp_path / "killed"), expected)
 
 
+@pytest.mark.slow
 def test_several_steps_a_call_leave_the_same(trained, small_config, tmp_path):
     fit(dataclasses.replace(small_config, steps_per_call=4), tmp_path)
     for value, expected in zip(weights(tmp_path), weights(trained), strict=True):
@@ -124,6 +127,7 @@ def test_call_ends_where_something_is_due(small_config, step, steps_per_call, ex
     assert steps_until_due(config, step) == expected
 
 
+@pytest.mark.slow
 def test_sigterm_saves_at_the_next_step_and_tells_how_to_go_on(trained, small_config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         before_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -134,6 +138,7 @@ def test_sigterm_saves_at_the_next_step_and_tells_how_to_go_on(trained, small_co
     assert_same_bits(tmp_path, trained)
 
 
+@pytest.mark.slow
 def test_folder_in_use_is_refused_for_training_and_free_for_reading(trained, small_config, tmp_path, monkeypatch):
     def look():
         with pytest.raises(InputError, match=f"lock is held by process {os.getpid()} on"):
@@ -149,6 +154,7 @@ def test_folder_in_use_is_refused_for_training_and_free_for_reading(trained, sma
     assert_same_bits(tmp_path, trained)
 
 
+@pytest.mark.slow
 def test_full_disk_ends_in_one_line_and_the_run_goes_on_later(trained, small_config, tmp_path, largest_file):
     with largest_file(6_000), pytest.raises(TrainingError, match=r"File too large; .* the same command goes on"):
         fit(small_config, tmp_path)
@@ -157,6 +163,7 @@ def test_full_disk_ends_in_one_line_and_the_run_goes_on_later(trained, small_con
     assert_same_bits(tmp_path, trained)
 
 
+@pytest.mark.slow
 def test_finished_run_is_left_as_it_is(trained, small_config, capfd):
     before = (trained / "metrics.jsonl").read_text()
     figures = fit(small_config, trained)

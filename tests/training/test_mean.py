@@ -29,6 +29,7 @@ def pixels():
     return np.stack(list(images)).astype("float64")
 
 
+@pytest.mark.slow
 def test_mean_is_that_of_the_training_images(config, pixels):
     mean = mean_image(open_image_set("digits"), config, SHAPE)
     np.testing.assert_allclose(mean, pixels.mean(axis=0), atol=1 / 512)
@@ -50,6 +51,7 @@ def test_unreadable_images_do_not_count(tmp_path):
         mean_image(images, Config(), (4, 4, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "shape", "middle"), [("small", (8, 8, 3), 127.5), ("14-layer", (93, 93, 3), 0)])
 def test_network_sees_images_without_their_mean(network, shape, middle):
     config = Config(network=network, filters=(4,), subtract_mean=True)
@@ -72,12 +74,14 @@ def test_dense_evaluation_takes_networks_with_a_mean():
     assert fully_convolutional(network)(np.zeros((1, 12, 12, 1), "float32")).shape == (1, 5, 5, 3)
 
 
+@pytest.mark.slow
 def test_mean_is_kept_with_the_run(config, tmp_path):
     fit(config, tmp_path)
     expected = mean_image(open_image_set("digits"), config, SHAPE)
     np.testing.assert_array_equal(load_network(Run(tmp_path)).get_layer("mean").mean, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_replicas", "accumulate"), [(1, 1), (2, 1), (2, 2)])
 def test_steps_neither_move_the_mean_nor_sum_it_over_replicas(config, num_replicas, accumulate):
     config = dataclasses.replace(config, accumulate=accumulate)

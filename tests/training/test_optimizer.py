@@ -132,6 +132,7 @@ def run(strategy, model, optimizer, factors=(1,)):
     return [{name: float(value) for name, value in step(batch(factor)).items()} for factor in factors]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_mixed_precision_learns(strategy, precision):
     model, optimizer = build(strategy, precision)
@@ -142,6 +143,7 @@ def test_mixed_precision_learns(strategy, precision):
     assert ("loss_scale" in metrics[0]) == (precision == "mixed_float16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16"], indirect=True)
 def test_float16_gradient_is_the_float32_one_whatever_the_scale(strategy, precision):
     model, optimizer = build(strategy, precision)
@@ -154,6 +156,7 @@ def test_float16_gradient_is_the_float32_one_whatever_the_scale(strategy, precis
     assert scaled["gradient_norm"] == pytest.approx(exact["gradient_norm"], rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16"], indirect=True)
 def test_overflow_on_one_replica_moves_nothing_and_halves_the_scale(strategy, precision):
     model, optimizer = build(strategy, precision)

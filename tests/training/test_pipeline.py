@@ -33,6 +33,7 @@ def test_digits_are_scikit_learns(digits):
     assert digits.num_examples("train") == 1438
 
 
+@pytest.mark.slow
 def test_an_epoch_holds_every_image_once_and_the_last_batch_is_filled_up(digits, small_config):
     batches = take(train_batches(digits, dataclasses.replace(small_config, crop_padding=0), SHAPE, 1, 0), 2)
     weights = np.concatenate([batch["weights"] for batch in batches])
@@ -43,6 +44,7 @@ def test_an_epoch_holds_every_image_once_and_the_last_batch_is_filled_up(digits,
     assert sorted(map(np.ndarray.tobytes, images)) == sorted(map(np.ndarray.tobytes, expected))
 
 
+@pytest.mark.slow
 def test_every_epoch_has_another_order(digits, small_config):
     first, _, second, _ = take(train_batches(digits, small_config, SHAPE, 1, 0), 4)
     assert not np.array_equal(first["labels"], second["labels"])
@@ -55,6 +57,7 @@ def global_seed():
     tf.random.set_seed(None)
 
 
+@pytest.mark.slow
 def test_the_global_seed_changes_nothing(digits, small_config, request):
     (expected,) = take(train_batches(digits, small_config, SHAPE, 1, 0), 1)
     request.getfixturevalue("global_seed")
@@ -62,6 +65,7 @@ def test_the_global_seed_changes_nothing(digits, small_config, request):
     np.testing.assert_array_equal(seeded["images"], expected["images"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(digits, small_config, step):
     whole = take(train_batches(digits, small_config, SHAPE, 1, 0), 5)[step:]
@@ -71,6 +75,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(digits, small_config,
             np.testing.assert_array_equal(batch[name], expected[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_replicas", [2, 3])
 def test_replicas_share_what_one_device_gets(digits, small_config, num_replicas):
     whole = take(train_batches(digits, small_config, SHAPE, 1, 0), 2)
@@ -83,6 +88,7 @@ def test_replicas_share_what_one_device_gets(digits, small_config, num_replicas)
         assert sum(share["weights"].sum() for share in shares) == expected["weights"].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [719, 1000, 2], ids=["even", "ragged", "fewer-than-replicas"])
 def test_workers_have_the_parts_of_their_own_replicas(digits, small_config, batch_size):
     config = dataclasses.replace(small_config, batch_size=batch_size)
@@ -97,6 +103,7 @@ def test_workers_have_the_parts_of_their_own_replicas(digits, small_config, batc
                 np.testing.assert_array_equal(part[name], value[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_workers_share_the_test_split(digits, small_config):
     whole = take(evaluation_batches(digits, small_config, SHAPE, 2), 10)
     for worker in range(2):
@@ -106,6 +113,7 @@ def test_workers_share_the_test_split(digits, small_config):
                 np.testing.assert_array_equal(part[name], expected[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_only_own_images_are_decoded(digits, small_config, monkeypatch):
     decoded = []
 
@@ -127,6 +135,7 @@ def test_training_batches_have_no_end_that_workers_would_ask_for(digits, small_c
     assert train_batches(digits, small_config, SHAPE, 2, 0).cardinality() == tf.data.INFINITE_CARDINALITY
 
 
+@pytest.mark.slow
 def test_split_that_is_evaluated_while_training_can_be_another_than_the_test_split(digits, small_config):
     config = dataclasses.replace(small_config, val_split="train[:100]")
     (batch,) = take(evaluation_batches(digits, config, SHAPE, 1), 2)
@@ -135,6 +144,7 @@ def test_split_that_is_evaluated_while_training_can_be_another_than_the_test_spl
     assert batch["weights"].sum() == 100
 
 
+@pytest.mark.slow
 def test_evaluation_keeps_order_and_does_not_augment(digits, small_config):
     (batch,) = take(evaluation_batches(digits, small_config, SHAPE, 1), 2)
     expected = np.stack(list(digits.encoded("test").map(lambda encoded, _: decode_image(encoded, SHAPE))))

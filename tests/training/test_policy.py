@@ -67,6 +67,7 @@ REFERENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_colours_are_the_references(name, image):
     (operation,) = (each for each in Policy(1, 0.8).operations if type(each).__name__ == name)
@@ -106,6 +107,7 @@ def test_the_strongest_rotates_by_thirty_degrees():
     assert max(angles) > 20
 
 
+@pytest.mark.slow
 def test_all_are_drawn_evenly_and_in_turn(image):
     policy = Policy(2, 0.5)
     marks = [lambda images, _, training, bit=bit: images + 2.0**bit for bit in range(11)]
@@ -123,6 +125,7 @@ def test_all_are_drawn_evenly_and_in_turn(image):
     assert count.max() < 75
 
 
+@pytest.mark.slow
 def test_what_is_drawn_follows_from_the_seed(image):
     apply = tf.function(Policy(2, 0.5))
     first, again, other = (apply(tf.constant(image), SEED + number).numpy() for number in (0, 0, 1))
@@ -133,6 +136,7 @@ def test_what_is_drawn_follows_from_the_seed(image):
     np.testing.assert_allclose(next(iter(batches)), first, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_training_images_go_through_it(tmp_path):
     for label in ("dark", "light"):
         (tmp_path / "train" / label).mkdir(parents=True)

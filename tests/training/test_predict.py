@@ -18,6 +18,8 @@ from training.predict import predict
 from training.runs.checkpoint import Checkpoints
 from training.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def digit(tmp_path_factory, data_dir):

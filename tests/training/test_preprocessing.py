@@ -80,6 +80,7 @@ def test_large_jpeg_is_decoded_at_a_fraction_of_its_size():
     assert 0 < np.abs(decoded - whole[:, left : left + 56]).mean() < 1
 
 
+@pytest.mark.slow
 def test_photo_with_sides_of_20000_pixels_is_decoded():
     encoded = encode(Image.new("L", (20_000, 20_000), 90), "JPEG")
     np.testing.assert_allclose(decode_image(encoded, (8, 8, 1)), 90, atol=1)

@@ -22,6 +22,7 @@ def events(folder):
     return {(value.tag, event.step) for event in parsed for value in event.summary.value}
 
 
+@pytest.mark.slow
 def test_plain_lines_tell_speed_and_time_left(small_config, tmp_path, capsys):
     fit(small_config, tmp_path)
     lines = capsys.readouterr().out.splitlines()
@@ -54,6 +55,7 @@ def test_every_field_is_documented(trained):
         assert [name for name in event if f"`{name}`" not in section + documented.split("\n## ")[0]] == []
 
 
+@pytest.mark.slow
 def test_signals_and_slopes_go_to_tensorboard_and_change_nothing(trained, small_config, tmp_path):
     fit(dataclasses.replace(small_config, signals_every=3), tmp_path)
     written = events(tmp_path)
@@ -65,6 +67,7 @@ def test_signals_and_slopes_go_to_tensorboard_and_change_nothing(trained, small_
     assert (tmp_path / checkpoint).read_bytes() == (trained / checkpoint).read_bytes()
 
 
+@pytest.mark.slow
 def test_profile_of_some_steps_is_written(small_config, tmp_path):
     fit(dataclasses.replace(small_config, profile_steps="3-4"), tmp_path)
     (profile,) = (tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
@@ -81,6 +84,7 @@ def test_profile_steps_are_read():
     assert parse_steps("100-110") == (100, 110)
 
 
+@pytest.mark.slow
 def test_full_disk_under_tensorboard_is_one_line(small_config, tmp_path, largest_file):
     config = dataclasses.replace(small_config, batch_size=300, steps=60, log_every=1, checkpoint_every=60)
     with largest_file(3_000), pytest.raises(TrainingError, match=r"cannot be written any more: File too large; the"):

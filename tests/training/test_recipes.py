@@ -50,6 +50,7 @@ def generated(config):
     return Generated(config.dataset, labels, shape, {config.train_split: 4, config.test_split: 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in TOO_LARGE])
 def test_recipe_takes_a_step_at_its_shapes(name):
     config = dataclasses.replace(load_config(name), batch_size=2, deterministic=False, cpu_devices=1, shuffle_buffer=4)

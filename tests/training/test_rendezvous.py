@@ -53,6 +53,7 @@ def test_a_process_alone_is_the_chief_of_one():
         others.agree("steps", 3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_comes_up_is_named_on_all_others(together, addresses):
     outcomes = together(lambda cluster: rendezvous.meet(cluster, {}, 1.5), (0, 1))
     line = f"worker 2 ({addresses[2]}) did not come up within 1.5 s: start all workers, or wait longer"
@@ -61,6 +62,7 @@ def test_a_worker_that_never_comes_up_is_named_on_all_others(together, addresses
         assert line in str(error)
 
 
+@pytest.mark.slow
 def test_a_chief_that_never_comes_up_is_named(together, addresses):
     (error,) = together(lambda cluster: rendezvous.meet(cluster, {}, 0.5), (1,))
     assert isinstance(error, TrainingError)

@@ -12,6 +12,8 @@ from training.evaluation.protocols import Protocol
 from training.reports.report import write_report
 from training.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "img", "br"}
 
 

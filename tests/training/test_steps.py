@@ -75,6 +75,7 @@ def assert_alike(results, expected, atol=1e-6):
         assert figures == pytest.approx(expected_figures, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "weights", "sizes"),
     [
@@ -98,6 +99,7 @@ def test_two_replicas_end_with_the_weights_of_one(strategies, changes, weights, 
     assert_alike(train(strategies[2], batches, config, sizes), one)
 
 
+@pytest.mark.slow
 def test_two_replicas_with_xla_end_with_the_weights_of_one_without(strategies):
     config = dataclasses.replace(CONFIG, **EVERYTHING)
     batches = [batch_of([1] * 5, seed) for seed in range(3)]
@@ -105,6 +107,7 @@ def test_two_replicas_with_xla_end_with_the_weights_of_one_without(strategies):
     assert_alike(train(strategies[2], batches, dataclasses.replace(config, xla=True), [3, 2]), one, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["clip_norm", "label_smoothing", "weight_decay"])
 def test_each_field_changes_what_is_learnt(strategies, field):
     batches = [batch_of([1] * 4)] * 2
@@ -113,6 +116,7 @@ def test_each_field_changes_what_is_learnt(strategies, field):
     assert max(np.abs(one - other).max() for one, other in zip(plain, changed, strict=True)) > 1e-4
 
 
+@pytest.mark.slow
 def test_images_of_weight_zero_do_not_count(strategies):
     batch = batch_of([1] * 5 + [0] * 3)
     alone = {name: value[:5] for name, value in batch.items()}
@@ -146,6 +150,7 @@ def test_smoothed_loss_is_that_of_the_smoothed_labels(strategies):
     assert metrics["loss"] == pytest.approx(float(tf.reduce_mean(expected)), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_replicas", [1, 2])
 def test_several_steps_in_a_call_end_with_the_weights_of_single_ones(strategies, num_replicas):
     strategy = strategies[num_replicas]
@@ -193,6 +198,7 @@ def masks_of(strategy, shown, config=CONFIG, first_step=0, steps=2):
     return [(after != before).any(axis=1).tolist() for before, after in itertools.pairwise(kernels)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xla", [False, True], ids=["", "xla"])
 def test_replicas_and_steps_draw_masks_of_their_own(strategies, xla):
     config = dataclasses.replace(CONFIG, xla=xla)
@@ -206,6 +212,7 @@ def test_parts_draw_masks_of_their_own(strategies):
     assert masks_of(strategies[1], 0, config) != masks_of(strategies[1], 2, config)
 
 
+@pytest.mark.slow
 def test_resumed_run_draws_the_masks_it_would_have_drawn(strategies):
     assert masks_of(strategies[2], 2, first_step=1, steps=1) == masks_of(strategies[2], 2)[1:]
 
@@ -214,6 +221,7 @@ def test_another_seed_draws_other_masks(strategies):
     assert masks_of(strategies[1], 0) != masks_of(strategies[1], 0, dataclasses.replace(CONFIG, seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xla", [False, True])
 def test_statistics_are_the_mean_of_the_replicas(strategies, xla):
     def normalized():

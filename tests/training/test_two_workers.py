@@ -17,6 +17,7 @@ from training.data.datasets import open_image_set
 from training.workers.strategy import make_strategy
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("two-workers"),  # its cases share one run of both
     pytest.mark.timeout(300),  # which comes first
 ]
@@ -39,6 +40,7 @@ def workers(tmp_path_factory, data_dir):
     return folder, process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", minimal_loop.CASES)
 def test_two_workers_end_with_the_weights_of_one_device(workers, case):
     folder, process = workers
@@ -97,6 +99,7 @@ def wait_for_reports(process, folder, count):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_workers_stopped_and_killed_end_with_the_bits_of_two_left_alone(fit, tmp_path):
     alone = fit("alone")
     output, errors = alone.communicate()

@@ -86,6 +86,7 @@ def open_folder(config):
     return open_image_set(config.dataset, config.data_dir)
 
 
+@pytest.mark.slow
 def test_unreadable_images_weigh_nothing_and_all_others_are_seen(damaged, config, capfd):
     seen, labels, weights = levels(train_batches(open_folder(config), config, SHAPE, 2, 0), 8)
     assert weights.sum() == 25
@@ -95,6 +96,7 @@ def test_unreadable_images_weigh_nothing_and_all_others_are_seen(damaged, config
     assert not seen[weights == 0].any()
 
 
+@pytest.mark.slow
 def test_each_is_named_once_with_its_reason(damaged, config, capfd):
     levels(train_batches(open_folder(config), config, SHAPE, 1, 0), 12)  # three epochs
     lines = told(capfd)
@@ -106,6 +108,7 @@ def test_each_is_named_once_with_its_reason(damaged, config, capfd):
     assert lines[-1].endswith("5 of 30 so far")
 
 
+@pytest.mark.slow
 def test_resuming_and_sharing_are_as_exact_as_without(damaged, config):
     images = open_folder(config)
     whole = levels(train_batches(images, config, SHAPE, 1, 0), 9)
@@ -114,6 +117,7 @@ def test_resuming_and_sharing_are_as_exact_as_without(damaged, config):
         np.testing.assert_array_equal(values, expected[40:], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_photo_that_is_gone_by_the_time_it_is_due_is_left_out(folder, config, capfd):
     images = open_folder(config)
     (folder / "val/a/24.jpg").unlink()
@@ -122,6 +126,7 @@ def test_a_photo_that_is_gone_by_the_time_it_is_due_is_left_out(folder, config, 
     assert "24.jpg" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_too_many_unreadable_images_end_the_run(damaged, tmp_path, capfd):
     command = f"fit --config image_folder --data_dir {damaged} --workdir {tmp_path / 'run'} --image_size 16 --filters 4"
     assert main([*command.split(), "--batch_size", "8", "--max_unreadable", "0.1", "--deterministic", "false"]) == 2

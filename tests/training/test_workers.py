@@ -92,6 +92,7 @@ os.write(1, b"a bar 10%\\ra bar 99%\\n" + b"no end")
     assert len(shown.err.splitlines()) == 60
 
 
+@pytest.mark.slow
 def test_a_failing_worker_ends_the_others_and_is_named(run, monkeypatch):
     monkeypatch.setattr("training.workers.local_workers.LEAVE_SECONDS", 0.2)
     status, shown = run(3, "time.sleep(0.2); sys.exit(5) if index == 1 else time.sleep(60)")
@@ -106,6 +107,7 @@ def test_a_killed_worker_has_the_status_of_shells(run, monkeypatch):
     assert "training: worker 1 ended with status 137" in shown.err
 
 
+@pytest.mark.slow
 def test_the_cause_is_named_though_another_worker_ended_first(run):
     script = "time.sleep(0.5 if index else 0); sys.exit(4 if index else 3)"
     status, shown = run(2, script)
@@ -113,6 +115,7 @@ def test_the_cause_is_named_though_another_worker_ended_first(run):
     assert "training: worker 1 ended with status 4" in shown.err
 
 
+@pytest.mark.slow
 def test_the_others_may_leave_by_themselves(run):
     script = "signal.signal(signal.SIGTERM, lambda *_: print('asked')); time.sleep(0 if index else 1); sys.exit(4)"
     status, shown = run(2, script)
@@ -120,6 +123,7 @@ def test_the_others_may_leave_by_themselves(run):
     assert shown.out == ""
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_end_is_killed(run, monkeypatch):
     monkeypatch.setattr("training.workers.local_workers.LEAVE_SECONDS", 0.2)
     monkeypatch.setattr("training.workers.local_workers.GRACE_SECONDS", 0.4)
@@ -129,6 +133,7 @@ def test_a_worker_that_does_not_end_is_killed(run, monkeypatch):
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_reach_all_once_and_all_are_waited_for(start, number):
     script = """
@@ -161,6 +166,7 @@ def test_a_second_signal_kills(start):
     assert parent.wait(timeout=20) == 128 + signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_workers_die_with_a_parent_that_is_killed(start):
     parent = start(2, "print('ready', flush=True); time.sleep(60)")

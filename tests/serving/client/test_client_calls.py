@@ -156,6 +156,7 @@ def test_call_that_takes_too_long(client):
     assert caught.value.code is Code.DEADLINE_EXCEEDED
 
 
+@pytest.mark.slow
 def test_version_that_answered_is_told_over_grpc(open_client, url_of, server):
     with open_client("grpc", url_of(server, "grpc"), "zoo") as client:
         assert client.predict([1]).spec.version == 123

@@ -52,6 +52,7 @@ def started_later(address, base_path, seconds):
         server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grpc", "rest", "async-grpc", "async-rest"])
 def test_call_is_made_again_until_the_server_is_there(open_client, url_of, zoo_path, kind):
     address = Address()
@@ -63,6 +64,7 @@ def test_call_is_made_again_until_the_server_is_there(open_client, url_of, zoo_p
         assert client.predict(ONES).outputs["y"].tolist() == [2.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grpc", "rest", "async-grpc", "async-rest"])
 def test_wait_for_a_server_that_starts(open_client, url_of, zoo_path, kind):
     address = Address()
@@ -71,6 +73,7 @@ def test_wait_for_a_server_that_starts(open_client, url_of, zoo_path, kind):
         assert client.predict(ONES).outputs["y"].tolist() == [2.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOTH)
 def test_server_that_does_not_come(open_client, url_of, kind):
     with open_client(kind, url_of(Address(), kind), retries=Retries(attempts=1000, first_wait=0.05)) as client:
