@@ -210,7 +210,7 @@ def _normalized(call: Call, signal: Signal | Obstacle) -> float:
     """The square of the divisor of a normalization: the variance, or the mean square of `RMSNormalization`."""
     if isinstance(signal, Obstacle) or isinstance(call.operation, keras.layers.RMSNormalization):
         return _second_moment(signal)
-    return max(signal.second_moment - signal.mean**2, sys.float_info.min)
+    return signal.variance_after
 
 
 def _slope(signal: Signal | Obstacle) -> float:

@@ -74,6 +74,11 @@ class Signal:
         _, positive = self._positive_part()
         return positive + self.negative_slope**2 * (self.variance + self.shift**2 - positive)
 
+    @property
+    def variance_after(self) -> float:
+        """The variance after the rectifier. It is never 0, as what follows divides by it."""
+        return max(self.second_moment - self.mean**2, sys.float_info.min)
+
     def _positive_part(self) -> tuple[float, float]:
         """The mean and the mean square that positive values before the rectifier contribute."""
         deviation = math.sqrt(self.variance)
@@ -216,9 +221,9 @@ def total(signals: Sequence[Signal], subtract: bool = False) -> Signal:
     if len(signals) == 1:
         return signals[0]
     signs = [1] + [-1 if subtract else 1] * (len(signals) - 1)
-    variance = sum(signal.second_moment - signal.mean**2 for signal in signals)
+    variance = sum(signal.variance_after for signal in signals)
     mean = sum(sign * signal.mean for sign, signal in zip(signs, signals, strict=True))
-    return Signal(max(variance, sys.float_info.min), shift=mean)
+    return Signal(variance, shift=mean)
 
 
 def add(signals: Sequence[Signal]) -> Signal:

@@ -13,7 +13,6 @@ from serving.expansion import LARGEST_EXPANSION
 from serving.http.requests import Request
 from serving.http.responses import Response
 
-LARGEST_BODY = LARGEST_EXPANSION
 SMALLEST_ANSWER = 1024
 """Bytes. Shorter answers are not compressed: they fit a packet anyway."""
 
@@ -47,11 +46,11 @@ def decompressed_body(request: Request) -> bytes:
     if not encoding:
         return request.body
     name = encoding.strip().lower().decode("latin-1").removeprefix("x-")
-    largest = min(LARGEST_BODY, request.largest_body)
+    largest = min(LARGEST_EXPANSION, request.largest_body)
     return decompress(request.body, name, largest) if name in _DECOMPRESSORS else request.body
 
 
-def decompress(body: bytes, encoding: str, largest: int = LARGEST_BODY) -> bytes:
+def decompress(body: bytes, encoding: str, largest: int = LARGEST_EXPANSION) -> bytes:
     """What was compressed as gzip, deflate or zstd. Raises ServingError where it is damaged, or holds too much."""
     whole = bytearray()
     position = num_members = 0

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from serving.bodies.compression import LARGEST_BODY
 from serving.bodies.media_types import JSON
 from serving.errors import ServingError, invalid_argument
+from serving.expansion import LARGEST_EXPANSION
 from serving.models.signatures import NUMPY_TYPES
 
 _LARGEST_HEADER = 10_000  # bytes, NumPy's own limit
@@ -102,7 +102,7 @@ def _objects(array: np.ndarray) -> np.ndarray:
 def _fixed_length(array: np.ndarray) -> np.ndarray:
     values = [each if isinstance(each, bytes) else str(each).encode() for each in array.reshape(-1).tolist()]
     longest = max(map(len, values), default=1) or 1
-    if longest * len(values) > LARGEST_BODY:
+    if longest * len(values) > LARGEST_EXPANSION:
         raise invalid_argument(f"Strings of up to {longest} bytes do not fit a .npy file: ask for {JSON}.")
     return np.array(values, f"S{longest}").reshape(array.shape)
 
@@ -124,7 +124,7 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
-    left = LARGEST_BODY
+    left = LARGEST_EXPANSION
     for member in archive.infolist():
         if member.compress_type not in _METHODS:
             raise ValueError("its arrays are neither stored nor deflated")
@@ -135,6 +135,6 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
             content = file.read(left + 1)
         left -= len(content)
         if left < 0:
-            raise ValueError(f"it inflates to more than {LARGEST_BODY} bytes")
+            raise ValueError(f"it inflates to more than {LARGEST_EXPANSION} bytes")
         arrays[name] = read_npy(content)
     return arrays

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from backports import zstd
 
-from serving.bodies.compression import LARGEST_BODY, SMALLEST_ANSWER, compressed_answer, decompress, decompressed_body
+from serving.bodies.compression import SMALLEST_ANSWER, compressed_answer, decompress, decompressed_body
 from serving.errors import ServingError
+from serving.expansion import LARGEST_EXPANSION
 from serving.http.requests import Request
 from serving.http.responses import Response
 
@@ -56,14 +57,18 @@ NOT_WHOLE = {
     "no-zstd": ("zstd", b"{}", "Request body is not valid zstd: Unable to decompress Zstandard data"),
     "cut-zstd": ("zstd", zstd.compress(TEXT)[:-3], "Request body is not valid zstd: it ends too early"),
     "many-frames": ("zstd", zstd.compress(b"") * 1001, "Request body is zstd of more than 1000 members."),
-    "zstd-bomb": ("zstd", zstd.compress(MEGABYTE) * 101, f"Request body inflates to more than {LARGEST_BODY} bytes."),
+    "zstd-bomb": (
+        "zstd",
+        zstd.compress(MEGABYTE) * 101,
+        f"Request body inflates to more than {LARGEST_EXPANSION} bytes.",
+    ),
     "wide-window": ("zstd", wide_window(), "Request body is not valid zstd: Unable to decompress Zstandard data"),
     "no-deflate": ("deflate", b"\xff\xff", "Request body is not valid deflate: Error -3"),
     "cut-deflate": ("deflate", zlib.compress(TEXT)[:-3], "Request body is not valid deflate: it ends too early"),
     "deflate-bomb": (
         "deflate",
-        zlib.compress(bytes(LARGEST_BODY + 1), 1),
-        f"Request body inflates to more than {LARGEST_BODY} bytes.",
+        zlib.compress(bytes(LARGEST_EXPANSION + 1), 1),
+        f"Request body inflates to more than {LARGEST_EXPANSION} bytes.",
     ),
 }  # fmt: skip
 
