@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 
 import grpc
 import httpx
@@ -201,6 +203,18 @@ def _predict_request(signature="", model="zoo", version=None, label=None, output
     return request
 
 
+def _recovers(code, arguments, complaint):
+    """Runs code in a process of its own, which complains, and ends well once it is told that the trouble is over."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert complaint in process.stderr.readline()
+            process.communicate("go on\n", timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
 # Test modules cannot import this one, so what they call comes to them as fixtures.
 
 
@@ -222,6 +236,11 @@ def rest_client():
 @pytest.fixture(scope="session")
 def grpc_stubs():
     return _grpc_stubs
+
+
+@pytest.fixture(scope="session")
+def recovers():
+    return _recovers
 
 
 @pytest.fixture(scope="session")
