@@ -49,7 +49,7 @@ MEMORY_PER_BYTE_MADE = 4
 MADE_PER_BYTE = 16
 """A value of a byte or two becomes one of 8 or 16."""
 SECONDS_TO_INFLATE = 1.0
-"""What the largest body takes; it is known too late that one inflates to more."""
+"""Inflating the largest allowed body takes less. A larger one is refused only after that many bytes."""
 
 _SPEC = ModelSpec("m")
 _ANY = None
@@ -102,7 +102,7 @@ class Decoder:
 
 
 def allowed(decoder: Decoder, num_bytes: int, num_made: int) -> Cost:
-    """What so many bytes may cost: a constant, and multiples of their number and of what they made."""
+    """The limits for an input: a constant, plus a multiple of its length, plus a multiple of the bytes that it made."""
     seconds = SECONDS + SECONDS_PER_BYTE * num_bytes + SECONDS_PER_BYTE_MADE * num_made
     memory = MEMORY + MEMORY_PER_BYTE * num_bytes + MEMORY_PER_BYTE_MADE * num_made
     if decoder.inflates:
@@ -111,7 +111,7 @@ def allowed(decoder: Decoder, num_bytes: int, num_made: int) -> Cost:
 
 
 def measured(decoder: Decoder, data: bytes, tries: int = 3) -> tuple[Cost, Cost]:
-    """What these bytes cost, and what they may. Raises what is no ServingError."""
+    """The measured cost of an input, and the cost that is allowed. Raises any exception but ServingError."""
     tracemalloc.start()
     made = decoder.read(data)
     _, traced = tracemalloc.get_traced_memory()
@@ -147,7 +147,7 @@ def _resident_bytes(which: str, anew: bool = False) -> int:
 
 
 def _refusing(read: Callable[[bytes], int]) -> Callable[[bytes], int]:
-    """The reader with what a client is told that is refused."""
+    """Wraps a reader so that it also writes the error body of a refused input."""
 
     def reading(data: bytes) -> int:
         try:
@@ -249,7 +249,7 @@ REST_HEADERS: dict[str, dict[str, str]] = {
     "tf.Example": {"Content-Type": BYTES},
     "form": {"Content-Type": f"{FORM}; boundary=b"},
 }
-"""What a body for each decoder is sent with."""
+"""The HTTP headers to send with an input for each decoder."""
 
 
 def hostile(name: str, chance: random.Random, size: int = 4096) -> bytes:
