@@ -30,7 +30,7 @@ from benchmarks.layer import machine
 from benchmarks.serving_models import Sample, save_perceptron, save_photos
 from benchmarks.serving_processes import Running, serving
 from serving.client import AsyncClient, Client
-from serving.request import ModelSpec
+from serving.wire.requests import ModelSpec
 
 BAR = 50e-6  # seconds of CPU time above a stub, sync or async, with a message that is ready
 _MODEL = "m"

@@ -32,14 +32,14 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from benchmarks.serving_hostile import DECODERS, Cost, hostile, measured
 from benchmarks.serving_models import Sample, save_network
-from serving.bodies.media_types import JSON, NPY, NPZ, PROTOBUF
+from serving.api.service import Service
 from serving.http.reader import RequestReader
 from serving.http.requests import Limits
-from serving.metrics.server_metrics import Metrics
 from serving.options import Options
 from serving.rest.application import RestApplication
+from serving.rest.media_types import JSON, NPY, NPZ, PROTOBUF
 from serving.server import Server
-from serving.service import Service
+from serving.telemetry.metrics import Metrics
 
 MODEL = "m"
 WARM_UP = 0.1  # of the inputs, before memory is looked at

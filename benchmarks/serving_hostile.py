@@ -20,21 +20,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from backports import zstd
 
-from serving.bodies.compression import compressed_answer
-from serving.bodies.media_types import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, media_type
-from serving.bodies.negotiation import read_examples, read_predict
-from serving.codec.json_text import error_body
 from serving.errors import ServingError
-from serving.expansion import LARGEST_EXPANSION
 from serving.http.reader import RequestReader
 from serving.http.requests import Limits, Request
 from serving.http.responses import Response
-from serving.models.binding import bind_inputs, find_signature
 from serving.models.guarded_runner import GuardedRunner
-from serving.models.hints import helpful_text
-from serving.models.signatures import Signature, TensorInfo
-from serving.request import ModelSpec
+from serving.rest.bodies import read_examples, read_predict
+from serving.rest.compression import compressed_answer
+from serving.rest.media_types import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, media_type
 from serving.rest.routes import is_api, model_name, parse_route, signature_name, template
+from serving.wire.binding import bind_inputs, find_signature
+from serving.wire.expansion import LARGEST_EXPANSION
+from serving.wire.hints import helpful_text
+from serving.wire.json_text import error_body
+from serving.wire.requests import ModelSpec
+from serving.wire.signatures import Signature, TensorInfo
 
 SECONDS = 0.25
 SECONDS_PER_BYTE = 5e-6

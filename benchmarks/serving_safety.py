@@ -27,7 +27,7 @@ from benchmarks.serving import in_turns, rates
 from benchmarks.serving_load import Load, load_rest, rest_body
 from benchmarks.serving_models import save_perceptron
 from benchmarks.serving_processes import Running, serving
-from serving.protobuf.protos import SSLConfig
+from serving.wire.protos import SSLConfig
 
 STREAMS = 16
 SECONDS = 3.0  # of load on one server in a round

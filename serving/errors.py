@@ -6,7 +6,7 @@ import enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from serving.models.signatures import Signature
+    from serving.wire.signatures import Signature
 
 # util/status_util and grpc_status_util.cc: longer texts would not fit HTTP/2 trailers.
 LONGEST_MESSAGE = 1024

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from serving.access import certificates, tokens
-from serving.access.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
-from serving.access.request_threads import RequestThreads
+from serving.admission import certificates, tokens
+from serving.admission.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
+from serving.admission.threads import RequestThreads
 from serving.errors import ServingError, invalid_argument
 from serving.extras import MissingPackageError, needing
 from serving.http.reception import AnswerAtOnce, Reception
 from serving.http.requests import Limits, Request
 from serving.http.responses import Response
 from serving.http.server import Application
-from serving.logs.access_log import AccessLog
 from serving.options import Options
 from serving.rest import authorization
 from serving.rest.cross_origin import cross_origin_headers
@@ -26,10 +25,11 @@ from serving.rest.tracing import TracedApplication
 from serving.rpc.authorization import Authorization
 from serving.rpc.logging import LoggedCalls
 from serving.rpc.tracing import TracedCalls
+from serving.telemetry.access_log import AccessLog
 from serving.watched_files import FileWatcher
 
 if TYPE_CHECKING:
-    from serving.logs.tracing import Tracing
+    from serving.telemetry.tracing import Tracing
 
 logger = logging.getLogger("serving")
 
@@ -140,7 +140,7 @@ class Gate:
 def _start_tracing() -> "Tracing":
     try:
         with needing("tracing"):
-            from serving.logs.tracing import Tracing
+            from serving.telemetry.tracing import Tracing
     except MissingPackageError as error:
         raise invalid_argument(f"--enable_tracing: {error}") from error
     return Tracing()

@@ -9,18 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from serving import config_file
-from serving.access.request_threads import RequestThreads
-from serving.config_file import ModelConfig
+from serving.admission.readiness import Phase, Readiness
+from serving.admission.threads import RequestThreads
+from serving.api.service import Service
 from serving.gate import Gate
 from serving.http.server import HttpServer
-from serving.logs.request_log import RequestLog
-from serving.metrics.pages import DEFAULT_PATH
-from serving.metrics.server_metrics import Metrics
 from serving.options import Options
 from serving.periodic import Periodic
-from serving.protobuf.protos import MonitoringConfig, read_text
-from serving.readiness import Phase, Readiness
+from serving.repository import config as config_file
+from serving.repository.config import ModelConfig
 from serving.repository.loader import Loader
 from serving.repository.repository import Repository, RepositoryOptions
 from serving.repository.versions import Loading
@@ -29,8 +26,11 @@ from serving.rpc import server as grpc_server
 from serving.rpc.drain import Refusal
 from serving.rpc.health import Health
 from serving.rpc.receiving import CallThreads, Receiving
-from serving.service import Service
 from serving.startup import bind, check_options
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.pages import DEFAULT_PATH
+from serving.telemetry.request_log import RequestLog
+from serving.wire.protos import MonitoringConfig, read_text
 
 logger = logging.getLogger("serving")
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from serving.batching.batch_queue import Batch, Task, queue_timeout
 from serving.batching.options import BatchingOptions, from_message
-from serving.batching.queue import Batch, Task, queue_timeout
 from serving.batching.scheduler import BatchScheduler, Client, Key
 from serving.batching.tensors import count_rows, merge, split
 from serving.errors import Code, ServingError

@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from serving.batching.batch_queue import Batch, BatchQueue, Task
 from serving.batching.options import BatchingOptions
-from serving.batching.queue import Batch, BatchQueue, Task
 from serving.errors import Code, ServingError
 
 

@@ -9,9 +9,9 @@ with needing("client"):
     from serving.client.synchronous import Client
     from serving.client.wire import Class
     from serving.errors import Code, ServingError
-    from serving.models.signatures import Signature, TensorInfo
-    from serving.models.version_states import State, VersionStatus
-    from serving.request import Prediction
+    from serving.wire.requests import Prediction
+    from serving.wire.signatures import Signature, TensorInfo
+    from serving.wire.version_status import State, VersionStatus
 
 __all__ = [
     "AsyncClient",

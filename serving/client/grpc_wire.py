@@ -21,10 +21,10 @@ from serving.client.messages import (
 from serving.client.predict_bytes import write_predict, write_spec
 from serving.client.wire import Call, Class, Examples
 from serving.errors import Code
-from serving.models.signatures import Signature, TensorInfo
-from serving.models.version_states import State, VersionStatus
-from serving.protobuf.tensor_fields import TYPE_WORDS, read_tensor
-from serving.request import ModelSpec, Prediction
+from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.signatures import Signature, TensorInfo
+from serving.wire.tensor_fields import TYPE_WORDS, read_tensor
+from serving.wire.version_status import State, VersionStatus
 
 _SIGNATURE_DEF = "signature_def"
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from serving.client.pictures import encoded, is_picture, pixels
-from serving.models.signatures import NUMPY_TYPES, Signature, TensorInfo
+from serving.wire.signatures import NUMPY_TYPES, Signature, TensorInfo
 
 
 def are_arrays(inputs: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from serving.client.synchronous import Client
 from serving.client.wire import Class
 from serving.errors import Code, ServingError
-from serving.models.signatures import Signature
+from serving.wire.signatures import Signature
 
 _ENCODED = "image/encoded"  # the feature that holds a picture's bytes
 

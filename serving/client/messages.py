@@ -3,7 +3,7 @@
 Only the fields that a client reads or writes are listed; the others pass unread.
 """
 
-from serving.protobuf.descriptors import Messages, make_pool, message_class
+from serving.wire.descriptors import Messages, make_pool, message_class
 
 _TENSORS: Messages = {
     "Dim": [("size", 1, "int64")],

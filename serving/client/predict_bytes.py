@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from serving.client.messages import PredictRequest, TensorProto
-from serving.models.signatures import NUMPY_TYPES, type_word
-from serving.protobuf.tensor_fields import content_bytes, describe_tensor, field_head, write_tensor
-from serving.request import ModelSpec
+from serving.wire.requests import ModelSpec
+from serving.wire.signatures import NUMPY_TYPES, type_word
+from serving.wire.tensor_fields import content_bytes, describe_tensor, field_head, write_tensor
 
 _INPUTS, _KEY, _VALUE = 2, 1, 2  # a map is a repeated message of keys and values
 _TENSOR_CONTENT = 4

@@ -12,9 +12,9 @@ import orjson
 from serving.client.features import Features
 from serving.client.wire import Call, Class, Examples, SignatureChangedError
 from serving.errors import Code, ServingError
-from serving.models.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
-from serving.models.version_states import State, VersionStatus
-from serving.request import ModelSpec, Prediction
+from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
+from serving.wire.version_status import State, VersionStatus
 
 
 class RestRequest(NamedTuple):

@@ -10,9 +10,9 @@ from serving.client.inputs import are_arrays, to_arrays
 from serving.client.retries import Limits, Retries
 from serving.client.wire import Call, Class, Examples, SignatureChangedError, Wire
 from serving.errors import Code, ServingError
-from serving.models.signatures import DEFAULT_SIGNATURE, Signature
-from serving.models.version_states import State, VersionStatus
-from serving.request import ModelSpec, Prediction
+from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
+from serving.wire.version_status import State, VersionStatus
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from serving.client.steps import Caller, Pause, Steps
 from serving.client.transports import open_transport
 from serving.client.wire import Class
 from serving.errors import ServingError
-from serving.models.signatures import Signature
-from serving.models.version_states import VersionStatus
-from serving.request import ModelSpec, Prediction
+from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.signatures import Signature
+from serving.wire.version_status import VersionStatus
 
 T = TypeVar("T")
 

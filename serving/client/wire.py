@@ -6,9 +6,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from serving.client.features import Features
-from serving.models.signatures import Signature
-from serving.models.version_states import VersionStatus
-from serving.request import ModelSpec, Prediction
+from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.signatures import Signature
+from serving.wire.version_status import VersionStatus
 
 T = TypeVar("T")
 

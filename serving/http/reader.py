@@ -7,10 +7,10 @@ from typing import NoReturn
 
 import httptools
 
-from serving.codec.json_text import error_body
 from serving.errors import invalid_argument
 from serving.http.requests import Limits, Refusal, Request
 from serving.http.responses import Response
+from serving.wire.json_text import error_body
 
 _HEADER_OVERHEAD = 32  # bytes that each header counts for besides its own, as in HTTP/2 (RFC 9113, section 6.5.2)
 _LARGE_CHUNK = 4096  # bytes

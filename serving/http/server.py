@@ -20,12 +20,12 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
-from serving.codec.json_text import error_body
 from serving.errors import Code, ServingError
 from serving.http.connection import Connection
 from serving.http.reception import Reception
 from serving.http.requests import Limits, Request
 from serving.http.responses import Response
+from serving.wire.json_text import error_body
 
 logger = logging.getLogger("serving")
 

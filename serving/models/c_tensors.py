@@ -9,9 +9,9 @@ import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models import c_api
-from serving.models.signatures import NUMPY_TYPES, type_word
-from serving.protobuf import tensors
-from serving.protobuf.tensor_fields import DATA_TYPES, TYPE_WORDS
+from serving.wire import tensors
+from serving.wire.signatures import NUMPY_TYPES, type_word
+from serving.wire.tensor_fields import DATA_TYPES, TYPE_WORDS
 
 _STRING_SIZE = 24  # bytes of a TF_TString (core/platform/ctstring_internal.h)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from serving.models.signatures import Feature
-from serving.protobuf import tensors
+from serving.wire import tensors
+from serving.wire.signatures import Feature
 
 _PARSERS = ("ParseExample", "ParseExampleV2", "ParseSingleExample")
 

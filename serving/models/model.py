@@ -10,11 +10,11 @@ from tensorflow.core.framework import types_pb2
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models import saved_model
-from serving.models.binding import bind_inputs, bind_outputs
 from serving.models.example_features import find_features
-from serving.models.hints import knowing, knowing_misfits
-from serving.models.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
-from serving.protobuf import tensors
+from serving.wire import tensors
+from serving.wire.binding import bind_inputs, bind_outputs
+from serving.wire.hints import knowing, knowing_misfits
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
 _PREDICT_METHODS = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
 

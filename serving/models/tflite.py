@@ -15,7 +15,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.model import Model, make_signature
-from serving.models.signatures import DEFAULT_SIGNATURE
+from serving.wire.signatures import DEFAULT_SIGNATURE
 
 MODEL_FILE = "model.tflite"
 """What a version's directory may hold, and `prefer_tflite_model` runs."""

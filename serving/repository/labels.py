@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from serving.config_file import ModelConfig
 from serving.errors import Code, ServingError, invalid_argument
+from serving.repository.config import ModelConfig
 
 Labels = Mapping[str, Mapping[str, int]]
 """Versions by model name and label."""

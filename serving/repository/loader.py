@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
 from serving.errors import Code, ServingError
-from serving.metrics.server_metrics import Metrics
 from serving.models import tflite
 from serving.models.guarded_runner import GuardedRunner
 from serving.models.model import Model, load
 from serving.options import Options
-from serving.protobuf.protos import BatchingParameters, read_text
 from serving.repository.links import check_links
 from serving.repository.warmup import warm_up
+from serving.telemetry.metrics import Metrics
+from serving.wire.protos import BatchingParameters, read_text
 
 T = TypeVar("T")
 

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from serving.config_file import ModelConfig, check_platforms
 from serving.errors import Code, ServingError
-from serving.models.version_states import Lease, ModelStatus, VersionStatus, servable_not_found
 from serving.periodic import Attempts
+from serving.repository.config import ModelConfig, check_platforms
 from serving.repository.labels import Labels, assign_labels, version_of
 from serving.repository.priority import lower_priority
 from serving.repository.storage import Specific, find_versions
-from serving.repository.versions import Changes, Loading, ModelVersions
+from serving.repository.versions import Changes, Lease, Loading, ModelVersions
+from serving.wire.version_status import ModelStatus, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
 

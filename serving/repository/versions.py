@@ -12,8 +12,8 @@ from pathlib import Path
 from serving.errors import Code, ServingError
 from serving.models.guarded_runner import without_path
 from serving.models.model import Model
-from serving.models.version_states import Lease, State, VersionStatus, servable_not_found
 from serving.repository.memory import give_back
+from serving.wire.version_status import State, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
 
@@ -29,6 +29,14 @@ class Loading:
     max_num_retries: int = 5
     retry_interval: float = 60.0
     unload_first: bool = False
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A version in use: it stays in memory until its lease ends."""
+
+    version: int
+    model: Model
 
 
 @dataclass

@@ -9,13 +9,13 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.api.classification import CLASSIFY
+from serving.api.multi_inference import bind_tasks
+from serving.api.regression import REGRESS
+from serving.api.runs import infer, infer_one
 from serving.errors import Code, ServingError, invalid_argument
-from serving.inference.classification import CLASSIFY
-from serving.inference.multi_inference import bind_tasks
-from serving.inference.regression import REGRESS
-from serving.inference.runs import infer, infer_one
 from serving.models.model import Model
-from serving.protobuf import messages
+from serving.wire import messages
 
 logger = logging.getLogger("serving")
 

@@ -1,1 +1,1 @@
-"""The REST API, and what it tells about itself."""
+"""The REST API."""

@@ -5,22 +5,22 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 
-from serving.bodies.compression import compressed_answer
-from serving.bodies.negotiation import ExamplesBody, read_examples, read_predict, write_answer, write_prediction
-from serving.codec.json_text import error_body, write
+from serving.api.service import Service
 from serving.errors import Code, ServingError
 from serving.http.requests import Request
 from serving.http.responses import Response
-from serving.metrics.pages import PrometheusPage, tensorflow_page
-from serving.metrics.server_metrics import REST, Caller
-from serving.models.hints import helpful_text
-from serving.models.signatures import Signature
-from serving.request import Classification, ModelSpec, Regression
+from serving.rest.bodies import ExamplesBody, read_examples, read_predict, write_answer, write_prediction
+from serving.rest.compression import compressed_answer
 from serving.rest.descriptions import describe, version_header
 from serving.rest.openapi import OPENAPI_PATH, describe_api
 from serving.rest.request_log import log_answer, log_prediction
 from serving.rest.routes import Route, is_api, parse_route
-from serving.service import Service
+from serving.telemetry.metrics import REST, Caller
+from serving.telemetry.pages import PrometheusPage, tensorflow_page
+from serving.wire.hints import helpful_text
+from serving.wire.json_text import error_body, write
+from serving.wire.requests import Classification, ModelSpec, Regression
+from serving.wire.signatures import Signature
 
 logger = logging.getLogger("serving")
 

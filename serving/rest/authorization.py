@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from serving.access.tokens import Token, Tokens
-from serving.codec.json_text import error_body
+from serving.admission.tokens import Token, Tokens
 from serving.errors import Code, ServingError
 from serving.http.reception import AnswerAtOnce
 from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.rest.application import METRICS_PATH, STATUSES
 from serving.rest.routes import is_api, model_name
+from serving.wire.json_text import error_body
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """What tells of no model, and probes ask for without a token."""

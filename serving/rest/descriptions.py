@@ -2,14 +2,14 @@
 
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from serving.codec.json_text import write_indented
+from serving.api.service import Service
 from serving.http.responses import Response
-from serving.protobuf import messages
-from serving.request import ModelSpec
 from serving.rest.listing import encode_models, fields
 from serving.rest.routes import Route, path_of, signature_name
 from serving.rest.sample_bodies import choose_signature, method_of, sample_body
-from serving.service import Service
+from serving.wire import messages
+from serving.wire.json_text import write_indented
+from serving.wire.requests import ModelSpec
 
 
 def describe(service: Service, route: Route, query: str) -> Response:

@@ -5,8 +5,8 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from serving.models.version_states import ModelStatus
-from serving.protobuf import messages
+from serving.wire import messages
+from serving.wire.version_status import ModelStatus
 
 
 def encode_models(models: Iterable[ModelStatus]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from serving.http.reception import AnswerAtOnce
 from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.http.server import Application
-from serving.logs.access_log import AccessLog, Asked, entry_of
-from serving.logs.request_ids import HEADER, request_id
-from serving.metrics.server_metrics import REST
 from serving.request_facts import RequestFacts, facts
 from serving.rest.routes import model_name
+from serving.telemetry.access_log import AccessLog, Asked, entry_of
+from serving.telemetry.metrics import REST
+from serving.telemetry.request_ids import HEADER, request_id
 
 _HEADER = HEADER.encode()
 

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from serving.bodies.media_types import JSON
+from serving.admission.readiness import LIVE_PATH, READY_PATH
+from serving.api.service import Service
 from serving.errors import ServingError
-from serving.models.signatures import Signature
-from serving.models.version_states import ModelStatus, State
-from serving.readiness import LIVE_PATH, READY_PATH
-from serving.request import ModelSpec
 from serving.rest import openapi_media, openapi_schemas
+from serving.rest.media_types import JSON
 from serving.rest.openapi_operations import answer, choice, errors, get, post, reference
 from serving.rest.routes import path_of
 from serving.rest.sample_bodies import sample_body
-from serving.service import Service
+from serving.wire.requests import ModelSpec
+from serving.wire.signatures import Signature
+from serving.wire.version_status import ModelStatus, State
 
 OPENAPI_PATH = "/openapi.json"
 

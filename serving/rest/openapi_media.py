@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.bodies.media_types import BYTES, FORM, IMAGE, NPY, NPZ, PROTOBUF
-from serving.bodies.signature_choice import required_inputs, takes_bytes
-from serving.bodies.uploads import IMAGE_FEATURE, SIGNATURE_FIELD
-from serving.models.signatures import Signature
+from serving.rest.media_types import BYTES, FORM, IMAGE, NPY, NPZ, PROTOBUF
 from serving.rest.openapi_schemas import Schema, is_expressible, of_method, tensor
+from serving.rest.signature_choice import required_inputs, takes_bytes
+from serving.rest.uploads import IMAGE_FEATURE, SIGNATURE_FIELD
+from serving.wire.signatures import Signature
 
 Content = dict[str, Any]
 """A Media Type Object by media type."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from serving.codec.json_tensors import is_json_type
-from serving.models.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
 from serving.rest.sample_bodies import can_be_rows, method_of
+from serving.wire.json_tensors import is_json_type
+from serving.wire.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
 
 Schema = dict[str, Any]
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-from serving.bodies.negotiation import ExamplesBody, PredictBody
-from serving.logs.request_log import RequestLog
-from serving.protobuf import messages
-from serving.protobuf.request_messages import encode_predict_request, fill_examples_request
-from serving.request import Classification, Prediction, Regression
+from serving.rest.bodies import ExamplesBody, PredictBody
+from serving.telemetry.request_log import RequestLog
+from serving.wire import messages
+from serving.wire.request_messages import encode_predict_request, fill_examples_request
+from serving.wire.requests import Classification, Prediction, Regression
 
 _EXAMPLES: dict[type, tuple[Any, Any]] = {
     Classification: (classification_pb2.ClassificationRequest, messages.encode_classify),

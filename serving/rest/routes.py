@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 from serving.errors import invalid_argument
-from serving.request import ModelSpec
+from serving.wire.requests import ModelSpec
 
 _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII

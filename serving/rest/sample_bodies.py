@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from serving.codec.json_examples import decode_examples
-from serving.codec.json_tensors import is_json_type
+from serving.api.classification import CLASSIFY
+from serving.api.regression import REGRESS
+from serving.api.runs import Method
 from serving.errors import Code, ServingError
-from serving.inference.classification import CLASSIFY
-from serving.inference.regression import REGRESS
-from serving.inference.runs import Method
-from serving.models.binding import find_signature
-from serving.models.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
+from serving.wire.binding import find_signature
+from serving.wire.json_examples import decode_examples
+from serving.wire.json_tensors import is_json_type
+from serving.wire.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
 
 LARGEST_SAMPLE = 2**20
 """Values: an image of 512 by 512 pixels has fewer."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.http.server import Application
-from serving.logs.endings import Ending
 from serving.rest.routes import is_api, template
+from serving.telemetry.endings import Ending
 
 if TYPE_CHECKING:  # OpenTelemetry is imported where it is asked for alone
-    from serving.logs.tracing import Tracing
+    from serving.telemetry.tracing import Tracing
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 

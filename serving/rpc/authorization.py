@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from serving.access.tokens import Token, Tokens
+from serving.admission.tokens import Token, Tokens
 from serving.errors import ServingError
 from serving.request_facts import facts
 from serving.rpc.handlers import Behavior, wrapped

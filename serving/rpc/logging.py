@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 import grpc
 
-from serving.logs.access_log import AccessLog, Asked, entry_of
-from serving.logs.request_ids import HEADER, request_id
-from serving.metrics.server_metrics import GRPC
 from serving.request_facts import facts
 from serving.rpc.handlers import Behavior, wrapped
+from serving.telemetry.access_log import AccessLog, Asked, entry_of
+from serving.telemetry.metrics import GRPC
+from serving.telemetry.request_ids import HEADER, request_id
 
 
 class LoggedCalls(grpc.ServerInterceptor):

@@ -18,8 +18,8 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import profiler_options_pb2
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.protobuf.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
 from serving.rpc.servicers import answering_errors
+from serving.wire.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
 
 SERVICE = "tensorflow.ProfilerService"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from serving.access.request_threads import RequestThreads, Turns
+from serving.admission.threads import RequestThreads, Turns
 from serving.rpc.handlers import Behavior, wrapped
 
 _MOST_WAITING = 256  # calls whose message has not come; the pool has as many threads for them

@@ -13,13 +13,13 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.api.service import Service
 from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
 from serving.rpc.health import Health
 from serving.rpc.profiler import Profiler
 from serving.rpc.receiving import CallThreads
 from serving.rpc.servicers import ModelServicer, PredictionServicer
-from serving.service import Service
 
 _DEFAULT_ARGUMENTS = {
     "grpc.so_reuseport": 0,  # two servers on one port would share its requests without a word

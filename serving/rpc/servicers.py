@@ -9,14 +9,14 @@ from typing import Any
 import grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from serving import config_file
+from serving.api.service import Service
 from serving.errors import Code, ServingError, invalid_argument, truncate
-from serving.metrics.server_metrics import GRPC, Caller
-from serving.models.hints import helpful_text
-from serving.models.signatures import Signature
-from serving.protobuf import messages
-from serving.request import PredictRequest
-from serving.service import Service
+from serving.repository import config as config_file
+from serving.telemetry.metrics import GRPC, Caller
+from serving.wire import messages
+from serving.wire.hints import helpful_text
+from serving.wire.requests import PredictRequest
+from serving.wire.signatures import Signature
 
 logger = logging.getLogger("serving")
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from serving.logs.endings import Ending
 from serving.rpc.handlers import Behavior, wrapped
 from serving.rpc.logging import address
+from serving.telemetry.endings import Ending
 
 if TYPE_CHECKING:  # OpenTelemetry is imported where it is asked for alone
-    from serving.logs.tracing import Tracing
+    from serving.telemetry.tracing import Tracing
 
 _HEALTH = "/grpc.health.v1.Health/"
 _FAULTS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")

@@ -12,8 +12,8 @@ import pytest
 from tensorflow_serving.apis import get_model_status_pb2
 
 from serving.errors import ServingError
-from serving.logs.access_log import AccessLog, Asked, Entry
-from serving.logs.request_ids import request_id
+from serving.telemetry.access_log import AccessLog, Asked, Entry
+from serving.telemetry.request_ids import request_id
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -202,7 +202,7 @@ def test_file_that_was_moved_away_is_begun_anew(tmp_path):
 
 
 def test_what_cannot_be_written_is_dropped_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.logs.access_log._MOST_WAITING", 10)
+    monkeypatch.setattr("serving.telemetry.access_log._MOST_WAITING", 10)
     log = AccessLog(str(tmp_path / "access.log"))
     for number in range(13):
         log.add(entry(f"{number}"))
@@ -242,7 +242,7 @@ def test_folder_that_goes_and_comes_back_costs_no_line_and_no_other_file(tmp_pat
 
 FULL_DISK = """
 import logging, resource, sys
-from serving.logs.access_log import AccessLog, Asked, Entry
+from serving.telemetry.access_log import AccessLog, Asked, Entry
 
 logging.basicConfig(format="%(message)s")
 log = AccessLog(sys.argv[1])

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
 from serving.errors import Code, ServingError
 from serving.models.model import load
-from serving.protobuf import protos
+from serving.wire import protos
 
 pytestmark = pytest.mark.xdist_group("serving")
 

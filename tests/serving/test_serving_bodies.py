@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
-from serving.bodies.media_types import JSON, NPY, NPZ, PROTOBUF, choose_type
-from serving.bodies.npy import read_npz
 from serving.errors import ServingError
+from serving.rest.media_types import JSON, NPY, NPZ, PROTOBUF, choose_type
+from serving.rest.npy import read_npz
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -9,7 +9,7 @@ import pytest
 from serving.errors import ServingError
 from serving.models import c_api
 from serving.models.c_tensors import Tensor, from_array, to_array
-from serving.models.signatures import NUMPY_TYPES
+from serving.wire.signatures import NUMPY_TYPES
 
 pytestmark = pytest.mark.xdist_group("serving")
 

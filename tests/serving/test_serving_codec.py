@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tensorflow.core.example import example_pb2
 
-from serving.codec.json_examples import decode_examples
-from serving.codec.json_numbers import SMALLEST_BODY, read_numbers
-from serving.codec.json_predict import Layout, decode_predict, encode_predict, parse_predict
-from serving.codec.json_text import error_body, parse_object
 from serving.errors import Code, ServingError
-from serving.models.signatures import NUMPY_TYPES, Signature, TensorInfo
+from serving.wire.json_examples import decode_examples
+from serving.wire.json_numbers import SMALLEST_BODY, read_numbers
+from serving.wire.json_predict import Layout, decode_predict, encode_predict, parse_predict
+from serving.wire.json_text import error_body, parse_object
+from serving.wire.signatures import NUMPY_TYPES, Signature, TensorInfo
 
 pytestmark = pytest.mark.xdist_group("serving")
 

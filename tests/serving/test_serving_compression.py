@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from backports import zstd
 
-from serving.bodies.compression import SMALLEST_ANSWER, compressed_answer, decompress, decompressed_body
 from serving.errors import ServingError
-from serving.expansion import LARGEST_EXPANSION
 from serving.http.requests import Request
 from serving.http.responses import Response
+from serving.rest.compression import SMALLEST_ANSWER, compressed_answer, decompress, decompressed_body
+from serving.wire.expansion import LARGEST_EXPANSION
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving.config_file import LoggingConfig, ModelConfig, check_platforms, decode, read
 from serving.errors import ServingError
+from serving.repository.config import LoggingConfig, ModelConfig, check_platforms, decode, read
 from serving.repository.storage import All, Latest, Specific
 
 MODEL = 'name: "m" base_path: "/models/m" '

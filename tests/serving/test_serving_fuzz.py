@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from tensorflow_serving.apis import predict_pb2
 
-from serving.bodies.media_types import choose_type, media_type, weights
-from serving.bodies.multipart import read_form
-from serving.bodies.negotiation import read_examples, read_predict
-from serving.bodies.npy import read_npy, read_npz, write_npy, write_npz
 from serving.errors import Code, ServingError
 from serving.http.reader import RequestReader
 from serving.http.requests import Limits, Request
-from serving.models.signatures import Signature, TensorInfo
-from serving.request import ModelSpec
+from serving.rest.bodies import read_examples, read_predict
+from serving.rest.media_types import choose_type, media_type, weights
+from serving.rest.multipart import read_form
+from serving.rest.npy import read_npy, read_npz, write_npy, write_npz
+from serving.wire.requests import ModelSpec
+from serving.wire.signatures import Signature, TensorInfo
 
 quickly = settings(
     max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)

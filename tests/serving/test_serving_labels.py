@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.config_file import ModelConfig
 from serving.errors import ServingError
+from serving.repository.config import ModelConfig
 from serving.repository.labels import assign_labels, version_of
 
 

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.access.request_threads import RequestThreads, Turns
+from serving.admission.threads import RequestThreads, Turns
 from serving.rpc.receiving import CallThreads, Receiving
 
 pytestmark = pytest.mark.xdist_group("serving")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from serving.errors import ServingError
-from serving.metrics.server_metrics import Caller, Metrics
 from serving.options import Options
 from serving.repository.loader import Loader, make_session_config
 from serving.server import Server
+from serving.telemetry.metrics import Caller, Metrics
 
 pytestmark = pytest.mark.xdist_group("serving")
 

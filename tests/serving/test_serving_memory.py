@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from serving.errors import ServingError
-from serving.metrics.server_metrics import Metrics
 from serving.models.model import load
 from serving.options import Options
 from serving.repository.loader import Loader
 from serving.repository.memory import give_back
+from serving.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("serving")
 

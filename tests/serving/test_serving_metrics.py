@@ -8,9 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from serving.batching.runner import BatchRecord
 from serving.errors import Code
-from serving.metrics.pages import PrometheusPage, tensorflow_page
-from serving.metrics.series import MOST_SERIES, Counter, Histogram, exponential
-from serving.metrics.server_metrics import GRPC, REST, Caller, Metrics
+from serving.telemetry.metrics import GRPC, REST, Caller, Metrics
+from serving.telemetry.pages import PrometheusPage, tensorflow_page
+from serving.telemetry.series import MOST_SERIES, Counter, Histogram, exponential
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

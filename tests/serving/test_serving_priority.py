@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from serving.config_file import ModelConfig
 from serving.models.model import load
+from serving.repository.config import ModelConfig
 from serving.repository.repository import Repository, RepositoryOptions
 from serving.repository.versions import Loading
 

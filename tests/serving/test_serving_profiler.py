@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from serving.protobuf.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
 from serving.rpc.profiler import SERVICE
+from serving.wire.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 
 from serving.errors import ServingError
-from serving.protobuf import protos
+from serving.wire import protos
 
 # The bytes follow from field numbers and types of the published .proto files: key = number << 3 | wire type.
 WIRE = {

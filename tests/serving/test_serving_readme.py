@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 
 from keras_prelu.networks import small_network
-from serving import config_file
 from serving.batching.runner import from_message
 from serving.client.__main__ import main
 from serving.flags import parse
-from serving.protobuf.protos import BatchingParameters, read_text
+from serving.repository import config as config_file
+from serving.wire.protos import BatchingParameters, read_text
 from training.config import Config
 from training.exports.classifier import Classifier
 from training.exports.signatures import make_signatures, save_model

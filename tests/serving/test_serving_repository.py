@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from serving.config_file import ModelConfig
 from serving.models.model import Model, load
+from serving.repository.config import ModelConfig
 from serving.repository.repository import Repository, RepositoryOptions
 from serving.repository.storage import All, Specific
 from serving.repository.versions import Loading

@@ -18,10 +18,10 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import Code, ServingError
-from serving.logs import record_writer
-from serving.logs.record_files import RecordFiles, Rotation
-from serving.logs.record_writer import Record, RecordWriter
-from serving.protobuf import tensors
+from serving.telemetry import record_writer
+from serving.telemetry.record_files import RecordFiles, Rotation
+from serving.telemetry.record_writer import Record, RecordWriter
+from serving.wire import tensors
 
 pytestmark = pytest.mark.xdist_group("serving")
 

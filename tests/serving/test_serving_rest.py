@@ -11,11 +11,11 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.api.service import Service
 from serving.http.requests import Request
 from serving.http.server import HttpServer
-from serving.metrics.server_metrics import Metrics
 from serving.rest.application import RestApplication
-from serving.service import Service
+from serving.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from serving.models.signatures import NUMPY_TYPES
-from serving.protobuf.tensors import from_proto, to_proto
+from serving.wire.signatures import NUMPY_TYPES
+from serving.wire.tensors import from_proto, to_proto
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -9,10 +9,10 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 
 from serving.errors import Code, ServingError
-from serving.metrics.server_metrics import Metrics
 from serving.models import tflite
 from serving.options import Options
 from serving.repository.loader import Loader
+from serving.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -13,11 +13,11 @@ import pytest
 import trustme
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from serving.access.certificates import read_config
+from serving.admission.certificates import read_config
 from serving.errors import ServingError
 from serving.options import Options
-from serving.protobuf.protos import SSLConfig
 from serving.server import Server
+from serving.wire.protos import SSLConfig
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -206,7 +206,7 @@ def wait_until(condition):
 
 WITHOUT_ROOM = """
 import logging, os, resource, sys, time
-from serving.access.certificates import read_context
+from serving.admission.certificates import read_context
 from serving.watched_files import FileWatcher
 
 logging.basicConfig(format="%(message)s")

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import get_model_status_pb2, inference_pb2, model_management_pb2
 
-from serving.access.tokens import read
+from serving.admission.tokens import read
 from serving.errors import ServingError
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -247,7 +247,7 @@ def test_file_that_changes_is_followed(ask, path, caplog):
 
 WITHOUT_DESCRIPTORS = """
 import logging, os, resource, sys, time
-from serving.access.tokens import read
+from serving.admission.tokens import read
 from serving.errors import ServingError
 from serving.watched_files import FileWatcher
 

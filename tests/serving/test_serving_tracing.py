@@ -278,7 +278,7 @@ def test_requests_go_on_where_nobody_takes_the_spans(serve, zoo_path, environmen
 
 
 def test_missing_extra_is_told_with_what_brings_it(serve, zoo_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "serving.logs.tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "serving.telemetry.tracing", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ServingError, match=r"--enable_tracing: opentelemetry is not .*'\.\[tracing\]'"):
         serve(zoo_path, enable_tracing=True).__enter__()
@@ -293,7 +293,7 @@ def test_exporter_that_is_not_installed_is_told(serve, zoo_path, monkeypatch):
 def test_without_the_flag_opentelemetry_is_not_imported(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
         monkeypatch.setitem(sys.modules, name, None)  # whoever imports it fails
-    for name in ("serving.logs.tracing", "serving.rest.tracing", "serving.rpc.tracing", "serving.gate"):
+    for name in ("serving.telemetry.tracing", "serving.rest.tracing", "serving.rpc.tracing", "serving.gate"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     gate = importlib.import_module("serving.gate").Gate(Options())
     assert list(gate.interceptors()) == []

@@ -4,12 +4,12 @@ import threading
 
 import pytest
 
-from serving.config_file import ModelConfig
 from serving.errors import ServingError
 from serving.models.model import load
-from serving.models.version_states import State
+from serving.repository.config import ModelConfig
 from serving.repository.repository import Repository, RepositoryOptions
 from serving.repository.versions import Loading
+from serving.wire.version_status import State
 
 pytestmark = pytest.mark.xdist_group("serving")
 

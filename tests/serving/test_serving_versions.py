@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from serving.config_file import ModelConfig
 from serving.models.model import load
+from serving.repository.config import ModelConfig
 from serving.repository.repository import Repository, RepositoryOptions
 from serving.repository.storage import Specific
 from serving.repository.versions import Loading

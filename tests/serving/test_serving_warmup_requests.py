@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.logs.warmup_requests import main
+from serving.repository.warmup_requests import main
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import trustme
 
 from serving.client import Client, Code, Retries, ServingError, Tls
 from serving.options import Options
-from serving.protobuf.protos import SSLConfig
 from serving.server import Server
+from serving.wire.protos import SSLConfig
 
 pytestmark = pytest.mark.xdist_group("serving")
 

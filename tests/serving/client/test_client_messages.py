@@ -6,8 +6,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from serving.client.predict_bytes import write_predict
-from serving.models.signatures import NUMPY_TYPES
-from serving.request import ModelSpec
+from serving.wire.requests import ModelSpec
+from serving.wire.signatures import NUMPY_TYPES
 
 pytestmark = pytest.mark.xdist_group("serving")
 

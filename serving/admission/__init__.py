@@ -1,0 +1,1 @@
+"""Who may send requests, and how many: TLS, tokens, limits, readiness."""

@@ -1,0 +1,1 @@
+"""The API over the models in a repository: arrays in, arrays out."""

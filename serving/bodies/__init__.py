@@ -1,1 +1,0 @@
-"""What bodies of HTTP hold besides JSON, and which of them a request has or wants."""

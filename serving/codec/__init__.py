@@ -1,1 +1,0 @@
-"""TensorFlow Serving's JSON <-> arrays; no sockets, no models."""

@@ -1,1 +1,0 @@
-"""Classify, Regress and MultiInference over serialized examples."""

@@ -1,1 +1,0 @@
-"""TensorFlow Serving's messages <-> what the service understands."""

@@ -1,0 +1,140 @@
+"""NumPy's files <-> arrays: .npy for one, .npz for several by their names. Nothing in them is ever unpickled."""
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from serving.errors import ServingError, invalid_argument
+from serving.rest.media_types import JSON
+from serving.wire.expansion import LARGEST_EXPANSION
+from serving.wire.signatures import NUMPY_TYPES
+
+_LARGEST_HEADER = 10_000  # bytes, NumPy's own limit
+_MOST_ARRAYS = 1000
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and np.savez_compressed write
+_ENTRY = b"PK\x01\x02"  # begins every entry in the directory of a .zip file
+_SUFFIX = ".npy"
+_STORED_BFLOAT16 = np.dtype("V2")  # as NumPy writes a type that it does not know
+_HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+_LARGEST_CODE_POINT = 0x10FFFF
+
+
+def read_npy(body: bytes) -> np.ndarray:
+    """The array in a .npy file, in the memory of the body where it can be. Raises ServingError where there is none."""
+    file = io.BytesIO(body)
+    shape, fortran_order, dtype = _read_header(file)
+    try:
+        return _read_values(body, file.tell(), shape, dtype).reshape(shape, order="F" if fortran_order else "C")
+    except ValueError as error:
+        raise _npy_error(str(error)) from error
+
+
+def array_names(body: bytes) -> set[str]:
+    """The names of the arrays in a .npz file, none of which is read. Raises ServingError where it is damaged."""
+    with _archive(body) as archive:
+        return {_name(member) for member in archive.infolist()}
+
+
+def read_npz(body: bytes) -> dict[str, np.ndarray]:
+    """The arrays in a .npz file by their names. Raises ServingError where it is damaged, or holds too much."""
+    with _archive(body) as archive:
+        return _read_members(archive)
+
+
+def write_npy(array: np.ndarray) -> bytes:
+    """The .npy file of an array. Strings get the length of the longest, as NumPy's strings have one."""
+    file = io.BytesIO()
+    np.save(file, _fixed_length(array) if array.dtype.kind == "O" else array, allow_pickle=False)
+    return file.getvalue()
+
+
+def write_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The .npz file of arrays by their names."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            archive.writestr(name + _SUFFIX, write_npy(array))
+    return file.getvalue()
+
+
+def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        read = _HEADERS[npy_format.read_magic(file)]
+        return read(file, max_header_size=_LARGEST_HEADER)
+    except Exception as error:  # of NumPy, and of Python's tokenizer and parser, which read the literal in a header
+        raise _npy_error("its header makes no sense") from error
+
+
+def _npy_error(reason: str) -> ServingError:
+    return invalid_argument(f"Expected a .npy file of numbers, truth values or strings: {reason}")
+
+
+def _read_values(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    if dtype == _STORED_BFLOAT16:
+        dtype = NUMPY_TYPES["bfloat16"]
+    elif dtype.kind not in "biufcSU":
+        raise ValueError(f"there is no tensor of {dtype}")
+    size = math.prod(shape)
+    # Checked before any memory is taken: a header may claim what it likes.
+    if min(shape, default=0) < 0 or dtype.itemsize == 0 or size * dtype.itemsize != len(body) - start:
+        raise ValueError(f"{len(body) - start} bytes do not make shape {shape} of {dtype}")
+    array = np.frombuffer(body, dtype, size, start) if size else np.zeros(0, dtype)
+    if dtype.kind == "U" and array.view(dtype.byteorder + "u4").max(initial=0) > _LARGEST_CODE_POINT:
+        raise ValueError("a string holds what is no character")
+    if dtype.kind in "SU":
+        return _objects(array)
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _objects(array: np.ndarray) -> np.ndarray:
+    values = np.empty(len(array), object)
+    values[:] = [each if isinstance(each, bytes) else each.encode() for each in array.tolist()]
+    return values
+
+
+def _fixed_length(array: np.ndarray) -> np.ndarray:
+    values = [each if isinstance(each, bytes) else str(each).encode() for each in array.reshape(-1).tolist()]
+    longest = max(map(len, values), default=1) or 1
+    if longest * len(values) > LARGEST_EXPANSION:
+        raise invalid_argument(f"Strings of up to {longest} bytes do not fit a .npy file: ask for {JSON}.")
+    return np.array(values, f"S{longest}").reshape(array.shape)
+
+
+@contextmanager
+def _archive(body: bytes) -> Iterator[zipfile.ZipFile]:
+    if body.count(_ENTRY) > _MOST_ARRAYS:  # before there is an object for each
+        raise invalid_argument(f"Expected a .npz file: it has more than {_MOST_ARRAYS} arrays")
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise invalid_argument(f"Expected a .npz file: {error}") from error
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    return member.filename.removesuffix(_SUFFIX)
+
+
+def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    left = LARGEST_EXPANSION
+    for member in archive.infolist():
+        if member.compress_type not in _METHODS:
+            raise ValueError("its arrays are neither stored nor deflated")
+        name = _name(member)
+        if name in arrays:
+            raise ValueError(f"two arrays are named {name}")
+        with archive.open(member) as file:
+            content = file.read(left + 1)
+        left -= len(content)
+        if left < 0:
+            raise ValueError(f"it inflates to more than {LARGEST_EXPANSION} bytes")
+        arrays[name] = read_npy(content)
+    return arrays

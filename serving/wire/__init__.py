@@ -1,0 +1,1 @@
+"""TensorFlow Serving's formats <-> arrays: JSON and protobuf messages. Imports no TensorFlow."""
