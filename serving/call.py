@@ -1,0 +1,64 @@
+"""One request on its way through the server, over either transport."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+GRPC, REST = "GRPC", "REST"
+
+
+def _no_header(name: str) -> str:
+    return ""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Call:
+    """Who asks for what, until when, and what becomes known of it.
+
+    A transport makes it and passes it down to the run; metrics, the access log and traces read it at the end. Times are
+    in seconds, by `time.perf_counter`; 0 stands for a time that has not come.
+    """
+
+    transport: str = REST
+    method: str = ""
+    """The verb of HTTP, or the last part of a gRPC method."""
+    path: str = ""
+    """Without the query; of gRPC the whole method."""
+    client: str = ""
+    """The client's address."""
+    header: Callable[[str], str] = _no_header
+    """The value of a header, or of gRPC's metadata, by its name in lower case; empty where there is none."""
+    request_id: str = ""
+    timeout: float | None = None
+    """From the arrival to the end of the run; None for no end."""
+    is_cancelled: Callable[[], bool] = _never
+    """Whether the client has gone away meanwhile."""
+
+    token: str = ""
+    """The name of the token that authorized it."""
+    model: str = ""
+    """Only of models that exist: clients invent names, and series of metrics stay for ever."""
+    action: str = ""
+    """What metrics call the method: "predict" over REST, "Predict" over gRPC; empty where no model is asked to run."""
+    version: str = ""
+    signature: str = ""
+    trace_id: str = ""
+
+    arrived: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    """When a thread took it."""
+    run_started: float = 0.0
+    run_ended: float = 0.0
+
+    def remaining(self) -> float | None:
+        """Seconds left, 0 at least; None for no end."""
+        return None if self.timeout is None else max(0.0, self.arrived + self.timeout - time.perf_counter())
+
+    @property
+    def queue_time(self) -> float:
+        """Seconds that it waited for a thread."""
+        return self.started - self.arrived if self.started else 0.0
