@@ -165,6 +165,7 @@ DEFAULTS = {  # model_servers/server.h and main.cc
 OUR_OWN = {
     "host": "127.0.0.1",
     "enable_grpc_reflection": True,
+    "enable_reload_config_request": True,
     "rest_api_ssl_config_file": "",
     "access_log": "",
     "enable_tracing": False,
