@@ -32,14 +32,12 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from benchmarks.serving_hostile import DECODERS, Cost, hostile, measured
 from benchmarks.serving_models import Sample, save_network
-from serving.api.service import Service
 from serving.http.reader import RequestReader
 from serving.http.requests import Limits
 from serving.options import Options
 from serving.rest.application import RestApplication
 from serving.rest.media_types import JSON, NPY, NPZ, PROTOBUF
 from serving.server import Server
-from serving.telemetry.metrics import Metrics
 
 MODEL = "m"
 WARM_UP = 0.1  # of the inputs, before memory is looked at
@@ -102,7 +100,7 @@ def main() -> None:
         network = save_network(Path(folder))
         options = Options(model_name=MODEL, model_base_path=str(network.base_path))
         with Server(options, pick_free_ports=True) as server:
-            application = RestApplication(Service(server._repository, Metrics(), server._service.request_log), None, 30)
+            application = RestApplication(server.service, None, 30)
             run(application, make_seeds(network), random.Random(arguments.seed), arguments.inputs)
             measure(random.Random(arguments.seed), arguments.inputs)
 

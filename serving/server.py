@@ -3,9 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,21 +13,13 @@ from serving.api.service import Service
 from serving.gate import Gate
 from serving.http.server import HttpServer
 from serving.options import Options
-from serving.periodic import Periodic
-from serving.repository import config as config_file
-from serving.repository.config import ModelConfig
-from serving.repository.loader import Loader
-from serving.repository.repository import Repository, RepositoryOptions
-from serving.repository.versions import Loading
 from serving.rest.application import RestApplication
 from serving.rpc import server as grpc_server
 from serving.rpc.drain import Refusal
 from serving.rpc.health import Health
 from serving.rpc.receiving import CallThreads, Receiving
 from serving.startup import bind, check_options
-from serving.telemetry.metrics import Metrics
 from serving.telemetry.pages import DEFAULT_PATH
-from serving.telemetry.request_log import RequestLog
 from serving.wire.protos import MonitoringConfig, read_text
 
 logger = logging.getLogger("serving")
@@ -39,31 +29,23 @@ class Server:
     """A model server in this process; `with Server(options) as server:` starts and stops it.
 
     With `pick_free_ports` both transports are on, each at a port that the system picks; `grpc_port` and
-    `rest_port` say which (0 where a transport is off). `metrics` holds what was counted.
+    `rest_port` say which (0 where a transport is off).
     """
 
     def __init__(self, options: Options, pick_free_ports: bool = False) -> None:
         self._options = options
         self._pick_free_ports = pick_free_ports
-        self.metrics = Metrics()
-        self._loader = Loader(options, self.metrics)
-        self._repository = _make_repository(options, self._loader)
-        self._request_log = RequestLog(options, self.metrics)
-        self._repository.on_configure(self._request_log.configure)
-        self._service = Service(self._repository, self.metrics, self._request_log)
+        self.service = Service(options)
         self._refusal = Refusal()
-        self._readiness = Readiness(self._repository.availability, names_models=not options.auth_token_file)
-        self._health = Health(self._repository.availability) if options.enable_grpc_healthcheck_service else None
+        self._readiness = Readiness(self.service.repository.availability, names_models=not options.auth_token_file)
+        self._health = Health(self.service.repository.availability) if options.enable_grpc_healthcheck_service else None
         self._grpc_threads = CallThreads(options.grpc_max_threads, options.max_queued_requests)
         self._rest_threads = RequestThreads(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._gate = Gate(options)
         interceptors = [self._refusal, Receiving(self._grpc_threads), *self._gate.interceptors()]
-        self._grpc = grpc_server.make_server(self._service, options, self._grpc_threads, self._health, interceptors)
+        self._grpc = grpc_server.make_server(self.service, options, self._grpc_threads, self._health, interceptors)
         self._http: HttpServer | None = None
-        self._config_poller = Periodic(
-            "follow --model_config_file", self._read_config_file, options.model_config_file_poll_wait_seconds
-        )
         self.grpc_port = 0
         self.rest_port = 0
 
@@ -90,10 +72,8 @@ class Server:
             if rest_socket is not None and options.rest_api_opens_while_loading:
                 self._open_rest(rest_socket)
             if self._health is not None:
-                self._repository.on_change(self._health.update)
-            self._repository.start(_read_configs(options))
-            if options.model_config_file_poll_wait_seconds > 0 and options.model_config_file:
-                self._config_poller.start()
+                self.service.repository.on_change(self._health.update)
+            self.service.start()
             if rest_socket is not None and self._http is None:
                 self._open_rest(rest_socket)
             self._open_grpc(grpc_socket)
@@ -106,7 +86,7 @@ class Server:
         The time of grace, in seconds, is that of the options unless another one is given.
         """
         grace = self._options.shutdown_grace_seconds if grace is None else grace
-        self._config_poller.stop()
+        self.service.stop_following()
         self._leave()
         end = time.monotonic() + grace
         self._readiness.phase = Phase.DRAINING
@@ -116,13 +96,10 @@ class Server:
         if self._http is not None:
             self._http.stop(max(0, end - time.monotonic()))
         stopped.wait()
-        ended = self._repository.stop(max(0, end - time.monotonic()))
-        if ended:
-            self._loader.close()
+        ended = self.service.stop(max(0, end - time.monotonic()))
         self._grpc_threads.shutdown(wait=ended)
         self._rest_threads.shutdown(wait=ended)
         self._gate.stop()
-        self._request_log.stop()
         return ended
 
     def _leave(self) -> None:
@@ -162,7 +139,7 @@ class Server:
 
     def _open_rest(self, bound: socket.socket) -> None:
         application = RestApplication(
-            self._service,
+            self.service,
             self._rest_threads,
             self._options.rest_api_timeout_in_ms / 1000,
             monitoring_path=self._monitoring_path,
@@ -184,27 +161,6 @@ class Server:
             grpc_server.listen_on_path(self._grpc, path, self._gate.credentials())
         if bound is not None or path:
             self._grpc.start()
-
-    def _read_config_file(self) -> None:
-        self._repository.reload(config_file.read(self._options.model_config_file), lambda: False)
-
-
-def _make_repository(options: Options, loader: Loader) -> Repository:
-    retry_interval = max(0, options.load_retry_interval_micros) / 1e6
-    loading = Loading(loader, options.max_num_load_retries, retry_interval, options.unload_first)
-    kept = RepositoryOptions(
-        poll_wait_seconds=options.file_system_poll_wait_seconds,
-        num_load_threads=options.num_load_threads,
-        num_unload_threads=options.num_unload_threads,
-        allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
-    )
-    return Repository(loading, kept)
-
-
-def _read_configs(options: Options) -> Sequence[ModelConfig]:
-    if options.model_config_file:
-        return config_file.read(options.model_config_file)
-    return [ModelConfig(options.model_name, Path(options.model_base_path).absolute())]
 
 
 def _read_monitoring_path(path: str) -> str:

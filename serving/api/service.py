@@ -1,112 +1,110 @@
-"""What the server does for a caller, whichever transport brought the call: it knows no wire format."""
+"""The methods of PredictionService and ModelService over the models in a repository; knows no wire format."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
-from serving.api.classification import CLASSIFY
-from serving.api.multi_inference import Task, bind_tasks
-from serving.api.regression import REGRESS
-from serving.api.runs import infer, infer_one
+from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
+from serving.models.inference import CLASSIFY, REGRESS, Method, find_task, find_tasks, infer
+from serving.options import Options
+from serving.periodic import Periodic
+from serving.repository import config
 from serving.repository.config import ModelConfig
-from serving.repository.repository import Repository
-from serving.repository.versions import Lease
+from serving.repository.loader import Loader
+from serving.repository.repository import Repository, RepositoryOptions
+from serving.repository.versions import Lease, Loading
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_log import RequestLog
-from serving.wire.requests import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
+from serving.wire.requests import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression, Task
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
 from serving.wire.version_status import ModelStatus, VersionStatus
 
-DecodePredict = Callable[[Mapping[str, Signature]], PredictRequest]
-Cancelled = Callable[[], bool] | None
-"""Asked before a run: whether the caller has given up meanwhile."""
+logger = logging.getLogger("serving")
 
 
 class Service:
-    """The methods of PredictionService and ModelService over the models in a repository. Timeouts are in seconds.
+    """Models that are loaded, followed on disk and run as options say; `with Service(options) as service:`.
 
-    Which transport brought a call, and in which words, only the transport can count and log: with what is here.
+    Raises ServingError where a file that an option names cannot be followed.
     """
 
-    def __init__(self, repository: Repository, metrics: Metrics, request_log: RequestLog) -> None:
-        self._repository = repository
-        self.metrics = metrics
-        self.request_log = request_log
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.metrics = Metrics()
+        self.request_log = RequestLog(options, self.metrics)
+        self._loader = Loader(options, self.metrics)
+        retry_interval = max(0, options.load_retry_interval_micros) / 1e6
+        self.repository = Repository(
+            Loading(self._loader, options.max_num_load_retries, retry_interval, options.unload_first),
+            RepositoryOptions(
+                poll_wait_seconds=options.file_system_poll_wait_seconds,
+                num_load_threads=options.num_load_threads,
+                num_unload_threads=options.num_unload_threads,
+                allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
+            ),
+        )
+        self.repository.on_configure(self.request_log.configure)
+        self._config_poller = Periodic(
+            "follow --model_config_file", self._read_config_file, options.model_config_file_poll_wait_seconds
+        )
 
-    def predict(
-        self, spec: ModelSpec, decode: DecodePredict, timeout: float | None = None, cancelled: Cancelled = None
-    ) -> Prediction:
-        """Runs a signature. Decoding waits for the model, whose signatures say what the payload means."""
-        with self._lease(spec) as lease:
-            request = decode(lease.model.signatures)
-            self.metrics.record_examples(spec.name, _num_rows(request.inputs))
-            with self._measured(spec, "Predict"):
-                outputs = lease.model.run(
-                    request.signature_name, request.inputs, request.output_names, timeout, cancelled
-                )
-            return Prediction(_answering(spec, lease, request.signature_name), outputs)
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
-    def classify(
-        self, spec: ModelSpec, examples: np.ndarray, timeout: float | None = None, cancelled: Cancelled = None
-    ) -> Classification:
-        """Runs a classify signature on serialized tf.Examples."""
-        with self._lease(spec) as lease:
-            self.metrics.record_examples(spec.name, len(examples))
-            with self._measured(spec, "Classify"):
-                classes, scores = infer_one(lease.model, CLASSIFY, spec.signature_name, examples, timeout, cancelled)
-            return Classification(_answering(spec, lease, spec.signature_name), classes, scores)
+    def __exit__(self, *error: object) -> None:
+        self.stop(self._options.shutdown_grace_seconds)
 
-    def regress(
-        self, spec: ModelSpec, examples: np.ndarray, timeout: float | None = None, cancelled: Cancelled = None
-    ) -> Regression:
-        """Runs a regress signature on serialized tf.Examples."""
-        with self._lease(spec) as lease:
-            self.metrics.record_examples(spec.name, len(examples))
-            with self._measured(spec, "Regress"):
-                values = infer_one(lease.model, REGRESS, spec.signature_name, examples, timeout, cancelled)
-            return Regression(_answering(spec, lease, spec.signature_name), values)
+    def start(self) -> None:
+        """Loads the models. Raises ServingError where one has no version that loads."""
+        options = self._options
+        if options.model_config_file:
+            self.repository.start(config.read(options.model_config_file))
+            if options.model_config_file_poll_wait_seconds > 0:
+                self._config_poller.start()
+        else:
+            self.repository.start([ModelConfig(options.model_name, Path(options.model_base_path).absolute())])
 
-    def multi_inference(
-        self,
-        tasks: Sequence[Task],
-        examples: np.ndarray,
-        timeout: float | None = None,
-        cancelled: Cancelled = None,
-    ) -> list[Classification | Regression]:
-        """Classifies and regresses the same serialized tf.Examples, in one run."""
-        first = tasks[0].spec if tasks else ModelSpec("")
-        with self._lease(first) as lease:
-            bound = bind_tasks(lease.model, tasks)
-            self.metrics.record_examples(first.name, len(examples))
-            with self._measured(first, "MultiInference"):
-                answers = infer(lease.model, bound, examples, timeout, cancelled)
-            specs = [_answering(task.spec, lease, task.spec.signature_name) for task in tasks]
-            return [
-                Classification(spec, *answer) if method is CLASSIFY else Regression(spec, answer)
-                for spec, answer, (method, _) in zip(specs, answers, bound, strict=True)
-            ]
+    def stop_following(self) -> None:
+        """Takes no more changes from the file of configurations."""
+        self._config_poller.stop()
 
-    def metadata(self, spec: ModelSpec) -> Metadata:
-        """The signatures of a model."""
-        with self._lease(spec) as lease:
-            definitions = {name: each.definition for name, each in lease.model.signatures.items()}
-            return Metadata(ModelSpec(spec.name, lease.version), definitions)
+    def stop(self, timeout: float = 0) -> bool:
+        """Unloads the models once their requests have ended. Returns whether all ended in that many seconds."""
+        self.stop_following()
+        ended = self.repository.stop(timeout)
+        if ended:
+            self._loader.close()
+        self.request_log.stop()
+        return ended
 
-    def signatures(self, spec: ModelSpec) -> tuple[int, Mapping[str, Signature]]:
-        """The version that a call means, and its signatures by name."""
-        with self._lease(spec) as lease:
-            return lease.version, lease.model.signatures
+    @contextmanager
+    def lease(self, spec: ModelSpec, call: Call) -> Iterator["LeasedModel"]:
+        """Holds the version that a call means for as long as the context is open.
+
+        Raises ServingError where it does not exist or does not answer.
+        """
+        if not spec.name:
+            raise invalid_argument("ModelSpec has no name specified.")
+        if self.repository.knows(spec.name):
+            call.model = spec.name
+        with self.repository.lease(spec.name, spec.version, spec.label) as lease:
+            call.version = str(lease.version)
+            yield LeasedModel(spec, lease, call, self.metrics)
 
     def models(self) -> list[ModelStatus]:
-        """Every model that there is or was, by name."""
-        return self._repository.models()
+        """Every model that exists or existed, by name."""
+        return self.repository.models()
 
     def status(self, spec: ModelSpec) -> list[VersionStatus]:
-        """How the versions of a model are, the highest first. As in TensorFlow Serving a label is ignored."""
-        statuses = self._repository.statuses(spec.name)
+        """The states of a model's versions, the highest first. As in TensorFlow Serving a label is ignored."""
+        statuses = self.repository.statuses(spec.name)
         if spec.version is not None:
             statuses = [status for status in statuses if status.version == spec.version]
         if not statuses:
@@ -114,29 +112,88 @@ class Service:
             raise ServingError(Code.NOT_FOUND, f"Could not find {which} of model {spec.name}")
         return statuses
 
-    def reload(self, configs: Sequence[ModelConfig], cancelled: Cancelled = None) -> None:
+    def reload(self, configs: Sequence[ModelConfig], is_cancelled: Callable[[], bool]) -> None:
         """Serves other models, and returns when the new ones have a version that answers."""
-        self._repository.reload(configs, (lambda: not cancelled()) if cancelled else (lambda: True))
+        self.repository.reload(configs, lambda: not is_cancelled())
 
-    def knows(self, name: str) -> bool:
-        """Whether there is, or was, a model of this name."""
-        return self._repository.knows(name)
+    def _read_config_file(self) -> None:
+        self.repository.reload(config.read(self._options.model_config_file), lambda: False)
+
+
+class LeasedModel:
+    """A version of a model during one call: arrays in, arrays out. Each method raises what the run raises."""
+
+    def __init__(self, spec: ModelSpec, lease: Lease, call: Call, metrics: Metrics) -> None:
+        self._spec = ModelSpec(spec.name, lease.version, spec.label)
+        self._model = lease.model
+        self._call = call
+        self._metrics = metrics
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """The signatures by name."""
+        return self._model.signatures
+
+    @property
+    def version(self) -> int:
+        """The number of the version."""
+        version = self._spec.version
+        assert version is not None
+        return version
+
+    def predict(self, request: PredictRequest) -> Prediction:
+        """Runs a signature on tensors."""
+        num_rows = max((len(array) for array in request.inputs.values() if array.ndim), default=1)
+        with self._run("Predict", num_rows):
+            outputs = self._model.run(
+                request.signature_name,
+                request.inputs,
+                request.output_names,
+                self._call.remaining(),
+                self._call.is_cancelled,
+            )
+        return Prediction(self._answered_by(request.signature_name), outputs)
+
+    def classify(self, signature_name: str, examples: np.ndarray) -> Classification:
+        """Runs a classify signature on serialized tf.Examples."""
+        classes, scores = self._infer_one("Classify", CLASSIFY, signature_name, examples)
+        return Classification(self._answered_by(signature_name), classes, scores)
+
+    def regress(self, signature_name: str, examples: np.ndarray) -> Regression:
+        """Runs a regress signature on serialized tf.Examples."""
+        values = self._infer_one("Regress", REGRESS, signature_name, examples)
+        return Regression(self._answered_by(signature_name), values)
+
+    def multi_inference(self, tasks: Sequence[Task], examples: np.ndarray) -> list[Classification | Regression]:
+        """Classifies and regresses the same serialized tf.Examples in one run."""
+        found = find_tasks(self._model, tasks)
+        with self._run("MultiInference", len(examples)):
+            answers = infer(self._model, found, examples, self._call.remaining(), self._call.is_cancelled)
+        specs = [self._answered_by(task.spec.signature_name)._replace(label=task.spec.label) for task in tasks]
+        return [
+            Classification(spec, *answer) if method is CLASSIFY else Regression(spec, answer)
+            for spec, answer, (method, _) in zip(specs, answers, found, strict=True)
+        ]
+
+    def metadata(self) -> Metadata:
+        """The SignatureDefs by name."""
+        return Metadata(self._spec, {name: each.definition for name, each in self.signatures.items()})
+
+    def _infer_one(self, method: str, task: Method, signature_name: str, examples: np.ndarray) -> Any:
+        with self._run(method, len(examples)):
+            tasks = [find_task(self._model, task, signature_name)]
+            (answer,) = infer(self._model, tasks, examples, self._call.remaining(), self._call.is_cancelled)
+        return answer
 
     @contextmanager
-    def _measured(self, spec: ModelSpec, method: str) -> Iterator[None]:
-        started = time.perf_counter()
+    def _run(self, method: str, num_examples: int) -> Iterator[None]:
+        call = self._call
+        self._metrics.record_examples(self._spec.name, num_examples)
+        call.run_started = time.perf_counter()
         yield
-        self.metrics.record_run(spec.name, method, time.perf_counter() - started)
+        call.run_ended = time.perf_counter()
+        self._metrics.record_run(self._spec.name, method, call.run_ended - call.run_started)
 
-    def _lease(self, spec: ModelSpec) -> AbstractContextManager[Lease]:
-        if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        return self._repository.lease(spec.name, spec.version, spec.label)
-
-
-def _answering(spec: ModelSpec, lease: Lease, signature_name: str) -> ModelSpec:
-    return ModelSpec(spec.name, lease.version, spec.label, signature_name or DEFAULT_SIGNATURE)
-
-
-def _num_rows(inputs: Mapping[str, np.ndarray]) -> int:
-    return max((len(array) for array in inputs.values() if array.ndim), default=1)
+    def _answered_by(self, signature_name: str) -> ModelSpec:
+        self._call.signature = signature_name or DEFAULT_SIGNATURE
+        return self._spec._replace(signature_name=self._call.signature)

@@ -9,11 +9,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.api.classification import CLASSIFY
-from serving.api.multi_inference import bind_tasks
-from serving.api.regression import REGRESS
-from serving.api.runs import infer, infer_one
 from serving.errors import Code, ServingError, invalid_argument
+from serving.models.inference import CLASSIFY, REGRESS, find_task, find_tasks, infer
 from serving.models.model import Model
 from serving.wire import messages
 
@@ -74,11 +71,12 @@ def _replay(model: Model, log: Any) -> None:
         model.run(request.signature_name, request.inputs, request.output_names)
     elif kind in _METHODS:
         request = getattr(log, kind).request
-        infer_one(model, _METHODS[kind], request.model_spec.signature_name, messages.decode_examples(request.input))
+        task = find_task(model, _METHODS[kind], request.model_spec.signature_name)
+        infer(model, [task], messages.decode_examples(request.input))
     elif kind == "multi_inference_log":
         request = log.multi_inference_log.request
-        bound = bind_tasks(model, messages.decode_tasks(request))
-        infer(model, bound, messages.decode_examples(request.input))
+        tasks = find_tasks(model, messages.decode_tasks(request))
+        infer(model, tasks, messages.decode_examples(request.input))
     else:
         number = log.DESCRIPTOR.fields_by_name[kind].number if kind else 0
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 
 from serving.api.service import Service
+from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.http.requests import Request
 from serving.http.responses import Response
@@ -116,7 +117,7 @@ class RestApplication:
     def _infer(self, route: Route, request: Request) -> Response:
         started = time.perf_counter()
         # Clients make names up, and series that were counted once stay.
-        name = route.spec.name if self._service.knows(route.spec.name) else ""
+        name = route.spec.name if self._service.repository.knows(route.spec.name) else ""
         caller, code = Caller(name, route.action, REST), Code.INTERNAL
         try:
             spec, body, content_type = self._METHODS[route.action](self, route.spec, request)
@@ -130,19 +131,22 @@ class RestApplication:
 
     def _predict(self, spec: ModelSpec, request: Request) -> Answer:
         body = read_predict(spec, request)
-        prediction = self._service.predict(body.spec, body.decode, self._timeout, lambda: request.cancelled)
+        with self._service.lease(body.spec, self._call(request)) as model:
+            prediction = model.predict(body.decode(model.signatures))
         written = write_prediction(prediction, body, self._as_content)
         log_prediction(self._log, body, prediction, self._as_content)
         return prediction.spec, written, body.answer_type
 
     def _classify(self, spec: ModelSpec, request: Request) -> Answer:
         body = read_examples("classify", spec, request, self._signatures)
-        answer = self._service.classify(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
+        with self._service.lease(body.spec, self._call(request)) as model:
+            answer = model.classify(body.spec.signature_name, body.serialized)
         return self._written(answer, body)
 
     def _regress(self, spec: ModelSpec, request: Request) -> Answer:
         body = read_examples("regress", spec, request, self._signatures)
-        answer = self._service.regress(body.spec, body.serialized, self._timeout, lambda: request.cancelled)
+        with self._service.lease(body.spec, self._call(request)) as model:
+            answer = model.regress(body.spec.signature_name, body.serialized)
         return self._written(answer, body)
 
     _METHODS = {"predict": _predict, "classify": _classify, "regress": _regress}  # noqa: RUF012  never changed
@@ -153,8 +157,11 @@ class RestApplication:
         return answer.spec, written, body.answer_type
 
     def _signatures(self, spec: ModelSpec) -> Mapping[str, Signature]:
-        _, signatures = self._service.signatures(spec)
-        return signatures
+        with self._service.lease(spec, Call()) as model:
+            return model.signatures
+
+    def _call(self, request: Request) -> Call:
+        return Call(timeout=self._timeout, is_cancelled=lambda: request.cancelled)
 
 
 def _header(request: Request, name: bytes) -> str:

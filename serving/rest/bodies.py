@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from serving.api.classification import CLASSIFY
-from serving.api.regression import REGRESS
 from serving.errors import ServingError, invalid_argument
 from serving.http.requests import Request
+from serving.models.inference import CLASSIFY, REGRESS
 from serving.rest import uploads
 from serving.rest.compression import decompressed_body
 from serving.rest.media_types import BYTES, FORM, IMAGE, JSON, NPY, NPZ, PROTOBUF, choose_type, media_type

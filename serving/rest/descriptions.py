@@ -3,6 +3,7 @@
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving.api.service import Service
+from serving.call import Call
 from serving.http.responses import Response
 from serving.rest.listing import encode_models, fields
 from serving.rest.routes import Route, path_of, signature_name
@@ -29,7 +30,8 @@ def version_header(version: int | None) -> bytes:
 
 
 def _describe_metadata(service: Service, spec: ModelSpec) -> Response:
-    metadata = service.metadata(spec)
+    with service.lease(spec, Call()) as model:
+        metadata = model.metadata()
     response = messages.encode_metadata(metadata)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
@@ -38,7 +40,8 @@ def _describe_metadata(service: Service, spec: ModelSpec) -> Response:
 
 
 def _describe_example(service: Service, route: Route, query: str) -> Response:
-    version, signatures = service.signatures(route.spec)
+    with service.lease(route.spec, Call()) as model:
+        version, signatures = model.version, model.signatures
     signature = choose_signature(signatures, signature_name(query))
     target = f'Link: <{path_of(route.spec)}:{method_of(signature)}>; rel="related"\r\n'.encode()
     return Response(200, write_indented(sample_body(signature)), headers=version_header(version) + target)

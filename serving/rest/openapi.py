@@ -7,6 +7,7 @@ from typing import Any
 
 from serving.admission.readiness import LIVE_PATH, READY_PATH
 from serving.api.service import Service
+from serving.call import Call
 from serving.errors import ServingError
 from serving.rest import openapi_media, openapi_schemas
 from serving.rest.media_types import JSON
@@ -98,7 +99,8 @@ def describe_api(service: Service, needs_token: bool = False) -> dict[str, Any]:
     for status in service.models():
         for version, specs in _addresses(status).items():
             try:
-                _, signatures = service.signatures(ModelSpec(status.name, version))
+                with service.lease(ModelSpec(status.name, version), Call()) as model:
+                    signatures = model.signatures
             except ServingError:  # it has gone meanwhile
                 continue
             expressible = {name: each for name, each in signatures.items() if openapi_schemas.is_expressible(each)}

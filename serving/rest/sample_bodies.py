@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.api.classification import CLASSIFY
-from serving.api.regression import REGRESS
-from serving.api.runs import Method
 from serving.errors import Code, ServingError
+from serving.models.inference import CLASSIFY, REGRESS, Method
 from serving.wire.binding import find_signature
 from serving.wire.json_examples import decode_examples
 from serving.wire.json_tensors import is_json_type

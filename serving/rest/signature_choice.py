@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from serving.api.runs import INPUTS, Method
 from serving.errors import ServingError, invalid_argument
+from serving.models.inference import INPUTS, Method
 from serving.wire.hints import inputs_text
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
 

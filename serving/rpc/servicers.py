@@ -3,20 +3,20 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving.api.service import Service
+from serving.call import GRPC, Call
 from serving.errors import Code, ServingError, invalid_argument, truncate
 from serving.repository import config as config_file
-from serving.telemetry.metrics import GRPC, Caller
+from serving.telemetry.metrics import Caller
 from serving.wire import messages
 from serving.wire.hints import helpful_text
-from serving.wire.requests import PredictRequest
-from serving.wire.signatures import Signature
+from serving.wire.requests import ModelSpec
 
 logger = logging.getLogger("serving")
 
@@ -68,7 +68,7 @@ def _asked(service: Service, request: Any) -> tuple[str, ...]:
     first = next(iter(request.tasks), None) if hasattr(request, "tasks") else request
     name = first.model_spec.name if first is not None else ""
     # Clients make names up, and series that were counted once stay.
-    return (name if service.knows(name) else "",)
+    return (name if service.repository.knows(name) else "",)
 
 
 def _answered(response: Any) -> tuple[str, ...]:
@@ -76,11 +76,11 @@ def _answered(response: Any) -> tuple[str, ...]:
     return spec.name, str(spec.version.value), spec.signature_name
 
 
-def _limits(context: grpc.ServicerContext) -> dict[str, Any]:
+def _call(context: grpc.ServicerContext) -> Call:
     # A call without a deadline has billions of seconds left.
     remaining = context.time_remaining()
     timeout = remaining if remaining < _FOR_EVER else None
-    return {"timeout": timeout, "cancelled": lambda: not context.is_active()}
+    return Call(transport=GRPC, timeout=timeout, is_cancelled=lambda: not context.is_active())
 
 
 class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -94,11 +94,9 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
     @_counted
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Runs a signature on tensors."""
-
-        def decode(signatures: Mapping[str, Signature]) -> PredictRequest:
-            return messages.decode_predict(request, signatures, request.model_spec.signature_name)
-
-        prediction = self._service.predict(messages.decode_spec(request), decode, **_limits(context))
+        with self._service.lease(messages.decode_spec(request), _call(context)) as model:
+            name = request.model_spec.signature_name
+            prediction = model.predict(messages.decode_predict(request, model.signatures, name))
         return messages.encode_predict(prediction, self._as_content)
 
     @answering_errors
@@ -107,7 +105,8 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Runs a classify signature on tf.Examples."""
         spec = messages.decode_spec(request)
         examples = messages.decode_examples(request.input)
-        return messages.encode_classify(self._service.classify(spec, examples, **_limits(context)))
+        with self._service.lease(spec, _call(context)) as model:
+            return messages.encode_classify(model.classify(spec.signature_name, examples))
 
     @answering_errors
     @_counted
@@ -115,7 +114,8 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Runs a regress signature on tf.Examples."""
         spec = messages.decode_spec(request)
         examples = messages.decode_examples(request.input)
-        return messages.encode_regress(self._service.regress(spec, examples, **_limits(context)))
+        with self._service.lease(spec, _call(context)) as model:
+            return messages.encode_regress(model.regress(spec.signature_name, examples))
 
     @answering_errors
     @_counted
@@ -123,14 +123,16 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Runs several classify and regress signatures on the same tf.Examples."""
         tasks = messages.decode_tasks(request)
         examples = messages.decode_examples(request.input)
-        return messages.encode_multi_inference(self._service.multi_inference(tasks, examples, **_limits(context)))
+        with self._service.lease(tasks[0].spec if tasks else ModelSpec(""), _call(context)) as model:
+            return messages.encode_multi_inference(model.multi_inference(tasks, examples))
 
     @answering_errors
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Tells the signatures of a model."""
         spec = messages.decode_spec(request)
         messages.check_metadata_fields(request.metadata_field)
-        return messages.encode_metadata(self._service.metadata(spec))
+        with self._service.lease(spec, _call(context)) as model:
+            return messages.encode_metadata(model.metadata())
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
@@ -161,5 +163,5 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 )
         metrics = self._service.metrics
         before = {name: metrics.total(name) for name in request.metric_names}
-        self._service.reload(configs, _limits(context)["cancelled"])
+        self._service.reload(configs, lambda: not context.is_active())
         return messages.encode_reload({name: metrics.total(name) - count for name, count in before.items()})

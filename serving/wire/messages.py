@@ -14,13 +14,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.api.multi_inference import Task
 from serving.errors import invalid_argument
 from serving.wire import tensors
 from serving.wire.binding import check_names, check_tensors
 from serving.wire.expansion import LARGEST_EXPANSION, with_context
 from serving.wire.hints import knowing
-from serving.wire.requests import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression
+from serving.wire.requests import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression, Task
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, type_word
 from serving.wire.tensor_fields import Values, read_values
 from serving.wire.version_status import VersionStatus

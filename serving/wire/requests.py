@@ -16,6 +16,13 @@ class ModelSpec(NamedTuple):
     signature_name: str = ""
 
 
+class Task(NamedTuple):
+    """A part of a MultiInferenceRequest: a signature, and the name of Classify's or Regress's method."""
+
+    spec: ModelSpec
+    method_name: str
+
+
 class PredictRequest(NamedTuple):
     """Named arrays for one signature. No output names means all outputs."""
 

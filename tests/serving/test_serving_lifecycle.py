@@ -207,7 +207,7 @@ def test_end_under_load_drops_no_request(serve, predict_request, zoo_path):
         assert server.stop() is True
         for stream in streams:
             stream.join()
-        counted = server.metrics.total("/tensorflow/serving/request_count")
+        counted = server.service.metrics.total("/tensorflow/serving/request_count")
     assert set(rest_ends) <= {"503 close The server is shutting down.", "refused"}
     assert set(grpc_ends) == {"UNAVAILABLE"}, grpc_ends
     assert all(answer == [2.5] for answer in answers)

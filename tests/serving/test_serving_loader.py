@@ -69,7 +69,7 @@ def batching_file(tmp_path):
 
 
 def counted(server, name):
-    return getattr(server.metrics, name).values()
+    return getattr(server.service.metrics, name).values()
 
 
 def test_requests_run_together(serve, grpc_stubs, predict_request, zoo_path, batching_file):

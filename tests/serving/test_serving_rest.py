@@ -1,6 +1,7 @@
 """The REST API behind a real socket."""
 
 import contextlib
+import copy
 import gzip
 import json
 import socket
@@ -14,6 +15,7 @@ import pytest
 from serving.api.service import Service
 from serving.http.requests import Request
 from serving.http.server import HttpServer
+from serving.options import Options
 from serving.rest.application import RestApplication
 from serving.telemetry.metrics import Metrics
 
@@ -290,7 +292,8 @@ def serve_application(server):
     @contextlib.contextmanager
     def serve(**options):
         with ThreadPoolExecutor(2) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
-            service = Service(server._repository, Metrics(), server._service.request_log)
+            service = copy.copy(server.service)
+            service.metrics = Metrics()
             http = HttpServer(RestApplication(service, threads, 30, **options), bound, grace=10)
             http.start()
             url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -413,9 +416,9 @@ def test_deadline(serve, rest_client, zoo_path):
 
 
 def test_unexpected_error_tells_the_log_and_not_the_client(caplog):
-    application = RestApplication(
-        Service(repository=None, metrics=Metrics(), request_log=None), executor=None, timeout=None
-    )
+    service = Service(Options(model_base_path="/nowhere"))
+    service.repository = None
+    application = RestApplication(service, executor=None, timeout=None)
     response = application.answer(Request(method="GET", path=STATUS))
     assert response.status == 500
     assert response.body == b'{"error":"Internal error; the server\'s log has more."}'
