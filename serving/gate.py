@@ -11,6 +11,7 @@ import grpc
 from serving.admission import certificates, tokens
 from serving.admission.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
 from serving.admission.threads import RequestThreads
+from serving.background import FileWatcher
 from serving.errors import ServingError, invalid_argument
 from serving.extras import MissingPackageError, needing
 from serving.http.reception import AnswerAtOnce, Reception
@@ -26,7 +27,6 @@ from serving.rpc.authorization import Authorization
 from serving.rpc.logging import LoggedCalls
 from serving.rpc.tracing import TracedCalls
 from serving.telemetry.access_log import AccessLog
-from serving.watched_files import FileWatcher
 
 if TYPE_CHECKING:
     from serving.telemetry.tracing import Tracing

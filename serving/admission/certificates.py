@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import grpc
 
+from serving.background import WatchedFile
 from serving.errors import Code, ServingError, invalid_argument
-from serving.watched_files import WatchedFile
 from serving.wire.protos import SSLConfig, read_text
 
 

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Callable, Mapping
 
+from serving import background
 from serving.errors import Code, ServingError
 from serving.http.requests import Request
 from serving.http.responses import Response
@@ -51,10 +52,13 @@ class Readiness:
 
     def _readiness(self) -> Response:
         missing = [name for name, available in self._availability().items() if not available]
-        ready = self.phase is Phase.SERVING and not missing
+        dead_threads = background.dead()
+        ready = self.phase is Phase.SERVING and not missing and not dead_threads
         body: dict[str, object] = {"ready": ready, "phase": self.phase.value}
         if self._names_models:
             body["models_without_a_version"] = missing
+        if dead_threads:
+            body["dead_threads"] = dead_threads
         return Response(200 if ready else 503, write(body))
 
 

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from serving.background import Periodic
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.inference import CLASSIFY, REGRESS, Method, find_task, find_tasks, infer
 from serving.options import Options
-from serving.periodic import Periodic
 from serving.repository import config
 from serving.repository.config import ModelConfig
 from serving.repository.loader import Loader

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from serving.background import BackgroundThread
 from serving.batching.batch_queue import Batch, BatchQueue, Task
 from serving.batching.options import BatchingOptions
 from serving.errors import Code, ServingError
@@ -50,7 +51,7 @@ class BatchScheduler:
         self._num_running = 0
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"{options.thread_pool_name}_{number}", daemon=True)
+            BackgroundThread(self._work, f"{options.thread_pool_name}_{number}")
             for number in range(options.num_batch_threads)
         ]
         for thread in self._threads:
@@ -124,13 +125,15 @@ class BatchScheduler:
 
     def _execute(self, client: Client, key: Key, batch: Batch) -> None:
         num_tasks = len(batch.tasks)
-        client.execute(key, batch)
-        with self._changed:
-            self._num_running -= 1
-            self._count_finished(client, num_tasks)
-            if self._closing:
-                self._changed.notify_all()
-                self._finished.notify_all()
+        try:
+            client.execute(key, batch)
+        finally:
+            with self._changed:
+                self._num_running -= 1
+                self._count_finished(client, num_tasks)
+                if self._closing:
+                    self._changed.notify_all()
+                    self._finished.notify_all()
 
     def _wait_for_work(self) -> tuple[Client, Key, Batch] | None:
         with self._changed:

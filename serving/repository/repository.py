@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from serving.background import Attempts, BackgroundThread
 from serving.errors import Code, ServingError
-from serving.periodic import Attempts
 from serving.repository.config import ModelConfig, check_platforms
 from serving.repository.labels import Labels, assign_labels, version_of
 from serving.repository.priority import lower_priority
@@ -54,7 +54,7 @@ class Repository:
         self._load_threads = ThreadPoolExecutor(max(1, options.num_load_threads), "load", lower_priority)
         self._has_started = False
         self._unload_threads = ThreadPoolExecutor(max(1, options.num_unload_threads), "unload")
-        self._manager = threading.Thread(target=self._manage, name="versions", daemon=True)
+        self._manager = BackgroundThread(self._manage, "versions")
         self._listeners: list[Callable[[], None]] = []
         self._followers: list[Callable[[Sequence[ModelConfig]], None]] = []
 
@@ -84,7 +84,7 @@ class Repository:
             ended = not self._manager.is_alive() or self._changed.wait_for(self._is_empty, timeout)
             self._stopping = True
             self._changed.notify_all()
-        if self._manager.is_alive():
+        if self._manager.ident is not None:
             self._manager.join()
         self._first_load_threads.shutdown(wait=False, cancel_futures=True)
         self._load_threads.shutdown(wait=False, cancel_futures=True)

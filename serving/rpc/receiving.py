@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from serving.admission.threads import RequestThreads, Turns
+from serving.background import BackgroundThread
 from serving.rpc.handlers import Behavior, wrapped
 
 _MOST_WAITING = 256  # calls whose message has not come; the pool has as many threads for them
@@ -119,7 +120,8 @@ class _OpenCalls:
             if self._thins_out or len(self._since) <= _MOST_WAITING:
                 return
             self._thins_out = True
-        threading.Thread(target=self._cancel_oldest, name="grpc-watch", daemon=True).start()
+        self._thread = BackgroundThread(self._cancel_oldest, "grpc-watch")
+        self._thread.start()
 
     def _cancel_oldest(self) -> None:
         while True:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.periodic import Periodic
+from serving.background import Periodic, stamp
 from serving.request_facts import RequestFacts
-from serving.watched_files import stamp
 
 logger = logging.getLogger("serving")
 

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from serving.background import Periodic
 from serving.errors import Code
-from serving.periodic import Periodic
 from serving.telemetry.record_files import RecordFiles, Rotation
 
 logger = logging.getLogger("serving")

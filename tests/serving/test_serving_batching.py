@@ -149,6 +149,19 @@ def test_request_alone_runs_in_its_callers_thread(batched):
     assert doubler.timeouts == [None]
 
 
+def test_exception_that_ends_a_thread_frees_its_place(batched):
+    endings = [SystemExit]
+
+    def observe(record):
+        if endings:
+            raise endings.pop()
+
+    runner = batched(observe=observe)
+    with pytest.raises(SystemExit):
+        ask(runner, 1)
+    assert ask(runner, 1) == [2]
+
+
 def test_requests_behind_a_run_are_gathered_up_to_the_largest_batch(held):
     _, doubler, submit, first = held(max_batch_size=3)
     others = [submit(value) for value in (1, 2, 3, 4)]

@@ -1,6 +1,7 @@
 """What a server tells those who probe it, from its start to its end, and what becomes of requests meanwhile."""
 
 import contextlib
+import ctypes
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from serving.background import dead
 from serving.options import Options
 from serving.server import Server
 
@@ -47,6 +49,58 @@ def test_ready_only_while_every_model_has_a_version(serve, rest_client, save_plu
         assert rest.get("/healthz").status_code == 200
         (tmp_path / "gone").rename(tmp_path / "1")
         wait_until(lambda: rest.get("/readyz").status_code == 200)
+
+
+def kill(name):
+    """Raises SystemExit in a thread, wherever it is."""
+    (thread,) = (each for each in threading.enumerate() if each.name == name)
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)) == 1
+
+
+@pytest.fixture
+def busy_server(serve_config, zoo_path, tmp_path):
+    """A server with all the threads that work in the background."""
+    (tmp_path / "tokens").write_text('{"tokens": [{"token": "secret"}]}')
+    (tmp_path / "models").write_text(
+        f'model_config_list {{ config {{ name: "zoo" base_path: "{zoo_path}" model_platform: "tensorflow" }} }}'
+    )
+    (tmp_path / "batching").write_text(
+        'num_batch_threads { value: 1 } thread_pool_name { value: "batch" } batch_timeout_micros { value: 1000 }'
+    )
+    files = {"access_log": "access.log", "auth_token_file": "tokens", "batching_parameters_file": "batching"}
+    options = {name: str(tmp_path / file) for name, file in files.items()}
+    with serve_config(
+        tmp_path / "models",
+        enable_batching=True,
+        request_log_dir=str(tmp_path),
+        model_config_file_poll_wait_seconds=0.05,
+        rest_api_timeout_in_ms=300,
+        **options,
+    ) as server:
+        yield server
+    assert dead() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "versions",
+        "follow --model_config_file",
+        "follow files that change",
+        "write the access log",
+        "write the request log",
+        "batch_0",
+    ],
+)
+def test_not_ready_once_a_thread_in_the_background_has_died(busy_server, rest_client, name):
+    with rest_client(busy_server) as rest:
+        assert rest.get("/readyz").status_code == 200
+        kill(name)
+        body, headers = {"instances": [1]}, {"Authorization": "Bearer secret"}
+        rest.post(PREDICT, json=body, headers=headers)  # which wakes the thread of batches, and has no answer then
+        wait_until(lambda: rest.get("/readyz").status_code == 503)
+        assert rest.get("/readyz").json() == {"ready": False, "phase": "serving", "dead_threads": [name]}
+        assert rest.get("/healthz").status_code == 200
 
 
 @contextlib.contextmanager

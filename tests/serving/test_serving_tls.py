@@ -207,7 +207,7 @@ def wait_until(condition):
 WITHOUT_ROOM = """
 import logging, os, resource, sys, time
 from serving.admission.certificates import read_context
-from serving.watched_files import FileWatcher
+from serving.background import FileWatcher
 
 logging.basicConfig(format="%(message)s")
 watcher = FileWatcher()

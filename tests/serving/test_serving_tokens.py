@@ -249,7 +249,7 @@ WITHOUT_DESCRIPTORS = """
 import logging, os, resource, sys, time
 from serving.admission.tokens import read
 from serving.errors import ServingError
-from serving.watched_files import FileWatcher
+from serving.background import FileWatcher
 
 logging.basicConfig(format="%(message)s")
 watcher = FileWatcher()

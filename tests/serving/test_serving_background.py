@@ -1,10 +1,11 @@
-"""Threads that do the same again and again."""
+"""Threads that work in the background, and what their death is told by."""
 
 import threading
+import time
 
 import pytest
 
-from serving.periodic import Periodic
+from serving.background import BackgroundThread, Periodic, dead
 
 WAIT = 20.0  # seconds that nothing here should take
 
@@ -33,3 +34,18 @@ def test_thread_goes_on_after_an_exception_that_is_logged_once(caplog, error, ha
 
 def test_thread_that_never_started_stops():
     Periodic("nothing", lambda: None, 1.0).stop()
+
+
+def test_thread_that_an_exception_ends_is_logged_and_named(caplog):
+    def end():
+        raise SystemExit  # of which threading says nothing
+
+    thread = BackgroundThread(end, "end early")
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)
+    assert dead() == ["end early"]
+    assert [record.getMessage() for record in caplog.records] == ['The thread "end early" has died; restart the server']
+    assert caplog.records[0].exc_info
+    thread.join()
+    assert dead() == []
