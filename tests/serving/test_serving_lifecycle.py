@@ -52,8 +52,8 @@ def test_ready_only_while_every_model_has_a_version(serve, rest_client, save_plu
 
 
 def kill(name):
-    """Raises SystemExit in a thread, wherever it is."""
-    (thread,) = (each for each in threading.enumerate() if each.name == name)
+    """Raises SystemExit in the youngest thread of a name, wherever it is."""
+    *_, thread = (each for each in threading.enumerate() if each.name == name)
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)) == 1
 
 
