@@ -1,21 +1,19 @@
-"""`python -m serving`: flags, wiring, signals."""
+"""`python -m serving`: flags, start, signals."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-import select
 import signal
 import sys
-from importlib import metadata
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from serving import flags, systemd
 from serving.errors import ServingError
 from serving.extras import MissingPackageError, needing
-from serving.quiet import quiet_import
-from serving.startup import check
+from serving.startup import bind, quiet_import
 
 if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must already work
     from collections.abc import Callable, Sequence
@@ -25,38 +23,38 @@ if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must al
     from serving.server import Server
 
 START_UP_FAILURE = 255  # tensorflow_model_server returns -1
-# What the shell expects of a program that Ctrl-C ended; being told to end is no failure.
-_EXIT_STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 0}
+# The shell expects 130 of a program that Ctrl-C has ended; SIGTERM asks a service to end, which is no failure.
+_EXIT_STATUSES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
 
 class Interruptions:
     """SIGINT and SIGTERM: the first one while serving ends `wait`, any other ends the process at once."""
 
     def __init__(self) -> None:
-        self._read_end, self._write_end = os.pipe()
+        self._caught: SimpleQueue[int] = SimpleQueue()  # may be filled by a handler that interrupts its own `get`
         self._waiting = False
         for number in _EXIT_STATUSES:
             signal.signal(number, self._handle)
 
     def wait(self, interval: float | None, sign: Callable[[], None]) -> int:
-        """Waits for a signal and returns the exit status it asks for; calls `sign` once an interval, in seconds."""
+        """Waits for a signal and returns its exit status; calls `sign` once per interval, in seconds."""
         self._waiting = True
-        while not select.select([self._read_end], [], [], interval)[0]:
-            sign()
-        number = os.read(self._read_end, 1)[0]
-        self._waiting = False
-        return _EXIT_STATUSES[signal.Signals(number)]
+        while True:
+            try:
+                return _EXIT_STATUSES[self._caught.get(timeout=interval)]
+            except Empty:
+                sign()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # Imports and loads cannot be unwound quietly, and have nothing to clean up.
         if not self._waiting:
-            os._exit(_EXIT_STATUSES[signal.Signals(number)])
+            os._exit(_EXIT_STATUSES[number])
         self._waiting = False
-        os.write(self._write_end, bytes([number]))
+        self._caught.put(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves until it is told to end. Returns the exit status."""
+    """Serves until a signal ends it. Returns the exit status."""
     interruptions = Interruptions()
     try:
         command_line = flags.parse(sys.argv[1:] if arguments is None else arguments)
@@ -78,7 +76,7 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
     try:
-        check(options)
+        _check(options)
         systemd.notify("STATUS=Loading the models")
         server = _start(options)
     except (ServingError, MissingPackageError) as error:
@@ -91,8 +89,16 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
     status = interruptions.wait(systemd.watchdog_interval(), lambda: systemd.notify("WATCHDOG=1"))
     systemd.notify("STOPPING=1", "STATUS=Answering the requests in flight")
     if not server.stop():
-        os._exit(status)  # a run that does not end would keep its thread, and that the process
+        os._exit(status)  # a run that does not end would keep its thread, and the thread the process
     return status
+
+
+def _check(options: Options) -> None:
+    """Raises ServingError for flags and ports that cannot work, before TensorFlow takes seconds to import."""
+    options.check()
+    for flag, port in (("port", options.port), ("rest_api_port", options.rest_api_port)):
+        if port:
+            bind(options.host, port, flag).close()
 
 
 def _start(options: Options) -> Server:
@@ -103,7 +109,7 @@ def _start(options: Options) -> Server:
 
         tf.config.list_physical_devices()  # looks for accelerators, and complains, here rather than later
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # What is imported by now stays: to look through it for garbage would hold all requests up for 0.2 s each time.
+    # The objects of the imports stay: to search them for garbage would stall all requests for 0.2 s each time.
     gc.collect()
     gc.freeze()
     server = Server(options)
@@ -117,6 +123,8 @@ def _versions() -> str:
 
 
 def _version(distribution: str) -> str:
+    from importlib import metadata  # slow, and rarely needed
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

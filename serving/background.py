@@ -131,12 +131,12 @@ class WatchedFile(Generic[T]):
         logger.info("Took over what %s says now", self.path)
 
 
-class FileWatcher:
+class FileWatcher(Periodic):
     """A thread that looks once per second at files that may change while the server runs: certificates, tokens."""
 
     def __init__(self) -> None:
+        super().__init__("follow files that change", self._look, _LOOK)
         self._looks: list[Callable[[], None]] = []
-        self._thread = Periodic("follow files that change", self._look, _LOOK)
 
     def watch(self, path: str, read: Callable[[str], T]) -> WatchedFile[T]:
         """Keeps the content of a file up to date. Raises ServingError if it cannot be read at first."""
@@ -145,13 +145,9 @@ class FileWatcher:
         return file
 
     def start(self) -> None:
-        """Looks from now on, if there is anything to look at."""
+        """Begins, if there is anything to look at."""
         if self._looks:
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Looks no more."""
-        self._thread.stop()
+            super().start()
 
     def _look(self) -> None:
         for look in self._looks:

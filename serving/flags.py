@@ -1,28 +1,31 @@
 """The command line, in TensorFlow Serving's spelling: --name=value, --name value, --boolean."""
 
+import argparse
 import dataclasses
 import difflib
+import functools
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from serving.options import IGNORED, Options
-
-__all__ = ["CommandLine", "FlagError", "Options", "parse", "usage", "warn"]
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _SWITCHES = ("help", "version")
 _NEAR = 0.75  # of difflib: two wrong letters in a name of eight, or one in "port"
 
+Value = bool | int | float | str
 
-class FlagError(ValueError):
-    """A command line that cannot be followed; its text says which flag, and what it would take."""
+
+class FlagError(Exception):
+    """A command line that cannot be followed. The text names the flag, and the values that it takes."""
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A parsed command line; `unknown` arguments and `ignored` flags mean nothing here."""
+    """A parsed command line; `unknown` arguments and `ignored` flags have no effect."""
 
     options: Options
     unknown: Sequence[str] = ()
@@ -31,35 +34,20 @@ class CommandLine:
     wants_version: bool = False
 
 
-@dataclass(frozen=True)
-class _Flag:
-    name: str
-    kind: Any
-    default: Any = None
-    least: int | None = None
-    most: int | None = None
-
-
 def parse(arguments: Sequence[str]) -> CommandLine:
-    """Reads a command line. Raises FlagError where a value does not fit its flag, or a flag is misspelt."""
-    flags = _flags()
-    values: dict[str, Any] = {}
-    unknown: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        name, equals, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or name not in flags:
-            _check_spelling(argument)
-            unknown.append(argument)
-            continue
-        flag = flags[name]
-        values[name] = _value(flag, text if equals else _next_value(flag, rest))
+    """Reads a command line. Raises FlagError if a value does not fit its flag, or a flag is misspelt."""
+    found, unknown = _parser().parse_known_args(arguments)
+    values: dict[str, Value] = vars(found)
+    for argument in unknown:
+        _check_spelling(argument)
+    for name, value in values.items():
+        if value is None:
+            raise FlagError(f"--{name} needs a value, for example --{name}={getattr(Options, name, '')}")
     switches = [bool(values.pop(name, False)) for name in _SWITCHES]
     ignored = [name for name in values if name in IGNORED]
     for name in ignored:
         del values[name]
-    return CommandLine(Options(**values), unknown, ignored, *switches)
+    return CommandLine(Options(**values), unknown, ignored, *switches)  # type: ignore[arg-type]  # by the kinds above
 
 
 def usage() -> str:
@@ -67,62 +55,53 @@ def usage() -> str:
     lines = ["usage: python -m serving --model_name=NAME --model_base_path=DIRECTORY [flags]", ""]
     for field in dataclasses.fields(Options):
         shown = str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)
-        lines.append(f"  --{field.name}={shown}")
-        lines.append(f"      {field.metadata['meaning']}")
+        lines += [f"  --{field.name}={shown}", f"      {field.metadata['meaning']}"]
     lines += ["  --version", "      Print the version and exit.", "  --help", "      Print this and exit.", ""]
-    lines += ["Taken without effect: " + ", ".join(f"--{name}" for name in IGNORED)]
+    lines += ["Accepted without effect: " + ", ".join(f"--{name}" for name in IGNORED)]
     return "\n".join(lines)
 
 
 def warn(command_line: CommandLine) -> None:
-    """Says which arguments mean nothing here; as in TensorFlow Serving the server goes on without them."""
+    """Prints the arguments that have no effect; as in TensorFlow Serving the server starts without them."""
     for argument in command_line.unknown:
         print(f"unknown argument: {argument}", file=sys.stderr)
     for name in command_line.ignored:
         print(f"--{name} has no effect in this server", file=sys.stderr)
 
 
-def _flags() -> dict[str, _Flag]:
-    flags = {name: _Flag(name, bool) for name in _SWITCHES}
-    flags |= {name: _Flag(name, kind, default=kind()) for name, kind in IGNORED.items()}
-    for field in dataclasses.fields(Options):
-        flags[field.name] = _Flag(
-            field.name, field.type, field.default, field.metadata["least"], field.metadata["most"]
-        )
-    return flags
+@functools.cache
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, argument_default=argparse.SUPPRESS)
+    bounds = {field.name: (field.metadata["least"], field.metadata["most"]) for field in dataclasses.fields(Options)}
+    kinds = {field.name: cast(type, field.type) for field in dataclasses.fields(Options)}
+    for name, kind in (dict.fromkeys(_SWITCHES, bool) | IGNORED | kinds).items():
+        read = functools.partial(_read, name, kind, *bounds.get(name, (-math.inf, math.inf)))
+        # A text is read like a value on the command line; None stands for a value that is missing.
+        parser.add_argument(f"--{name}", nargs="?", const="true" if kind is bool else None, type=read)
+    return parser
+
+
+def _read(name: str, kind: type, least: float, most: float, text: str) -> Value:
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() not in _BOOLEANS:
+            raise FlagError(f"--{name}={text} does not parse; it takes true or false")
+        return _BOOLEANS[text.lower()]
+    try:
+        value: float = kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise FlagError(f"--{name}={text} does not parse; it takes {wanted}") from None
+    if not least <= value <= most:
+        bounds = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+        raise FlagError(f"--{name}={text} is out of range; it takes {bounds}")
+    return value
 
 
 def _check_spelling(argument: str) -> None:
-    # TensorFlow Serving passes all over that it does not know; --auth_token_fil=... would let everybody in then.
+    # TensorFlow Serving passes over all that it does not know; --auth_token_fil=... would then let everybody in.
     names = {field.name.replace("_", ""): field.name for field in dataclasses.fields(Options)}
     letters = argument.partition("=")[0].lower().replace("-", "").replace("_", "")
     for near in difflib.get_close_matches(letters, names, 1, _NEAR):
         raise FlagError(f"unknown argument: {argument}; did you mean --{names[near]}?")
-
-
-def _next_value(flag: _Flag, rest: list[str]) -> str:
-    if flag.kind is bool:  # stands alone, unless a truth value follows
-        return rest.pop(0) if rest and rest[0].lower() in _BOOLEANS else "true"
-    if not rest:
-        raise FlagError(f"--{flag.name} needs a value, for example --{flag.name}={flag.default}")
-    return rest.pop(0)
-
-
-def _value(flag: _Flag, text: str) -> Any:
-    value = _convert(flag, text)
-    if (flag.least is not None and value < flag.least) or (flag.most is not None and value > flag.most):
-        bounds = f"from {flag.least} to {flag.most}" if flag.most is not None else f"{flag.least} or more"
-        raise FlagError(f"--{flag.name}={text} is out of range; it takes {bounds}")
-    return value
-
-
-def _convert(flag: _Flag, text: str) -> Any:
-    if flag.kind is bool:
-        if text.lower() not in _BOOLEANS:
-            raise FlagError(f"--{flag.name}={text} does not parse; it takes true or false")
-        return _BOOLEANS[text.lower()]
-    try:
-        return flag.kind(text)
-    except ValueError:
-        wanted = "a whole number" if flag.kind is int else "a number"
-        raise FlagError(f"--{flag.name}={text} does not parse; it takes {wanted}") from None

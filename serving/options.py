@@ -1,9 +1,12 @@
-"""What the server may be told: the flags of tensorflow_model_server, with its defaults, and a few of our own."""
+"""The options of the server: the flags of tensorflow_model_server, with its defaults, and some more."""
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from typing import TypeVar
+
+from serving.errors import invalid_argument
 
 T = TypeVar("T")
 
@@ -13,29 +16,25 @@ _MOST_THREADS = 10_000
 IGNORED: dict[str, type] = {
     "flush_filesystem_caches": bool,
     "remove_unused_fields_from_bundle_metagraph": bool,
-    "per_process_gpu_memory_fraction": float,
-    "mixed_precision": str,
     "thread_pool_factory_config_file": str,
     "platform_config_file": str,
     "use_alts_credentials": bool,
     "skip_initialize_tpu": bool,
-    "xla_cpu_compilation_enabled": bool,
-    "xla_gpu_compilation_enabled": bool,
     # of earlier releases
     "num_tflite_interpreters": int,
     "use_saved_model": bool,
     "use_tflite_model": bool,
 }
-"""Flags that tensorflow_model_server takes and that mean nothing here, with the types of their values."""
+"""Flags of tensorflow_model_server that have no effect in this server, with the types of their values."""
 
 
-def _flag(default: T, meaning: str, least: int | None = None, most: int | None = None) -> T:
+def _flag(default: T, meaning: str, least: float = -math.inf, most: float = math.inf) -> T:
     return dataclasses.field(default=default, metadata={"meaning": meaning, "least": least, "most": most})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the server is told on its command line."""
+    """A server's options, one per flag of the command line."""
 
     port: int = _flag(8500, "TCP port of the gRPC API; 0 turns it off.", 0, 65535)
     grpc_socket_path: str = _flag("", "UNIX socket on which the gRPC API listens too.")
@@ -73,6 +72,16 @@ class Options:
     tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one operation; 0 leaves it to TensorFlow.", 0)
     tensorflow_inter_op_parallelism: int = _flag(0, "Operations run at once; 0 leaves it to TensorFlow.", 0)
     tensorflow_session_config_file: str = _flag("", "Text file with TensorFlow's ConfigProto.")
+    per_process_gpu_memory_fraction: float = _flag(
+        0, "Share of a GPU's memory that the server takes, from 0 to 1; 0 leaves it to TensorFlow.", 0, 1
+    )
+    mixed_precision: str = _flag(
+        "", "bfloat16 computes in that type, by oneDNN, where TensorFlow deems it precise enough."
+    )
+    xla_cpu_compilation_enabled: bool = _flag(
+        True, "Whether XLA may compile what was exported for it; it may unless this and the next flag are false."
+    )
+    xla_gpu_compilation_enabled: bool = _flag(True, "The same.")
     prefer_tflite_model: bool = _flag(False, "Whether to run model.tflite where a version's directory has one.")
     num_tflite_pools: int = _flag(_NUM_CPUS, "Pools of interpreters of a TFLite model.", 1)
     num_tflite_interpreters_per_pool: int = _flag(1, "Interpreters of a pool: runs at once are their product.", 1)
@@ -126,3 +135,29 @@ class Options:
     enable_serialization_as_tensor_content: bool = _flag(
         False, "Whether gRPC answers hold tensor_content in place of float_val and its like."
     )
+
+    def check(self) -> None:
+        """Raises ServingError, in TensorFlow Serving's words, if options are missing or exclude one another."""
+        if not self.port and not self.grpc_socket_path and not self.rest_api_port:
+            raise invalid_argument(
+                "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+            )
+        if not self.model_base_path and not self.model_config_file:
+            raise invalid_argument(
+                "Both server_options.model_base_path and server_options.model_config_file are empty!"
+            )
+        if self.batching_parameters_file and not self.enable_batching:
+            raise invalid_argument(
+                "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+            )
+        session, operation = self.tensorflow_session_parallelism, self.tensorflow_intra_op_parallelism
+        if session and operation and self.tensorflow_inter_op_parallelism:
+            raise invalid_argument(
+                "Either configure server_options.tensorflow_session_parallelism or "
+                "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
+                "separately. You cannot configure all."
+            )
+        if self.mixed_precision not in ("", "bfloat16"):
+            raise invalid_argument(
+                f"{self.mixed_precision} auto mixed precision is not supported. Valid option: bfloat16"
+            )

@@ -18,7 +18,7 @@ from serving.rpc import server as grpc_server
 from serving.rpc.drain import Refusal
 from serving.rpc.health import Health
 from serving.rpc.receiving import CallThreads, Receiving
-from serving.startup import bind, check_options
+from serving.startup import bind
 from serving.telemetry.pages import DEFAULT_PATH
 from serving.wire.protos import MonitoringConfig, read_text
 
@@ -61,7 +61,7 @@ class Server:
     def start(self) -> None:
         """Loads the models, then opens the ports. Raises ServingError where it cannot."""
         options = self._options
-        check_options(options)
+        options.check()
         with ExitStack() as on_failure:
             on_failure.callback(self.stop, grace=0)
             # Bound before the slow load, so that a port that is taken shows at once, but not listening before

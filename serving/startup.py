@@ -1,47 +1,19 @@
-"""What can be checked before TensorFlow is imported and a model loaded: flags that exclude one another, and ports."""
+"""First steps of the process: ports are bound before models load, and TensorFlow is imported quietly."""
 
 import os
 import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.options import Options
 
-
-def check(options: Options) -> None:
-    """Raises ServingError, with TensorFlow Serving's text where it has one, where no server can start."""
-    check_options(options)
-    for flag, port in (("port", options.port), ("rest_api_port", options.rest_api_port)):
-        if port:
-            bind(options.host, port, flag).close()
-
-
-def check_options(options: Options) -> None:
-    """Raises ServingError where flags are missing or exclude one another (server.cc)."""
-    if not options.port and not options.grpc_socket_path and not options.rest_api_port:
-        raise invalid_argument(
-            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
-        )
-    if not options.model_base_path and not options.model_config_file:
-        raise invalid_argument("Both server_options.model_base_path and server_options.model_config_file are empty!")
-    if options.batching_parameters_file and not options.enable_batching:
-        raise invalid_argument(
-            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
-        )
-    parallelism = (
-        options.tensorflow_session_parallelism,
-        options.tensorflow_intra_op_parallelism,
-        options.tensorflow_inter_op_parallelism,
-    )
-    if all(parallelism):
-        raise invalid_argument(
-            "Either configure server_options.tensorflow_session_parallelism or "
-            "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
-            "separately. You cannot configure all."
-        )
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def bind(host: str, port: int, flag: str) -> socket.socket:
-    """A socket bound to an address, not listening yet; the flag is for the text of the error."""
+    """Returns a socket that is bound but does not listen yet. Raises ServingError, with the flag, if it cannot."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -61,3 +33,28 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
             "Stop what listens there, or give another port",
         ) from error
     return bound
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Holds back what native code writes to standard error, and shows it if the import fails.
+
+    TensorFlow writes about its devices before it looks at its log level. A level that the user has set shows all.
+    """
+    if _LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_LOG_LEVEL] = "2"
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(terminal, held_back.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -1,4 +1,4 @@
-"""Tells systemd how the service is, where it asks to be told (sd_notify(3), sd_watchdog_enabled(3))."""
+"""Notifies systemd of the service's state (sd_notify(3), sd_watchdog_enabled(3))."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ def notify(*assignments: str) -> None:
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between the signs of life that systemd wants of this process: half its limit. None if it wants none."""
+    """Seconds between the keep-alive messages of this process: half of systemd's limit. None if it asks for none."""
     limit = os.environ.get("WATCHDOG_USEC", "")
     if not limit.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None

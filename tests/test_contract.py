@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from keras_prelu.fully_convolutional import fully_convolutional
-from serving.flags import Options
+from serving.options import Options
 from serving.server import Server
 from training.config import load_config
 from training.data.preprocessing import decode_image

@@ -100,6 +100,11 @@ TF_SessionRun = _slow(
 TF_DeleteSession = _slow("TF_DeleteSession", None, c_void_p, c_void_p)
 
 
+def forbid_xla() -> None:
+    """Lets every function that XLA would compile fail, in this process and for good, as TensorFlow Serving does."""
+    _declared(_KEEPING_LOCK, "_ZN10tensorflow21DisableXlaCompilationEv", None, ())()  # which C++ alone has
+
+
 @contextmanager
 def checked() -> Iterator[Any]:
     """A status for calls to fill. Raises ServingError with the runtime's own code and text where they failed."""

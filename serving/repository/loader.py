@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
 from serving.errors import Code, ServingError
-from serving.models import tflite
+from serving.models import c_api, tflite
 from serving.models.guarded_runner import GuardedRunner
 from serving.models.model import Model, load
 from serving.options import Options
@@ -34,6 +35,8 @@ class Loader:
         self._options = options
         self._metrics = metrics
         self._session_config = make_session_config(options)
+        if not options.xla_cpu_compilation_enabled and not options.xla_gpu_compilation_enabled:
+            c_api.forbid_xla()
         self._scheduler = BatchScheduler(_batching_options(options)) if options.enable_batching else None
 
     def __call__(self, directory: Path) -> Model:
@@ -100,6 +103,10 @@ def make_session_config(options: Options) -> Any:
     config = tf.compat.v1.ConfigProto()
     if options.tensorflow_session_config_file:
         config = read_text(options.tensorflow_session_config_file, tf.compat.v1.ConfigProto)
+    if options.per_process_gpu_memory_fraction:
+        config.gpu_options.per_process_gpu_memory_fraction = options.per_process_gpu_memory_fraction
+    if options.mixed_precision == "bfloat16":
+        config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
     both = options.tensorflow_session_parallelism
     if options.tensorflow_intra_op_parallelism or options.tensorflow_inter_op_parallelism:
         config.intra_op_parallelism_threads = options.tensorflow_intra_op_parallelism

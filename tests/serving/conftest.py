@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
 
-from serving.flags import Options
+from serving.options import Options
 from serving.server import Server
 
 FLOATS = tf.TensorSpec([None], tf.float32, name="x")

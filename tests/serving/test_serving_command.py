@@ -64,6 +64,10 @@ EXCLUDED = {
         ["--model_base_path=/models/m", "--batching_parameters_file=/batching"],
         "server_options.batching_parameters_file is set without setting server_options.enable_batching to true.",
     ),
+    "precision": (
+        ["--model_base_path=/models/m", "--mixed_precision=fp16"],
+        "fp16 auto mixed precision is not supported. Valid option: bfloat16",
+    ),
     "parallelism": (
         ["--model_base_path=/models/m"]
         + [f"--tensorflow_{kind}_parallelism=1" for kind in ("session", "intra_op", "inter_op")],

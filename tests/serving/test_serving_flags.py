@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from serving.flags import FlagError, Options, parse, usage, warn
-from serving.options import IGNORED
+from serving.flags import FlagError, parse, usage, warn
+from serving.options import IGNORED, Options
 
 SPELLINGS = {
     "equals": (["--port=1"], {"port": 1}),
@@ -70,7 +70,17 @@ def test_no_flag_of_ours_is_passed_over_for_a_typing_error(name):
 
 
 @pytest.mark.parametrize(
-    "argument", ["--port=-1", "--port=", "--port=1.5", "--grpc_max_threads=0", "--max_num_load_retries=-1"]
+    "argument",
+    [
+        "--port=-1",
+        "--port=",
+        "--port=1.5",
+        "--grpc_max_threads=0",
+        "--max_num_load_retries=-1",
+        "--per_process_gpu_memory_fraction=half",
+        "--per_process_gpu_memory_fraction=1.1",
+        "--per_process_gpu_memory_fraction=nan",
+    ],
 )
 def test_value_that_does_not_fit_is_refused(argument):
     with pytest.raises(FlagError) as caught:
@@ -79,20 +89,18 @@ def test_value_that_does_not_fit_is_refused(argument):
 
 
 def test_flag_without_effect_is_taken_and_told(capsys):
-    command_line = parse(["--flush_filesystem_caches=false", "--mixed_precision", "bfloat16", "--port=2"])
+    command_line = parse(["--flush_filesystem_caches=false", "--platform_config_file", "x", "--port=2"])
     assert command_line.options == Options(port=2)
-    assert command_line.ignored == ["flush_filesystem_caches", "mixed_precision"]
+    assert command_line.ignored == ["flush_filesystem_caches", "platform_config_file"]
     warn(command_line)
     assert capsys.readouterr().err == (
-        "--flush_filesystem_caches has no effect in this server\n--mixed_precision has no effect in this server\n"
+        "--flush_filesystem_caches has no effect in this server\n--platform_config_file has no effect in this server\n"
     )
 
 
 FLAGS_WITHOUT_EFFECT = {
     "flush_filesystem_caches",
-    "mixed_precision",
     "num_tflite_interpreters",
-    "per_process_gpu_memory_fraction",
     "platform_config_file",
     "remove_unused_fields_from_bundle_metagraph",
     "skip_initialize_tpu",
@@ -100,8 +108,6 @@ FLAGS_WITHOUT_EFFECT = {
     "use_alts_credentials",
     "use_saved_model",
     "use_tflite_model",
-    "xla_cpu_compilation_enabled",
-    "xla_gpu_compilation_enabled",
 }
 
 
@@ -113,8 +119,8 @@ def test_every_flag_of_tensorflow_serving_is_taken():
 
 
 def test_flag_without_effect_must_parse():
-    with pytest.raises(FlagError, match="--per_process_gpu_memory_fraction=half does not parse; it takes a number"):
-        parse(["--per_process_gpu_memory_fraction=half"])
+    with pytest.raises(FlagError, match="--num_tflite_interpreters=half does not parse; it takes a whole number"):
+        parse(["--num_tflite_interpreters=half"])
 
 
 def test_every_flag_is_in_the_usage():
@@ -145,6 +151,8 @@ DEFAULTS = {  # model_servers/server.h and main.cc
     "tensorflow_intra_op_parallelism": 0,
     "tensorflow_inter_op_parallelism": 0,
     "tensorflow_session_config_file": "",
+    "per_process_gpu_memory_fraction": 0,
+    "mixed_precision": "",
     "prefer_tflite_model": False,
     "num_tflite_pools": os.cpu_count(),
     "num_tflite_interpreters_per_pool": 1,
@@ -163,6 +171,8 @@ DEFAULTS = {  # model_servers/server.h and main.cc
     "enable_serialization_as_tensor_content": False,
 }
 OUR_OWN = {
+    "xla_cpu_compilation_enabled": True,
+    "xla_gpu_compilation_enabled": True,
     "host": "127.0.0.1",
     "enable_grpc_reflection": True,
     "enable_reload_config_request": True,

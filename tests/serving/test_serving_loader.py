@@ -1,6 +1,8 @@
 """How versions are loaded: what the flags for sessions, batching and metrics do."""
 
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -38,6 +40,52 @@ def test_flags_go_before_the_session_config_file(tmp_path):
     flags = {"tensorflow_session_config_file": str(path), "tensorflow_session_parallelism": 1}
     config = make_session_config(Options(**flags))
     assert (config.inter_op_parallelism_threads, config.log_device_placement) == (1, True)
+
+
+def test_flags_for_gpus_and_precision(tmp_path):
+    path = tmp_path / "session.config"
+    path.write_text("gpu_options { per_process_gpu_memory_fraction: 0.5 allow_growth: true }")
+    file = {"tensorflow_session_config_file": str(path)}
+    assert make_session_config(Options(**file)).gpu_options.per_process_gpu_memory_fraction == 0.5
+    config = make_session_config(Options(per_process_gpu_memory_fraction=0.25, mixed_precision="bfloat16", **file))
+    assert (config.gpu_options.per_process_gpu_memory_fraction, config.gpu_options.allow_growth) == (0.25, True)
+    rewrites = config.graph_options.rewrite_options
+    assert rewrites.auto_mixed_precision_onednn_bfloat16 == rewrites.ON
+
+
+def test_model_answers_in_mixed_precision(serve, grpc_stubs, predict_request, zoo_path):
+    with serve(zoo_path, mixed_precision="bfloat16") as server, grpc_stubs(server) as stubs:
+        assert list(stubs.prediction.Predict(predict_request(x=ONE)).outputs["y"].float_val) == [2.5]
+
+
+COMPILED = """
+import sys
+from pathlib import Path
+import tensorflow as tf
+from serving.options import Options
+from serving.repository.loader import Loader
+from serving.telemetry.metrics import Metrics
+
+module = tf.Module()
+module.compiled = tf.function(lambda x: {"y": 2 * x}, [tf.TensorSpec([None], tf.float32)], jit_compile=True)
+tf.saved_model.save(module, sys.argv[1], tf.function(module.compiled, [tf.TensorSpec([None], tf.float32)]))
+for may_compile in ({}, {"xla_cpu_compilation_enabled": False}, dict.fromkeys(
+    ("xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"), False)):
+    model = Loader(Options(**may_compile), Metrics())(Path(sys.argv[1]))
+    try:
+        print(model.run("", {"x": tf.constant([1.0]).numpy()})["y"].tolist())
+    except Exception as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_xla_compiles_unless_that_is_forbidden(tmp_path):
+    command = [sys.executable, "-c", COMPILED, str(tmp_path / "1")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    first, second, third, *_ = answer.stdout.splitlines()
+    assert (first, second) == ("[2.0]", "[2.0]")
+    assert third == "INTERNAL: XLA compilation disabled"
 
 
 @pytest.mark.parametrize("flag", ["tensorflow_session_config_file", "batching_parameters_file"])
