@@ -18,7 +18,7 @@ from benchmarks.serving import MODEL, SECONDS, Measure, in_turns, run_here
 from benchmarks.serving_load import grpc_message, load_grpc, load_rest, rest_body
 from benchmarks.serving_models import Sample, save_photos
 from benchmarks.serving_processes import Running, serving
-from serving.rest.media_types import JSON, NPY, PROTOBUF
+from serving.rest.content import JSON, NPY, PROTOBUF
 from serving.rest.npy import write_npy
 
 

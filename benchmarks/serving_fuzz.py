@@ -36,7 +36,7 @@ from serving.http.reader import RequestReader
 from serving.http.requests import Limits
 from serving.options import Options
 from serving.rest.application import RestApplication
-from serving.rest.media_types import JSON, NPY, NPZ, PROTOBUF
+from serving.rest.content import JSON, NPY, NPZ, PROTOBUF
 from serving.server import Server
 
 MODEL = "m"

@@ -20,20 +20,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from backports import zstd
 
+from serving.call import Call
 from serving.errors import ServingError
 from serving.http.reader import RequestReader
-from serving.http.requests import Limits, Request
-from serving.http.responses import Response
+from serving.http.requests import Limits
 from serving.models.guarded_runner import GuardedRunner
-from serving.rest.bodies import read_examples, read_predict
-from serving.rest.compression import compressed_answer
-from serving.rest.media_types import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, media_type
-from serving.rest.routes import is_api, model_name, parse_route, signature_name, template
+from serving.models.inference import CLASSIFY
+from serving.rest.bodies import Body, decode_examples, decode_predict, parse_body
+from serving.rest.content import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, compressed, media_type
+from serving.rest.responses import Response
+from serving.rest.routes import parse_route, signature_name
 from serving.wire.binding import bind_inputs, find_signature
 from serving.wire.expansion import LARGEST_EXPANSION
 from serving.wire.hints import helpful_text
 from serving.wire.json_text import error_body
-from serving.wire.requests import ModelSpec
 from serving.wire.signatures import Signature, TensorInfo
 
 SECONDS = 0.25
@@ -51,7 +51,7 @@ MADE_PER_BYTE = 16
 SECONDS_TO_INFLATE = 1.0
 """Inflating the largest allowed body takes less. A larger one is refused only after that many bytes."""
 
-_SPEC = ModelSpec("m")
+_LARGEST_BODY = 2**29  # bytes
 _ANY = None
 _SIGNATURES = {
     "serving_default": Signature("serving_default", "", {"x": TensorInfo("x:0", "float", _ANY)}, {}),
@@ -159,15 +159,16 @@ def _refusing(read: Callable[[bytes], int]) -> Callable[[bytes], int]:
     return reading
 
 
-def _request(content_type: str, body: bytes, encoding: str = "", query: str = "") -> Request:
-    headers = {b"content-type": content_type.encode()} | ({b"content-encoding": encoding.encode()} if encoding else {})
-    return Request("POST", "/v1/models/m:predict", query, headers, body)
+def _parsed(action: str, body: bytes, content_type: str, encoding: str = "", query: str = "") -> Body:
+    headers = {"content-type": content_type, "content-encoding": encoding}
+    call = Call(header=lambda name: headers.get(name, ""))
+    return parse_body(parse_route("POST", f"/v1/models/m:{action}", query), call, body, _LARGEST_BODY)
 
 
 def _predicting(content_type: str, encoding: str = "", query: str = "") -> Decoder:
     def read(data: bytes) -> int:
-        body = read_predict(_SPEC, _request(content_type, data, encoding, query))
-        request = body.decode(_SIGNATURES)
+        body = _parsed("predict", data, content_type, encoding, query)
+        request, _ = decode_predict(body, _SIGNATURES)
         signature = find_signature(_SIGNATURES, request.signature_name)
         _GUARD.run(bind_inputs(signature, request.inputs), [])
         return sum(map(_size, request.inputs.values()))
@@ -177,9 +178,9 @@ def _predicting(content_type: str, encoding: str = "", query: str = "") -> Decod
 
 def _classifying(content_type: str) -> Decoder:
     def read(data: bytes) -> int:
-        body = read_examples("classify", _SPEC, _request(content_type, data), lambda spec: _SIGNATURES)
-        _GUARD.run({"i:0": body.serialized}, [])
-        return _size(body.serialized)
+        _, examples = decode_examples(_parsed("classify", data, content_type), _SIGNATURES, CLASSIFY)
+        _GUARD.run({"i:0": examples}, [])
+        return _size(examples)
 
     return Decoder(_refusing(read))
 
@@ -205,18 +206,17 @@ def _read_slowly(data: bytes) -> int:
 def _read_address(data: bytes) -> int:
     path, _, query = data.decode("latin-1").partition("?")
     for method in ("POST", "GET"):
-        assert is_api(path) or not template(method, path)
-        model_name(path)
         parse_route(method, path)
     signature_name(query)
     return 0
 
 
 def _read_headers(data: bytes) -> int:
-    media_type(data)
-    choose_type(data, (JSON, NPY, NPZ, PROTOBUF))
-    compressed_answer(Request(headers={b"accept-encoding": data}), Response(200, b"{}" * 1024))
-    read_predict(_SPEC, Request(headers={b"content-type": FORM.encode() + b"; " + data, b"content-encoding": data}))
+    header = data.decode("latin-1")
+    media_type(header)
+    choose_type(header, (JSON, NPY, NPZ, PROTOBUF))
+    compressed(Response(200, b"{}" * 1024), header)
+    decode_predict(_parsed("predict", b"", f"{FORM}; {header}", header), _SIGNATURES)
     return 0
 
 

@@ -143,8 +143,8 @@ class Server:
             self._rest_threads,
             self._options.rest_api_timeout_in_ms / 1000,
             monitoring_path=self._monitoring_path,
-            as_content=self._options.enable_serialization_as_tensor_content,
             needs_token=bool(self._options.auth_token_file),
+            options=self._options,
         )
         self.rest_port = bound.getsockname()[1]
         grace = self._options.shutdown_grace_seconds

@@ -13,7 +13,7 @@ from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.http.server import Application
 from serving.request_facts import facts
-from serving.rest.application import STATUSES
+from serving.rest.responses import STATUSES
 from serving.rpc.handlers import Behavior, wrapped
 from serving.rpc.servicers import STATUSES as GRPC_STATUSES
 from serving.wire.json_text import error_body

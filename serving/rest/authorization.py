@@ -7,8 +7,9 @@ from serving.errors import Code, ServingError
 from serving.http.reception import AnswerAtOnce
 from serving.http.requests import Request
 from serving.http.responses import Response
-from serving.rest.application import METRICS_PATH, STATUSES
-from serving.rest.routes import is_api, model_name
+from serving.rest.application import METRICS_PATH
+from serving.rest.responses import STATUSES
+from serving.rest.routes import parse_route
 from serving.wire.json_text import error_body
 
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -33,7 +34,7 @@ def refusing(tokens: Callable[[], Tokens], monitoring_path: str = "") -> AnswerA
         try:
             token = tokens().authenticate(request.headers.get(b"authorization", b"").decode("latin-1"))
             request.sender = token.name
-            _check_path(token, request.path, metrics_paths)
+            _check_path(token, request, metrics_paths)
         except ServingError as error:
             return Response(STATUSES[error.code], error_body(error), headers=_HEADERS[error.code])
         return None
@@ -43,14 +44,14 @@ def refusing(tokens: Callable[[], Tokens], monitoring_path: str = "") -> AnswerA
 
 def _is_preflight(request: Request) -> bool:
     """Whether a browser asks for leave to send a request, which it does without a token."""
-    return request.method == "OPTIONS" and is_api(request.path)
+    return request.method == "OPTIONS" and parse_route(request.method, request.path).is_api
 
 
-def _check_path(token: Token, path: str, metrics_paths: tuple[str, ...]) -> None:
-    name = model_name(path)
-    if name is not None:
+def _check_path(token: Token, request: Request, metrics_paths: tuple[str, ...]) -> None:
+    name = parse_route(request.method, request.path).spec.name
+    if name:
         token.check_model(name)
-    elif path in metrics_paths:
+    elif request.path in metrics_paths:
         token.check_metrics()
     else:
         token.check_all_models()

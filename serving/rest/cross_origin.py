@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from serving.http.requests import Request
 from serving.rest.openapi import OPENAPI_PATH
-from serving.rest.routes import is_api
+from serving.rest.routes import parse_route
 
 _HEADERS = (
     b"Access-Control-Allow-Origin: *\r\n"
@@ -19,6 +19,6 @@ def cross_origin_headers(may_send_tokens: bool = False) -> Callable[[Request], b
 
     def headers(request: Request) -> bytes:
         path = request.path
-        return lines if is_api(path) or path == OPENAPI_PATH or not path else b""
+        return lines if parse_route("", path).is_api or path == OPENAPI_PATH or not path else b""
 
     return headers

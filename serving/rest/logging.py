@@ -8,7 +8,7 @@ from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.http.server import Application
 from serving.request_facts import RequestFacts, facts
-from serving.rest.routes import model_name
+from serving.rest.routes import parse_route
 from serving.telemetry.access_log import AccessLog, Asked, entry_of
 from serving.telemetry.metrics import REST
 from serving.telemetry.request_ids import HEADER, request_id
@@ -61,7 +61,7 @@ def _logged(
     log: AccessLog, request: Request, response: Response, facts: RequestFacts, started: float, reason: str = ""
 ) -> Response:
     name = request_id(request.headers.get(_HEADER, b"").decode("latin-1"))
-    model = facts.model or model_name(request.path) or ""
+    model = facts.model or parse_route(request.method, request.path).spec.name
     asked = Asked(name, REST, request.client, request.method, request.path, model)
     entry = entry_of(asked, response.status, len(response.body), facts, started)
     log.add(entry._replace(reason=reason) if reason else entry)

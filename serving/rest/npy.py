@@ -4,15 +4,12 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Set
 
 import numpy as np
 from numpy.lib import format as npy_format
 
 from serving.errors import ServingError, invalid_argument
-from serving.rest.media_types import JSON
 from serving.wire.expansion import LARGEST_EXPANSION
 from serving.wire.signatures import NUMPY_TYPES
 
@@ -27,36 +24,45 @@ _LARGEST_CODE_POINT = 0x10FFFF
 
 
 def read_npy(body: bytes) -> np.ndarray:
-    """The array in a .npy file, in the memory of the body where it can be. Raises ServingError where there is none."""
+    """Returns the array in a .npy file, in the memory of the body if possible. Raises ServingError if there is none."""
     file = io.BytesIO(body)
-    shape, fortran_order, dtype = _read_header(file)
     try:
-        return _read_values(body, file.tell(), shape, dtype).reshape(shape, order="F" if fortran_order else "C")
+        read_header = _HEADERS[npy_format.read_magic(file)]
+        shape, is_fortran, dtype = read_header(file, max_header_size=_LARGEST_HEADER)
+    except Exception as error:  # of NumPy, and of Python's tokenizer and parser, which read the literal in a header
+        raise _npy_error("its header makes no sense") from error
+    try:
+        return _read_values(body, file.tell(), shape, dtype).reshape(shape, order="F" if is_fortran else "C")
     except ValueError as error:
         raise _npy_error(str(error)) from error
 
 
-def array_names(body: bytes) -> set[str]:
-    """The names of the arrays in a .npz file, none of which is read. Raises ServingError where it is damaged."""
-    with _archive(body) as archive:
-        return {_name(member) for member in archive.infolist()}
+def read_npz(
+    body: bytes, check: Callable[[Set[str]], None] = lambda names: None, largest: int = LARGEST_EXPANSION
+) -> dict[str, np.ndarray]:
+    """Returns the arrays in a .npz file by their names, once `check` has accepted the names.
 
-
-def read_npz(body: bytes) -> dict[str, np.ndarray]:
-    """The arrays in a .npz file by their names. Raises ServingError where it is damaged, or holds too much."""
-    with _archive(body) as archive:
-        return _read_members(archive)
+    Raises ServingError if the file is damaged, or inflates to more than `largest` bytes.
+    """
+    if body.count(_ENTRY) > _MOST_ARRAYS:  # before there is an object for each
+        raise invalid_argument(f"Expected a .npz file: it has more than {_MOST_ARRAYS} arrays")
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            check({_name(member) for member in archive.infolist()})
+            return _read_members(archive, min(largest, LARGEST_EXPANSION))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise invalid_argument(f"Expected a .npz file: {error}") from error
 
 
 def write_npy(array: np.ndarray) -> bytes:
-    """The .npy file of an array. Strings get the length of the longest, as NumPy's strings have one."""
+    """Returns the .npy file of an array. All strings get the length of the longest, as in NumPy's arrays."""
     file = io.BytesIO()
     np.save(file, _fixed_length(array) if array.dtype.kind == "O" else array, allow_pickle=False)
     return file.getvalue()
 
 
 def write_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The .npz file of arrays by their names."""
+    """Returns the .npz file of arrays by their names."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
@@ -64,19 +70,11 @@ def write_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     return file.getvalue()
 
 
-def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    try:
-        read = _HEADERS[npy_format.read_magic(file)]
-        return read(file, max_header_size=_LARGEST_HEADER)
-    except Exception as error:  # of NumPy, and of Python's tokenizer and parser, which read the literal in a header
-        raise _npy_error("its header makes no sense") from error
-
-
 def _npy_error(reason: str) -> ServingError:
     return invalid_argument(f"Expected a .npy file of numbers, truth values or strings: {reason}")
 
 
-def _read_values(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+def _read_values(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
     if dtype == _STORED_BFLOAT16:
         dtype = NUMPY_TYPES["bfloat16"]
     elif dtype.kind not in "biufcSU":
@@ -88,13 +86,9 @@ def _read_values(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtyp
     array = np.frombuffer(body, dtype, size, start) if size else np.zeros(0, dtype)
     if dtype.kind == "U" and array.view(dtype.byteorder + "u4").max(initial=0) > _LARGEST_CODE_POINT:
         raise ValueError("a string holds what is no character")
-    if dtype.kind in "SU":
-        return _objects(array)
-    return array.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _objects(array: np.ndarray) -> np.ndarray:
-    values = np.empty(len(array), object)
+    if dtype.kind not in "SU":
+        return array.astype(dtype.newbyteorder("="), copy=False)
+    values = np.empty(size, object)
     values[:] = [each if isinstance(each, bytes) else each.encode() for each in array.tolist()]
     return values
 
@@ -103,28 +97,17 @@ def _fixed_length(array: np.ndarray) -> np.ndarray:
     values = [each if isinstance(each, bytes) else str(each).encode() for each in array.reshape(-1).tolist()]
     longest = max(map(len, values), default=1) or 1
     if longest * len(values) > LARGEST_EXPANSION:
-        raise invalid_argument(f"Strings of up to {longest} bytes do not fit a .npy file: ask for {JSON}.")
+        raise invalid_argument(f"Strings of up to {longest} bytes do not fit a .npy file: ask for application/json.")
     return np.array(values, f"S{longest}").reshape(array.shape)
-
-
-@contextmanager
-def _archive(body: bytes) -> Iterator[zipfile.ZipFile]:
-    if body.count(_ENTRY) > _MOST_ARRAYS:  # before there is an object for each
-        raise invalid_argument(f"Expected a .npz file: it has more than {_MOST_ARRAYS} arrays")
-    try:
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise invalid_argument(f"Expected a .npz file: {error}") from error
 
 
 def _name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(_SUFFIX)
 
 
-def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+def _read_members(archive: zipfile.ZipFile, largest: int) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
-    left = LARGEST_EXPANSION
+    left = largest
     for member in archive.infolist():
         if member.compress_type not in _METHODS:
             raise ValueError("its arrays are neither stored nor deflated")
@@ -135,6 +118,6 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
             content = file.read(left + 1)
         left -= len(content)
         if left < 0:
-            raise ValueError(f"it inflates to more than {LARGEST_EXPANSION} bytes")
+            raise ValueError(f"it inflates to more than {largest} bytes")
         arrays[name] = read_npy(content)
     return arrays

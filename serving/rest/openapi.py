@@ -10,7 +10,7 @@ from serving.api.service import Service
 from serving.call import Call
 from serving.errors import ServingError
 from serving.rest import openapi_media, openapi_schemas
-from serving.rest.media_types import JSON
+from serving.rest.content import JSON
 from serving.rest.openapi_operations import answer, choice, errors, get, post, reference
 from serving.rest.routes import path_of
 from serving.rest.sample_bodies import sample_body

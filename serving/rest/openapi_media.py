@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.rest.media_types import BYTES, FORM, IMAGE, NPY, NPZ, PROTOBUF
+from serving.rest.content import BYTES, FORM, IMAGE, NPY, NPZ, PROTOBUF
 from serving.rest.openapi_schemas import Schema, is_expressible, of_method, tensor
-from serving.rest.signature_choice import required_inputs, takes_bytes
 from serving.rest.uploads import IMAGE_FEATURE, SIGNATURE_FIELD
+from serving.rest.uploads import _required_inputs as required_inputs
+from serving.rest.uploads import _takes_bytes as takes_bytes
 from serving.wire.signatures import Signature
 
 Content = dict[str, Any]

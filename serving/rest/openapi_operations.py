@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from serving.rest.media_types import JSON
+from serving.rest.content import JSON
 from serving.rest.openapi_schemas import Schema
 
 _STATUSES = {  # of errors; what is behind each is in the text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.http.server import Application
-from serving.rest.routes import is_api, template
+from serving.rest.routes import parse_route
 from serving.telemetry.endings import Ending
 
 if TYPE_CHECKING:  # OpenTelemetry is imported where it is asked for alone
@@ -56,6 +56,7 @@ class TracedApplication:
 
 def _route(request: Request, response: Response) -> str:
     """What is the same for requests of one kind; nothing for paths that clients make up."""
-    if is_api(request.path):
-        return template(request.method, request.path)
+    route = parse_route(request.method, request.path)
+    if route.is_api:
+        return route.template
     return request.path if response.status != HTTPStatus.NOT_FOUND else ""

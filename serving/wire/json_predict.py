@@ -42,7 +42,7 @@ def decode_signature_name(document: Mapping[str, Any]) -> str:
     return name
 
 
-def decode_layout(document: Mapping[str, Any]) -> Layout:
+def _decode_layout(document: Mapping[str, Any]) -> Layout:
     """How a request lays out its tensors."""
     rows, columns = Layout.ROW.value, Layout.COLUMN.value
     if rows not in document:
@@ -60,15 +60,16 @@ def decode_layout(document: Mapping[str, Any]) -> Layout:
     return Layout.ROW
 
 
-def decode_predict(document: Mapping[str, Any], signatures: Mapping[str, Signature]) -> PredictRequest:
-    """The arrays of a request, of the types that the signature declares."""
-    name = decode_signature_name(document)
+def decode_predict(
+    document: Mapping[str, Any], name: str, signatures: Mapping[str, Signature]
+) -> tuple[PredictRequest, Layout]:
+    """The arrays of a request for the signature of this name, of the types that it declares, and their layout."""
     inputs = _input_infos(name, signatures)
     signature = signatures[name or DEFAULT_SIGNATURE]
     with knowing(signature):
-        layout = decode_layout(document)
+        layout = _decode_layout(document)
         decode = decode_rows if layout is Layout.ROW else _decode_columns
-        return PredictRequest(name, decode(document[layout.value], inputs))
+        return PredictRequest(name, decode(document[layout.value], inputs)), layout
 
 
 def encode_predict(outputs: Mapping[str, np.ndarray], layout: Layout) -> bytes:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
 from serving.errors import ServingError
-from serving.rest.media_types import JSON, NPY, NPZ, PROTOBUF, choose_type
+from serving.rest.content import JSON, NPY, NPZ, PROTOBUF, choose_type
 from serving.rest.npy import read_npz
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -333,7 +333,7 @@ ERRORS = {
         PREDICT,
         FORM,
         b"--b\r\nX: y\r\n\r\n1\r\n--b--",
-        "Expected a body of multipart/form-data: a field has no name",
+        'Expected a body of multipart/form-data: Field name not found in Content-Disposition: "None"',
     ),
     "field-is-no-json": (
         PREDICT,
@@ -395,6 +395,15 @@ def test_entries_of_an_archive_are_counted_before_each_has_an_object():
     assert peak < len(body) / 2
 
 
+def test_archive_inflates_to_no_more_than_a_body_may_have(serve, rest_client, zoo_path):
+    with serve(zoo_path, rest_api_max_body_bytes=10_000) as server, rest_client(server) as client:
+        zeros = np.zeros(2400, np.float32)
+        answer = post(client, PREDICT, npz(np.savez_compressed, x=zeros), NPZ)
+        assert len(answer.json()["outputs"]) == len(zeros)
+        body = npz(np.savez_compressed, x=np.zeros(2500, np.float32))
+        assert refused(post(client, PREDICT, body, NPZ)) == "Expected a .npz file: it inflates to more than 10000 bytes"
+
+
 def test_image_without_a_signature_for_it_is_told_what_there_is(serve, rest_client, save_plus, tmp_path):
     save_plus(tmp_path / "1", 1)
     with serve(tmp_path, "plus") as server, rest_client(server) as client:
@@ -427,4 +436,4 @@ LIKED = {
 
 @pytest.mark.parametrize(("accept", "chosen"), LIKED.items(), ids=LIKED)
 def test_answer_has_the_type_that_its_client_likes_best(accept, chosen):
-    assert choose_type(accept.encode(), (JSON, NPY, NPZ, PROTOBUF)) == chosen
+    assert choose_type(accept, (JSON, NPY, NPZ, PROTOBUF)) == chosen

@@ -10,7 +10,7 @@ from tensorflow.core.example import example_pb2
 from serving.errors import Code, ServingError
 from serving.wire.json_examples import decode_examples
 from serving.wire.json_numbers import SMALLEST_BODY, read_numbers
-from serving.wire.json_predict import Layout, decode_predict, encode_predict, parse_predict
+from serving.wire.json_predict import Layout, decode_predict, decode_signature_name, encode_predict, parse_predict
 from serving.wire.json_text import error_body, parse_object
 from serving.wire.signatures import NUMPY_TYPES, Signature, TensorInfo
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.xdist_group("serving")
 def decode(body, **types):
     inputs = {name: TensorInfo(f"{name}:0", dtype, None) for name, dtype in types.items()}
     signature = Signature("serving_default", "", inputs, {})
-    body = body if isinstance(body, bytes) else body.encode()
-    return decode_predict(parse_predict(body), {"serving_default": signature}).inputs
+    document = parse_predict(body if isinstance(body, bytes) else body.encode())
+    return decode_predict(document, decode_signature_name(document), {"serving_default": signature})[0].inputs
 
 
 def refusal(function, *arguments, **types):

@@ -7,7 +7,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.errors import Code, ServingError
 from serving.models.model import load
-from serving.rest.application import STATUSES as REST_STATUSES
+from serving.rest.responses import STATUSES as REST_STATUSES
 from serving.rpc.servicers import STATUSES as GRPC_STATUSES
 
 pytestmark = pytest.mark.xdist_group("serving")

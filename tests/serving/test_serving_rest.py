@@ -232,6 +232,20 @@ def test_path_error_is_exactly(rest, verb, path, status, message):
     assert (answer.status_code, answer.json()) == (status, {"error": message})
 
 
+FIRST = {
+    "no-json": (b"x", 400, "JSON Parse error: Invalid value. at offset: 0"),
+    "signature-name": (b'{"signature_name": 1}', 400, "'signature_name' key must be a string value."),
+    "no-inputs": (b"{}", 404, "Servable not found for request: Latest(m)"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "message"), FIRST.values(), ids=FIRST)
+def test_error_of_parsing_comes_before_that_of_the_model(rest, body, status, message):
+    answer = rest.post("/v1/models/m:predict", content=body)
+    assert answer.status_code == status
+    assert answer.json()["error"].endswith(message)
+
+
 @pytest.mark.parametrize(
     "path", ["/V1/Models/zoo:Predict", "/v1/models/%7Aoo:predict", "/v1/models/zoo/versions/0123:predict?x=1"]
 )

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from serving.errors import ServingError
 from serving.options import Options
-from serving.rest.routes import template
+from serving.rest.routes import parse_route
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -311,4 +311,4 @@ TEMPLATES = {
 
 @pytest.mark.parametrize(("asked", "expected"), TEMPLATES.items())
 def test_route_of_a_path(asked, expected):
-    assert template(*asked) == expected
+    assert parse_route(*asked).template == expected
