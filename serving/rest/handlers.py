@@ -1,5 +1,7 @@
 """The handlers of predict, classify and regress: parse, look up, decode, run, encode."""
 
+from contextlib import ExitStack
+
 from serving.api.service import Service
 from serving.call import Call
 from serving.errors import Code, ServingError
@@ -10,6 +12,7 @@ from serving.rest.content import JSON, NPY, NPZ, PROTOBUF, choose_type
 from serving.rest.responses import Response, version_header
 from serving.rest.routes import Route
 from serving.wire import messages
+from serving.wire.json_examples import decode_examples
 from serving.wire.request_messages import encode_predict_request, fill_examples_request
 
 
@@ -44,7 +47,13 @@ class Handlers:
     def _examples(self, action: str, body: bodies.Body, call: Call) -> Response:
         kind = _response_type(body, call, (JSON, PROTOBUF))
         method = CLASSIFY if action == "classify" else REGRESS
-        with self._service.lease(body.spec, call) as model:
+        with ExitStack() as held:
+            try:
+                model = held.enter_context(self._service.lease(body.spec, call))
+            except ServingError:
+                if isinstance(body.content, dict):
+                    decode_examples(body.content)  # if they are wrong, TensorFlow Serving says so first
+                raise
             name, examples = bodies.decode_examples(body, model.signatures, method)
             _check_time(call)
             answer = model.classify(name, examples) if method is CLASSIFY else model.regress(name, examples)
