@@ -1,0 +1,159 @@
+"""An ASGI application behind a socket: uvicorn in a thread of its own, with limits for clients."""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from typing import cast
+
+import uvicorn
+from uvicorn._types import ASGI3Application, HTTPScope
+
+from serving.errors import Code, ServingError
+from serving.rest.connection import Connection, Headers, Limits, Refused, Shared, refusal
+
+logger = logging.getLogger("serving")
+
+_BACKLOG = 2048  # connections that wait to be accepted
+_TICKS = 5  # of uvicorn, ten per second, between looks at connections that may take too long
+_LAST_LOOK = 0.05  # seconds between looks while the server stops
+
+
+def _no_headers(scope: HTTPScope, status: int, reason: str, size: int) -> Headers:
+    return []
+
+
+class AsgiServer(uvicorn.Server):
+    """Started by `start`, ended by `stop`."""
+
+    def __init__(
+        self,
+        app: ASGI3Application,
+        bound: socket.socket,
+        grace: float,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+        refused: Refused = _no_headers,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                log_level=logging.WARNING,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+            )
+        )
+        self._shared = Shared(limits=limits or Limits(), refused=refused)
+        self._socket = bound
+        self._grace = grace  # seconds
+        self._tls = tls
+        self._thread = threading.Thread(target=self.run, name="rest", daemon=True)
+        self._accepting: asyncio.Task[None] | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Accepts connections from now on. Raises ServingError where the port was taken since it was bound."""
+        try:
+            self._socket.listen(_BACKLOG)
+        except OSError as error:
+            port = self._socket.getsockname()[1]
+            reason = f"Cannot listen on --rest_api_port={port}: {os.strerror(error.errno or 0)}"
+            raise ServingError(Code.UNAVAILABLE, reason) from error
+        self._socket.setblocking(False)
+        self._thread.start()
+
+    def stop(self, grace: float | None = None) -> None:
+        """Accepts nothing more; requests in flight are answered within the time of grace, or another one."""
+        self._grace = self._grace if grace is None else grace
+        self._shared.stopping = self.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept connections, instead of uvicorn, which knows no limit before the handshake of TLS."""
+        self._accepting = asyncio.create_task(self._accept())
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Looks after connections besides uvicorn's own work."""
+        if counter % _TICKS == 0:
+            self._look()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets requests end within the time of grace."""
+        assert self._accepting is not None
+        for task in (self._accepting, *self._connecting):
+            task.cancel()
+        self._socket.close()
+        end = time.monotonic() + self._grace
+        while self.server_state.connections and time.monotonic() < end:
+            self._look()
+            await asyncio.sleep(_LAST_LOOK)
+        for connection in self._connections():
+            connection.transport.abort()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(self._socket)
+            except OSError:  # no descriptor is free
+                await asyncio.sleep(_LAST_LOOK)
+                continue
+            address = peer[0] if isinstance(peer, tuple) else ""
+            if self._is_full(address):
+                self._turn_away(accepted, peer)
+            else:
+                task = loop.create_task(self._connect(accepted, address))
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
+            await asyncio.sleep(0)  # to accept may wait for nothing, and others have their turn
+
+    def _is_full(self, address: str) -> bool:
+        limits, connections = self._shared.limits, self._connections()
+        if limits.connections and len(connections) >= limits.connections:
+            return True
+        most = limits.connections_per_address
+        return bool(most) and sum(each.address == address for each in connections) >= most
+
+    def _turn_away(self, accepted: socket.socket, peer: tuple[str, int]) -> None:
+        with accepted:
+            if self._tls is not None:  # to say why would take a handshake
+                return
+            scope = cast(HTTPScope, {"type": "http", "method": "", "path": "", "headers": [], "client": peer[:2]})
+            reason = "The server has too many connections."
+            accepted.send(refusal(self.server_state, self._shared, scope, 503, reason))
+
+    async def _connect(self, accepted: socket.socket, address: str) -> None:
+        limits, times = self._shared.limits, {}
+        if self._tls is not None:
+            times = {"ssl_handshake_timeout": limits.handshake_time, "ssl_shutdown_timeout": limits.head_time}
+        connection = Connection(self.config, self.server_state, self._shared, address)
+        self.server_state.connections.add(connection)
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(lambda: connection, accepted, ssl=self._tls, **times)
+        except (OSError, asyncio.CancelledError):  # of TLS, or since the client has gone
+            self.server_state.connections.discard(connection)
+
+    def _connections(self) -> list[Connection]:
+        return [each for each in self.server_state.connections if isinstance(each, Connection)]
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for connection in self._connections():
+            try:
+                connection.check(now)
+            except Exception:
+                logger.exception("A connection of %s failed", connection.address)
+                connection.transport.abort()
