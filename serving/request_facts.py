@@ -2,6 +2,8 @@
 
 import threading
 
+from serving.call import Call
+
 
 class RequestFacts(threading.local):
     """Facts of the request that this thread answers. Times are in seconds."""
@@ -15,6 +17,11 @@ class RequestFacts(threading.local):
         """Forgets the thread's last request."""
         self.token = self.model = self.version = self.signature = self.trace_id = ""
         self.queue_time, self.run_time, self.run_ended = queue_time, 0.0, 0.0
+
+    def note(self, call: Call) -> None:
+        """Keeps what became known of a call."""
+        self.model, self.version, self.signature = call.model, call.version, call.signature
+        self.run_time, self.run_ended = call.run_ended - call.run_started, call.run_ended
 
 
 facts = RequestFacts()

@@ -19,7 +19,7 @@ from serving.rpc.drain import Refusal
 from serving.rpc.health import Health
 from serving.rpc.receiving import CallThreads, Receiving
 from serving.startup import bind
-from serving.telemetry.pages import DEFAULT_PATH
+from serving.telemetry.metrics import DEFAULT_PATH
 from serving.wire.protos import MonitoringConfig, read_text
 
 logger = logging.getLogger("serving")

@@ -170,6 +170,7 @@ class LeasedModel:
         with self._run("MultiInference", len(examples)):
             answers = infer(self._model, found, examples, self._call.remaining(), self._call.is_cancelled)
         specs = [self._answered_by(task.spec.signature_name)._replace(label=task.spec.label) for task in tasks]
+        self._call.signature = specs[0].signature_name
         return [
             Classification(spec, *answer) if method is CLASSIFY else Regression(spec, answer)
             for spec, answer, (method, _) in zip(specs, answers, found, strict=True)

@@ -11,7 +11,6 @@ import math
 import queue
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,23 +24,14 @@ from serving.errors import Code, ServingError
 if TYPE_CHECKING:
     from serving.models.model import Runner
 
-__all__ = ["BatchRecord", "BatchScheduler", "BatchedRunner", "BatchingOptions", "from_message"]
-
-
-@dataclass(frozen=True)
-class BatchRecord:
-    """What a run was made of: the rows of each request, the rows it was filled up to, seconds each request waited."""
-
-    thread_pool_name: str
-    sizes: Sequence[int]
-    padded_size: int
-    waits: Sequence[float]
+__all__ = ["BatchScheduler", "BatchedRunner", "BatchingOptions", "from_message"]
 
 
 class BatchedRunner:
     """Runs several callers' requests at once with the runner that it wraps.
 
-    `observe` gets a BatchRecord for each run. `close` closes what is wrapped, too.
+    `observe` is called for each run with the name of the thread pool, the rows of each request, the rows with the
+    padding, and the seconds that each request waited. `close` closes what is wrapped, too.
     """
 
     def __init__(
@@ -49,7 +39,7 @@ class BatchedRunner:
         scheduler: BatchScheduler,
         runner: "Runner",
         options: BatchingOptions | None = None,
-        observe: Callable[[BatchRecord], None] | None = None,
+        observe: Callable[[str, Sequence[int], int, Sequence[float]], None] | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
@@ -125,7 +115,7 @@ class BatchedRunner:
         size = self._options.padded_size(sum(sizes)) if any(sizes) else 0
         if self._observe is not None:
             waits = [now - task.enqueued for task in tasks]
-            self._observe(BatchRecord(self._scheduler.options.thread_pool_name, sizes, size, waits))
+            self._observe(self._scheduler.options.thread_pool_name, sizes, size, waits)
         feeds = merge([task.feeds for task in tasks], size, self._options.pad_variable_length_inputs)
         deadline = max(task.deadline for task in tasks)
         timeout = None if deadline == math.inf else deadline - now

@@ -1,15 +1,15 @@
 """The REST API: a request, and the response to it."""
 
 import logging
-import time
 from concurrent.futures import Executor
 
 from serving.api.service import Service
-from serving.call import Call
+from serving.call import REST, Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.http.requests import Request
 from serving.http.responses import Response
 from serving.options import Options
+from serving.request_facts import facts
 from serving.rest import responses
 from serving.rest.content import compressed
 from serving.rest.descriptions import describe
@@ -17,8 +17,6 @@ from serving.rest.handlers import Handlers
 from serving.rest.openapi import OPENAPI_PATH, describe_api
 from serving.rest.responses import STATUSES
 from serving.rest.routes import Route, parse_route
-from serving.telemetry.metrics import REST, Caller
-from serving.telemetry.pages import PrometheusPage, tensorflow_page
 from serving.wire.hints import helpful_text
 from serving.wire.json_text import error_body, write
 
@@ -55,7 +53,6 @@ class RestApplication:
         self._needs_token = needs_token
         self._metrics = service.metrics
         self._handlers = Handlers(service, options or Options())
-        self._prometheus = PrometheusPage(self._metrics)
         self._monitoring_path = monitoring_path
 
     def answer(self, request: Request) -> Response:
@@ -72,9 +69,9 @@ class RestApplication:
         if route.is_api:
             return self._answer_api(route, request)
         if self._monitoring_path and request.path == self._monitoring_path and request.method == "GET":
-            return Response(200, tensorflow_page(self._metrics), "text/plain")
+            return Response(200, self._metrics.tensorflow_page(), "text/plain")
         if request.path == METRICS_PATH and request.method == "GET":
-            page, content_type = self._prometheus.write(_header(request, b"accept"))
+            page, content_type = self._metrics.prometheus_page(_header(request, b"accept"))
             return Response(200, page, content_type)
         if request.path == OPENAPI_PATH and request.method == "GET":
             return Response(200, write(describe_api(self._service, self._needs_token)))
@@ -93,25 +90,28 @@ class RestApplication:
             return Response(STATUSES[error.code], error_body(ServingError(error.code, text)))
 
     def _infer(self, route: Route, request: Request) -> Response:
-        started = time.perf_counter()
-        # Clients make names up, and series that were counted once stay.
-        name = route.spec.name if self._service.repository.knows(route.spec.name) else ""
-        caller, code = Caller(name, route.action, REST), Code.INTERNAL
+        code = Code.INTERNAL
         call = Call(
+            transport=REST,
+            action=route.action,
             header=lambda name: _header(request, name.encode()),
             timeout=self._timeout,
             is_cancelled=lambda: request.cancelled,
         )
+        # Clients make names up, and series that were counted once stay.
+        if self._service.repository.knows(route.spec.name):
+            call.model = route.spec.name
         try:
             response = self._handlers.infer(route, request.body, call)
-            caller, code = caller._replace(version=call.version, signature=call.signature), Code.OK
+            code = Code.OK
             headers = b"".join(b"%b: %b\r\n" % header for header in response.headers)
             return Response(response.status, response.body, response.content_type, headers)
         except ServingError as error:
             code = error.code
             raise
         finally:
-            self._metrics.record_request(caller, code, time.perf_counter() - started)
+            facts.note(call)
+            self._metrics.record_request(call, code)
 
 
 def _header(request: Request, name: bytes) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from serving.call import REST
 from serving.http.reception import AnswerAtOnce
 from serving.http.requests import Request
 from serving.http.responses import Response
@@ -10,7 +11,6 @@ from serving.http.server import Application
 from serving.request_facts import RequestFacts, facts
 from serving.rest.routes import parse_route
 from serving.telemetry.access_log import AccessLog, Asked, entry_of
-from serving.telemetry.metrics import REST
 from serving.telemetry.request_ids import HEADER, request_id
 
 _HEADER = HEADER.encode()

@@ -8,10 +8,10 @@ from urllib.parse import unquote
 
 import grpc
 
+from serving.call import GRPC
 from serving.request_facts import facts
 from serving.rpc.handlers import Behavior, wrapped
 from serving.telemetry.access_log import AccessLog, Asked, entry_of
-from serving.telemetry.metrics import GRPC
 from serving.telemetry.request_ids import HEADER, request_id
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from serving.api.service import Service
 from serving.call import GRPC, Call
 from serving.errors import Code, ServingError, invalid_argument, truncate
 from serving.repository import config as config_file
-from serving.telemetry.metrics import Caller
+from serving.request_facts import facts
 from serving.wire import messages
 from serving.wire.hints import helpful_text
 from serving.wire.requests import ModelSpec
@@ -43,37 +42,33 @@ def answering_errors(method: Method) -> Method:
     return answer
 
 
-def _counted(method: Method) -> Method:
+def _counted(method: Callable[[Any, Any, Call], Any]) -> Method:
     @functools.wraps(method)
     def count(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        started, code, spec = time.perf_counter(), Code.INTERNAL, _asked(self._service, request)
+        call, code = _call(context), Code.INTERNAL
+        call.action, call.model = method.__name__, _asked(self._service, request)
         try:
-            response = method(self, request, context)
-            code, spec = Code.OK, _answered(response)
+            response = method(self, request, call)
+            code = Code.OK
         except ServingError as error:
             code = error.code
             raise
         finally:
-            caller = Caller(spec[0], method.__name__, GRPC, *spec[1:])
-            self._service.metrics.record_request(caller, code, time.perf_counter() - started)
+            facts.note(call)
+            self._service.metrics.record_request(call, code)
         log = self._service.request_log
-        if log.samples(spec[0]):
+        if log.samples(call.model):
             log.add(request, response)
         return response
 
     return count
 
 
-def _asked(service: Service, request: Any) -> tuple[str, ...]:
+def _asked(service: Service, request: Any) -> str:
     first = next(iter(request.tasks), None) if hasattr(request, "tasks") else request
     name = first.model_spec.name if first is not None else ""
     # Clients make names up, and series that were counted once stay.
-    return (name if service.repository.knows(name) else "",)
-
-
-def _answered(response: Any) -> tuple[str, ...]:
-    spec = response.results[0].model_spec if hasattr(response, "results") else response.model_spec
-    return spec.name, str(spec.version.value), spec.signature_name
+    return name if service.repository.knows(name) else ""
 
 
 def _call(context: grpc.ServicerContext) -> Call:
@@ -92,38 +87,38 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     @answering_errors
     @_counted
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def Predict(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs a signature on tensors."""
-        with self._service.lease(messages.decode_spec(request), _call(context)) as model:
+        with self._service.lease(messages.decode_spec(request), call) as model:
             name = request.model_spec.signature_name
             prediction = model.predict(messages.decode_predict(request, model.signatures, name))
         return messages.encode_predict(prediction, self._as_content)
 
     @answering_errors
     @_counted
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def Classify(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs a classify signature on tf.Examples."""
         spec = messages.decode_spec(request)
         examples = messages.decode_examples(request.input)
-        with self._service.lease(spec, _call(context)) as model:
+        with self._service.lease(spec, call) as model:
             return messages.encode_classify(model.classify(spec.signature_name, examples))
 
     @answering_errors
     @_counted
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def Regress(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs a regress signature on tf.Examples."""
         spec = messages.decode_spec(request)
         examples = messages.decode_examples(request.input)
-        with self._service.lease(spec, _call(context)) as model:
+        with self._service.lease(spec, call) as model:
             return messages.encode_regress(model.regress(spec.signature_name, examples))
 
     @answering_errors
     @_counted
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def MultiInference(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs several classify and regress signatures on the same tf.Examples."""
         tasks = messages.decode_tasks(request)
         examples = messages.decode_examples(request.input)
-        with self._service.lease(tasks[0].spec if tasks else ModelSpec(""), _call(context)) as model:
+        with self._service.lease(tasks[0].spec if tasks else ModelSpec(""), call) as model:
             return messages.encode_multi_inference(model.multi_inference(tasks, examples))
 
     @answering_errors

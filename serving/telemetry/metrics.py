@@ -1,140 +1,216 @@
-"""What the server counts: the metrics of TensorFlow Serving, with the version and the signature as well.
+"""The metrics of one server: TensorFlow Serving's, with the version and the signature as further labels.
 
-The names are TensorFlow Serving's paths (servables/tensorflow/util.cc and others); `metrics_pages` writes them out.
+TensorFlow Serving names them by paths (servables/tensorflow/util.cc and others). Its page turns a path into a name with
+colons, which Prometheus reserves for its own rules. So there is a second page, with valid names and with all labels.
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import groupby
 
-from serving.batching.runner import BatchRecord
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Sample
+
+from serving.call import Call
 from serving.errors import Code
-from serving.request_facts import facts
-from serving.telemetry.series import Counter, Histogram, exponential
 
-GRPC, REST = "GRPC", "REST"
+DEFAULT_PATH = "/monitoring/prometheus/metrics"
+"""The path of TensorFlow Serving's page where a MonitoringConfig names none."""
 
-_LATENCY_LIMITS = exponential(10, 1.8, 33)  # microseconds: up to about an hour
-_SIZE_LIMITS = exponential(1, 2, 15)
-_BATCHING = "/tensorflow/serving/batching_session"
-
-
-class Caller(NamedTuple):
-    """Which request is counted. A request that failed may not have come to a version or a signature."""
-
-    model: str
-    method: str
-    transport: str
-    version: str = ""
-    signature: str = ""
+_REQUEST_LABELS = ("model", "method", "transport", "version", "signature")
+# The labels of TensorFlow Serving's page, where it has fewer than there are here.
+_UPSTREAM_LABELS = {
+    "/tensorflow/serving/request_count": {"model_name": "model", "status": "status"},
+    "/tensorflow/serving/request_latency": {"model_name": "model", "API": "method", "entrypoint": "transport"},
+}
 
 
 class Metrics:
-    """All metrics of one server. Times are in seconds here, and in microseconds in what is written."""
+    """Counts and times what happens. Times are in seconds here, and in microseconds on the pages.
+
+    A series stays for ever, so labels must not be invented by clients: they name models, versions and signatures that
+    exist.
+    """
 
     def __init__(self) -> None:
-        self.request_count = Counter(
-            "/tensorflow/serving/request_count", "Requests, by how they ended.", (*Caller._fields, "status")
+        self.registry = _Registry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._by_path: dict[str, Counter | Histogram] = {}
+        self._define_requests("/tensorflow/serving")
+        self._define_loads("/tensorflow/serving", "/tensorflow/cc/saved_model")
+        self._define_batches("/tensorflow/serving/batching_session")
+
+    def _define_requests(self, path: str) -> None:
+        latencies = _exponential(10, 1.8, 33)  # microseconds: up to about an hour
+        self._requests = self._counter(f"{path}/request_count", "Requests, by status.", *_REQUEST_LABELS, "status")
+        self._request_latency = self._histogram(
+            f"{path}/request_latency",
+            "Time to answer a request that succeeded, from when a thread took it, in microseconds.",
+            latencies,
+            *_REQUEST_LABELS,
         )
-        self.request_latency = Histogram(
-            "/tensorflow/serving/request_latency",
-            "Time from a request's arrival to its answer, where it succeeded, in microseconds.",
-            Caller._fields,
-            _LATENCY_LIMITS,
-        )
-        self.runtime_latency = Histogram(
-            "/tensorflow/serving/runtime_latency",
+        self._run_latency = self._histogram(
+            f"{path}/runtime_latency",
             "Time that a model took to run for a request, in microseconds.",
-            ("model_name", "API", "runtime"),
-            _LATENCY_LIMITS,
+            latencies,
+            *("model_name", "API", "runtime"),
         )
-        self.example_counts = Histogram(
-            "/tensorflow/serving/request_example_counts", "Examples of a request.", ("model",), _SIZE_LIMITS
-        )
-        self.example_count_total = Counter(
-            "/tensorflow/serving/request_example_count_total", "Examples of all requests.", ("model",)
-        )
-        self.warmup_latency = Histogram(
-            "/tensorflow/serving/model_warmup_latency",
-            "Time of a version's warm-up, in microseconds.",
-            ("model_path", "status"),
-            _LATENCY_LIMITS,
-        )
-        self.warmup_records = Counter(
-            "/tensorflow/serving/model_warmup_records_read", "Requests replayed at warm-up.", ("model_path",)
-        )
-        self.load_attempts = Counter(
-            "/tensorflow/cc/saved_model/load_attempt_count", "Loads of a version.", ("model_path", "status")
-        )
-        self.load_latency = Counter(
-            "/tensorflow/cc/saved_model/load_latency", "Time spent loading, in microseconds.", ("model_path",)
-        )
-        self.request_log_count = Counter(
-            "/tensorflow/serving/request_log_count",
+        sizes = _exponential(1, 2, 15)
+        self._examples = self._histogram(f"{path}/request_example_counts", "Examples of a request.", sizes, "model")
+        self._all_examples = self._counter(f"{path}/request_example_count_total", "Examples of all requests.", "model")
+        self._logged_requests = self._counter(
+            f"{path}/request_log_count",
             "Requests in the sample of the request log: written where OK, dropped otherwise.",
-            ("model_name", "status_code"),
+            *("model_name", "status_code"),
         )
-        self._add_batching()
 
-    def _add_batching(self) -> None:
-        self.queuing_latency = Histogram(
-            f"{_BATCHING}/queuing_latency",
+    def _define_loads(self, path: str, saved_model: str) -> None:
+        self._warmup_latency = self._histogram(
+            f"{path}/model_warmup_latency",
+            "Time of a version's warm-up, in microseconds.",
+            _exponential(10, 1.8, 33),
+            *("model_path", "status"),
+        )
+        self._warmup_records = self._counter(
+            f"{path}/model_warmup_records_read", "Requests replayed at warm-up.", "model_path"
+        )
+        self._loads = self._counter(f"{saved_model}/load_attempt_count", "Loads of a version.", "model_path", "status")
+        self._load_time = self._counter(
+            f"{saved_model}/load_latency", "Time spent loading, in microseconds.", "model_path"
+        )
+
+    def _define_batches(self, path: str) -> None:
+        self._queuing_latency = self._histogram(
+            f"{path}/queuing_latency",
             "Time that a request waited for others, in microseconds.",
-            ("thread_pool_name",),
-            exponential(100, 1.2, 52),
+            _exponential(100, 1.2, 52),
+            "thread_pool_name",
         )
-        self.wrapped_runs = Counter(f"{_BATCHING}/wrapped_run_count", "Runs of batches.", ())
-        self.padding_size = Histogram(
-            f"{_BATCHING}/padding_size", "Rows that filled a run up.", ("execution_batch_size",), _SIZE_LIMITS
+        sizes = _exponential(1, 2, 15)
+        self._batches = self._counter(f"{path}/wrapped_run_count", "Runs of batches.")
+        self._padding = self._histogram(
+            f"{path}/padding_size", "Rows that filled a run up.", sizes, "execution_batch_size"
         )
-        self.input_batch_size = Histogram(f"{_BATCHING}/input_batch_size", "Rows of a request.", (), _SIZE_LIMITS)
-        self.processed_batch_size = Histogram(f"{_BATCHING}/processed_batch_size", "Rows of a run.", (), _SIZE_LIMITS)
+        self._input_size = self._histogram(f"{path}/input_batch_size", "Rows of a request.", sizes)
+        self._batch_size = self._histogram(f"{path}/processed_batch_size", "Rows of a run.", sizes)
 
-    def all(self) -> list[Counter | Histogram]:
-        """Every metric, in the order of definition."""
-        return list(vars(self).values())
+    def _counter(self, path: str, meaning: str, *labels: str) -> Callable[..., Counter]:
+        counter = Counter(_valid_name(path), meaning, labels, registry=self.registry)
+        self._by_path[path] = counter
+        return cache(counter.labels) if labels else lambda: counter  # 0.1 us instead of 1.2
 
-    def total(self, name: str) -> int:
-        """What a counter has counted, whatever the labels; 0 where there is none of this name."""
-        counters = [metric for metric in self.all() if isinstance(metric, Counter) and metric.name == name]
-        return sum(sum(each.values().values()) for each in counters)
+    def _histogram(self, path: str, meaning: str, limits: Sequence[float], *labels: str) -> Callable[..., Histogram]:
+        histogram = Histogram(_valid_name(path), meaning, labels, registry=self.registry, buckets=limits)
+        self._by_path[path] = histogram
+        return cache(histogram.labels) if labels else lambda: histogram
 
-    def record_request(self, caller: Caller, code: Code, seconds: float) -> None:
-        """A request was answered. Only the time of those that succeeded tells something."""
-        facts.model, facts.version, facts.signature = caller.model, caller.version, caller.signature
-        self.request_count.add((*caller, code.name))
-        if code == Code.OK:
-            self.request_latency.add(caller, seconds * 1e6)
+    def record_request(self, call: Call, code: Code) -> None:
+        """Records the end of a request. One that failed may lack a version and a signature, and has no latency."""
+        labels = call.model, call.action, call.transport, call.version, call.signature
+        self._requests(*labels, code.name).inc()
+        if code is Code.OK:
+            seconds = time.perf_counter() - (call.started or call.arrived)
+            self._request_latency(*labels).observe(seconds * 1e6)
 
     def record_run(self, model: str, method: str, seconds: float) -> None:
-        """A model ran for a request."""
-        facts.run_time, facts.run_ended = seconds, time.perf_counter()
-        self.runtime_latency.add((model, method, "TF1"), seconds * 1e6)
-
-    def record_request_log(self, model: str, code: Code) -> None:
-        """A request was written to the request log, or dropped."""
-        self.request_log_count.add((model, code.name))
+        """Records that a model ran for a request."""
+        self._run_latency(model, method, "TF1").observe(seconds * 1e6)
 
     def record_examples(self, model: str, number: int) -> None:
-        """A request brought so many examples: the tf.Examples of Classify and Regress, the rows of Predict."""
-        self.example_counts.add((model,), number)
-        self.example_count_total.add((model,), number)
+        """Records the examples of a request: the tf.Examples of Classify and Regress, the rows of Predict."""
+        self._examples(model).observe(number)
+        self._all_examples(model).inc(number)
+
+    def record_request_log(self, model: str, code: Code) -> None:
+        """Records that a request was written to the request log, or dropped."""
+        self._logged_requests(model, code.name).inc()
 
     def record_load(self, model_path: str, code: Code, seconds: float) -> None:
-        """A version was loaded, or failed to."""
-        self.load_attempts.add((model_path, "success" if code == Code.OK else "fail"))
-        self.load_latency.add((model_path,), round(seconds * 1e6))
+        """Records that a version was loaded, or could not be."""
+        self._loads(model_path, "success" if code is Code.OK else "fail").inc()
+        self._load_time(model_path).inc(round(seconds * 1e6))
 
     def record_warmup(self, model_path: str, code: Code, seconds: float, num_records: int) -> None:
-        """A version was warmed up."""
-        self.warmup_latency.add((model_path, code.name), seconds * 1e6)
-        self.warmup_records.add((model_path,), num_records)
+        """Records a version's warm-up."""
+        self._warmup_latency(model_path, code.name).observe(seconds * 1e6)
+        self._warmup_records(model_path).inc(num_records)
 
-    def record_batch(self, batch: BatchRecord) -> None:
-        """Requests ran together."""
-        rows = sum(batch.sizes)
-        self.wrapped_runs.add(())
-        self.padding_size.add((str(batch.padded_size),), batch.padded_size - rows)
-        self.processed_batch_size.add((), batch.padded_size)
-        for size, wait in zip(batch.sizes, batch.waits, strict=True):
-            self.input_batch_size.add((), size)
-            self.queuing_latency.add((batch.thread_pool_name,), wait * 1e6)
+    def record_batch(self, thread_pool: str, sizes: Sequence[int], padded_size: int, waits: Sequence[float]) -> None:
+        """Records that requests ran together: the rows of each, the rows with the padding, the wait of each."""
+        self._batches().inc()
+        self._padding(padded_size).observe(padded_size - sum(sizes))
+        self._batch_size().observe(padded_size)
+        for size, wait in zip(sizes, waits, strict=True):
+            self._input_size().observe(size)
+            self._queuing_latency(thread_pool).observe(wait * 1e6)
+
+    def total(self, path: str) -> int:
+        """The sum of a counter over all its labels; 0 where there is none of this path."""
+        counter = self._by_path.get(path)
+        families = counter.collect() if isinstance(counter, Counter) else ()
+        samples = [sample for family in families for sample in family.samples if not _is_creation(sample)]
+        return int(sum(sample.value for sample in samples))
+
+    def prometheus_page(self, accept: str) -> tuple[bytes, str]:
+        """The page with valid names in the format that an Accept header asks for, and its content type."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type
+
+    def tensorflow_page(self) -> bytes:
+        """The page of TensorFlow Serving (util/prometheus_exporter.cc)."""
+        lines = [line for path, metric in self._by_path.items() for line in _upstream_lines(path, metric)]
+        return "\n".join([*lines, ""]).encode()
+
+
+class _Registry(CollectorRegistry):
+    """Leaves out the times at which series began, which double the number of series."""
+
+    def collect(self) -> Iterable[Metric]:
+        for family in super().collect():
+            family.samples = [sample for sample in family.samples if not _is_creation(sample)]
+            yield family
+
+
+def _valid_name(path: str) -> str:
+    return path.strip("/").replace("/", "_")
+
+
+def _exponential(first: float, growth: float, number: int) -> list[float]:
+    """The limits of monitoring::Buckets::Exponential, rounded as TensorFlow Serving prints them."""
+    return [float(f"{first * growth**power:g}") for power in range(number)]
+
+
+def _is_creation(sample: Sample) -> bool:
+    return sample.name.endswith("_created")
+
+
+def _upstream_lines(path: str, metric: Counter | Histogram) -> list[str]:
+    name, merged = path.replace("/", ":"), dict[str, float]()
+    samples = [sample for family in metric.collect() for sample in family.samples if not _is_creation(sample)]
+    for _, group in groupby(samples, lambda sample: {**sample.labels, "le": ""}):
+        series = sorted(
+            group, key=lambda sample: sample.name.endswith("_count")
+        )  # which the library has before the sum
+        if not any(sample.value for sample in series):  # a metric without labels that was never recorded
+            continue
+        for sample in series:
+            suffix = sample.name[sample.name.rindex("_") :] if isinstance(metric, Histogram) else ""
+            key = f"{name}{suffix}{{{_upstream_labels(path, sample.labels)}}}"
+            merged[key] = merged.get(key, 0) + sample.value
+    kind = "histogram" if isinstance(metric, Histogram) else "counter"
+    return [f"# TYPE {name} {kind}", *(f"{key} {value:.15g}" for key, value in merged.items())]
+
+
+def _upstream_labels(path: str, labels: Mapping[str, str]) -> str:
+    kept = {name: labels[ours] for name, ours in _UPSTREAM_LABELS.get(path, {}).items()} or dict(labels)
+    if "le" in labels:
+        kept["le"] = f"{float(labels['le']):g}".replace("inf", "+Inf")
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in kept.items())
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -128,7 +128,7 @@ def test_many_callers_get_what_they_would_get_alone(zoo_path, batched, callers):
         num_batch_threads=2,
         max_batch_size=16,
         max_enqueued_batches=100,
-        observe=lambda record: sizes.append(len(record.sizes)),
+        observe=lambda _, rows, *others: sizes.append(len(rows)),
     )
     requests = [np.float32(rows) for rows in np.split(np.random.default_rng(0).normal(size=960), 640 // 2)]
 
@@ -152,7 +152,7 @@ def test_request_alone_runs_in_its_callers_thread(batched):
 def test_exception_that_ends_a_thread_frees_its_place(batched):
     endings = [SystemExit]
 
-    def observe(record):
+    def observe(*batch):
         if endings:
             raise endings.pop()
 
@@ -223,13 +223,15 @@ def test_queue_that_is_full_refuses(held):
 
 def test_batch_is_filled_up_with_the_first_row_of_the_last_request(held):
     records = []
-    _, doubler, submit, _ = held(max_batch_size=8, allowed_batch_sizes=(2, 4, 8), observe=records.append)
+    _, doubler, submit, _ = held(
+        max_batch_size=8, allowed_batch_sizes=(2, 4, 8), observe=lambda *batch: records.append(batch)
+    )
     others = [submit(1), submit(2, 3)]
     doubler.gate.set()
     assert [future.result() for future in others] == [[2], [4, 6]]
     assert doubler.rows() == [[0, 0], [1, 2, 3, 2]]
-    assert [(record.sizes, record.padded_size) for record in records] == [([1], 2), ([1, 2], 4)]
-    assert all(wait >= 0 for record in records for wait in record.waits)
+    assert [(sizes, padded_size) for _, sizes, padded_size, _ in records] == [([1], 2), ([1, 2], 4)]
+    assert all(wait >= 0 for *_, waits in records for wait in waits)
 
 
 PADDED = {

@@ -1,18 +1,17 @@
 """What is counted, and how both pages show it."""
 
 import threading
+import time
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from serving.batching.runner import BatchRecord
+from serving.call import GRPC, REST, Call
 from serving.errors import Code
-from serving.telemetry.metrics import GRPC, REST, Caller, Metrics
-from serving.telemetry.pages import PrometheusPage, tensorflow_page
-from serving.telemetry.series import MOST_SERIES, Counter, Histogram, exponential
+from serving.telemetry.metrics import Metrics
 
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+EXAMPLES = "/tensorflow/serving/request_example_count_total"
 
 
 @pytest.fixture
@@ -20,27 +19,32 @@ def metrics():
     return Metrics()
 
 
+def call(model="m", action="predict", transport=REST, seconds=1e-4, **known):
+    """A call that a thread has worked on for that long."""
+    return Call(model=model, action=action, transport=transport, started=time.perf_counter() - seconds, **known)
+
+
 def upstream_lines(metrics, start):
-    return [line for line in tensorflow_page(metrics).decode().splitlines() if line.startswith(start)]
+    return [line for line in metrics.tensorflow_page().decode().splitlines() if line.startswith(start)]
 
 
 def samples(metrics, name):
-    page, _ = PrometheusPage(metrics).write("")
+    page, _ = metrics.prometheus_page("")
     families = parse(page.decode())
     return [sample for family in families for sample in family.samples if sample.name == name]
 
 
 def test_requests_are_counted_under_both_names(metrics):
     for version in ("1", "2", "2"):
-        metrics.record_request(Caller("m", "predict", REST, version, "serving_default"), Code.OK, 1e-4)
-    metrics.record_request(Caller("m", "Predict", GRPC), Code.NOT_FOUND, 1e-4)
+        metrics.record_request(call(version=version, signature="serving_default"), Code.OK)
+    metrics.record_request(call(action="Predict", transport=GRPC), Code.NOT_FOUND)
     assert upstream_lines(metrics, ":tensorflow:serving:request_count") == [
         ':tensorflow:serving:request_count{model_name="m",status="OK"} 3',
         ':tensorflow:serving:request_count{model_name="m",status="NOT_FOUND"} 1',
     ]
-    assert "# TYPE :tensorflow:serving:request_count counter" in tensorflow_page(metrics).decode().splitlines()
+    assert "# TYPE :tensorflow:serving:request_count counter" in metrics.tensorflow_page().decode().splitlines()
     counted = {
-        tuple(map(each.labels.get, (*Caller._fields, "status"))): each.value
+        tuple(map(each.labels.get, ("model", "method", "transport", "version", "signature", "status"))): each.value
         for each in samples(metrics, "tensorflow_serving_request_count_total")
     }
     assert counted == {
@@ -51,25 +55,40 @@ def test_requests_are_counted_under_both_names(metrics):
 
 
 def test_latencies_are_those_of_success_in_upstreams_buckets(metrics):
-    for seconds in (9e-6, 10e-6, 11e-6, 10_000.0):
-        metrics.record_request(Caller("m", "predict", REST, "1"), Code.OK, seconds)
-    metrics.record_request(Caller("m", "predict", REST, "2"), Code.OK, 5e-6)
-    metrics.record_request(Caller("m", "predict", REST), Code.INTERNAL, 5e-6)
+    for _ in range(2):
+        metrics.record_request(call(version="1", seconds=0.04), Code.OK)
+    metrics.record_request(call(version="2", seconds=1000), Code.OK)
+    metrics.record_request(call(), Code.INTERNAL)
     lines = upstream_lines(metrics, ":tensorflow:serving:request_latency")
     labels = 'model_name="m",API="predict",entrypoint="REST"'
     name = ":tensorflow:serving:request_latency"
-    assert lines[:4] == [
-        f'{name}_bucket{{{labels},le="10"}} 3',
-        f'{name}_bucket{{{labels},le="18"}} 4',
-        f'{name}_bucket{{{labels},le="32.4"}} 4',
-        f'{name}_bucket{{{labels},le="58.32"}} 4',
-    ]
-    assert len(lines) == 33 + 1 + 2
+    counts = {line.split('le="')[1].split('"')[0]: int(line.split()[1]) for line in lines[:-2]}
+    assert list(counts)[:5] == ["10", "18", "32.4", "58.32", "104.976"]
+    assert list(counts)[-3:] == ["8.19309e+08", "1.47476e+09", "+Inf"]
+    assert len(counts) == 33 + 1
+    assert (counts["37481.3"], counts["67466.4"], counts["8.19309e+08"], counts["1.47476e+09"]) == (0, 2, 2, 3)
+    assert lines[-2].startswith(f"{name}_sum{{{labels}}} 1000080")
+    assert lines[-1] == f"{name}_count{{{labels}}} 3"
+
+
+def test_value_at_a_limit_lies_below_it(metrics):
+    for seconds in (9e-6, 10e-6, 11e-6):
+        metrics.record_run("m", "Predict", seconds)
+    labels = 'model_name="m",API="Predict",runtime="TF1"'
+    name = ":tensorflow:serving:runtime_latency"
+    lines = upstream_lines(metrics, name)
+    assert lines[:2] == [f'{name}_bucket{{{labels},le="10"}} 2', f'{name}_bucket{{{labels},le="18"}} 3']
     assert lines[-3:] == [
-        f'{name}_bucket{{{labels},le="+Inf"}} 5',
-        f"{name}_sum{{{labels}}} 10000000035",
-        f"{name}_count{{{labels}}} 5",
+        f'{name}_bucket{{{labels},le="+Inf"}} 3',
+        f"{name}_sum{{{labels}}} 30",
+        f"{name}_count{{{labels}}} 3",
     ]
+
+
+def test_metric_without_labels_is_left_out_until_it_counts(metrics):
+    name = ":tensorflow:serving:batching_session:wrapped_run_count"
+    assert upstream_lines(metrics, name) == []
+    assert f"# TYPE {name} counter" in metrics.tensorflow_page().decode().splitlines()
 
 
 def test_runs_examples_loads_and_warmups_are_counted(metrics):
@@ -78,7 +97,7 @@ def test_runs_examples_loads_and_warmups_are_counted(metrics):
     metrics.record_load("/models/m/1", Code.OK, 1.5)
     metrics.record_load("/models/m/2", Code.NOT_FOUND, 0.5)
     metrics.record_warmup("/models/m/1", Code.OK, 0.25, 7)
-    page = tensorflow_page(metrics).decode().splitlines()
+    page = metrics.tensorflow_page().decode().splitlines()
     for line in (
         ':tensorflow:serving:runtime_latency_bucket{model_name="m",API="Predict",runtime="TF1",le="32.4"} 1',
         ':tensorflow:serving:request_example_counts_bucket{model="m",le="2"} 0',
@@ -94,8 +113,8 @@ def test_runs_examples_loads_and_warmups_are_counted(metrics):
 
 
 def test_batches_are_counted(metrics):
-    metrics.record_batch(BatchRecord("pool", sizes=[1, 2], padded_size=4, waits=[50e-6, 200e-6]))
-    page = tensorflow_page(metrics).decode().splitlines()
+    metrics.record_batch("pool", sizes=[1, 2], padded_size=4, waits=[50e-6, 200e-6])
+    page = metrics.tensorflow_page().decode().splitlines()
     for line in (
         ":tensorflow:serving:batching_session:wrapped_run_count{} 1",
         ':tensorflow:serving:batching_session:queuing_latency_bucket{thread_pool_name="pool",le="100"} 1',
@@ -121,14 +140,15 @@ def test_batches_are_counted(metrics):
     ids=["text", "openmetrics"],
 )
 def test_prometheus_page_is_valid_and_complete(metrics, accept, content_type, parser):
-    metrics.record_request(Caller('a"\\\n', "predict", REST), Code.OK, 1e-3)
-    page, given = PrometheusPage(metrics).write(accept)
+    metrics.record_request(call('a"\\\n'), Code.OK)
+    page, given = metrics.prometheus_page(accept)
     assert given.startswith(content_type)
     families = {family.name: family for family in parser(page.decode())}
     served = {name for name in families if name.startswith("tensorflow")}
-    assert len(served) == len(metrics.all())
-    (count,) = families["tensorflow_serving_request_latency"].samples[-2:-1]
+    assert len(served) == metrics.tensorflow_page().count(b"# TYPE ")
+    (count,) = [each for each in families["tensorflow_serving_request_latency"].samples if each.name.endswith("_count")]
     assert count.labels["model"] == 'a"\\\n'
+    assert b"_created" not in page
     assert {"python_info", "python_gc_objects_collected", "process_cpu_seconds"} <= families.keys()
 
 
@@ -139,31 +159,52 @@ def test_labels_are_escaped_on_the_upstream_page(metrics):
     ]
 
 
-@pytest.mark.parametrize(
-    "metric", [Counter("c", "", ["model"]), Histogram("h", "", ["model"], [1.0])], ids=["counter", "histogram"]
-)
-def test_names_that_clients_make_up_do_not_fill_the_memory(metric):
-    for number in range(2 * MOST_SERIES):
-        metric.add((str(number),), 1)
-    values = metric.values()
-    assert len(values) == MOST_SERIES + 1
-    other = values["(other)",]
-    assert (other if isinstance(other, int) else sum(other.counts)) == MOST_SERIES
+def ask_for_names_that_clients_invent(rest, stubs, predict_request, status_of):
+    for number in range(3):
+        for path in (f"made-up-{number}", f"zoo/versions/{1000 + number}", f"zoo/labels/made-up-{number}"):
+            for method in ("predict", "classify", "regress"):
+                assert rest.post(f"/v1/models/{path}:{method}", json={"instances": [1]}).status_code in (400, 404)
+        body = {"signature_name": f"made-up-{number}", "instances": [1]}
+        assert rest.post("/v1/models/zoo:predict", json=body).status_code == 400
+        assert rest.post(f"/v1/models/zoo:made-up-{number}", json=body).status_code == 400
+        assert status_of(stubs.prediction.Predict, predict_request(f"made-up-{number}"))[0] == "FAILED_PRECONDITION"
+        assert status_of(stubs.prediction.Predict, predict_request(model=f"made-up-{number}"))[0] == "NOT_FOUND"
+
+
+@pytest.mark.xdist_group("serving")
+def test_names_that_clients_invent_add_no_series(serve, zoo_path, rest_client, grpc_stubs, predict_request, status_of):
+    with serve(zoo_path) as server, rest_client(server) as rest, grpc_stubs(server) as stubs:
+        sizes = []
+        for _ in range(2):
+            ask_for_names_that_clients_invent(rest, stubs, predict_request, status_of)
+            families = server.service.metrics.registry.collect()
+            sizes.append(sum(len(family.samples) for family in families))
+        page = rest.get("/metrics").text
+    assert sizes[0] == sizes[1]
+    assert "made-up" not in page
+    assert 'version="1000"' not in page
 
 
 def test_nothing_is_lost_between_threads(metrics):
-    caller = Caller("m", "predict", REST)
     threads = [
-        threading.Thread(target=lambda: [metrics.record_request(caller, Code.OK, 1e-5) for _ in range(2000)])
+        threading.Thread(target=lambda: [metrics.record_request(call(), Code.OK) for _ in range(2000)])
         for _ in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert metrics.request_count.values() == {(*caller, "OK"): 16_000}
-    assert sum(metrics.request_latency.values()[caller].counts) == 16_000
+    assert metrics.total("/tensorflow/serving/request_count") == 16_000
+    (count,) = samples(metrics, "tensorflow_serving_request_latency_count")
+    assert count.value == 16_000
 
 
-def test_buckets_grow_exponentially():
-    assert exponential(10, 1.8, 3) == pytest.approx([10, 18, 32.4], rel=1e-12)
+def test_total_of_what_does_not_exist(metrics):
+    assert metrics.total("/tensorflow/serving/made_up") == 0
+    assert metrics.total("/tensorflow/serving/request_latency") == 0
+
+
+def test_servers_of_one_process_count_for_themselves(metrics):
+    other = Metrics()
+    metrics.record_examples("m", 1)
+    assert (metrics.total(EXAMPLES), other.total(EXAMPLES)) == (1, 0)
