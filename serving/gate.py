@@ -48,7 +48,9 @@ class Gate:
             self._rest_context = self._watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
         self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)
         self._log = AccessLog(options.access_log) if options.access_log else None
-        self._tracing = _start_tracing() if options.enable_tracing else None
+        self._tracing = (
+            _start_tracing("https" if options.rest_api_ssl_config_file else "http") if options.enable_tracing else None
+        )
         self._tokens = None
         if options.auth_token_file:
             self._tokens = self._watcher.watch(options.auth_token_file, tokens.read)
@@ -93,8 +95,7 @@ class Gate:
         if self._queue.time:
             application = TimelyApplication(application, self._queue)
         if self._tracing:
-            scheme = "https" if self._options.rest_api_ssl_config_file else "http"
-            application = TracedApplication(application, self._tracing, scheme)
+            application = TracedApplication(application, self._tracing)
         return LoggedApplication(application, self._log) if self._log else application
 
     def reception(self, threads: RequestThreads, answer_at_once: AnswerAtOnce, monitoring_path: str) -> Reception:
@@ -137,13 +138,13 @@ class Gate:
         return passed
 
 
-def _start_tracing() -> "Tracing":
+def _start_tracing(scheme: str) -> "Tracing":
     try:
         with needing("tracing"):
             from serving.telemetry.tracing import Tracing
     except MissingPackageError as error:
         raise invalid_argument(f"--enable_tracing: {error}") from error
-    return Tracing()
+    return Tracing(scheme)
 
 
 def _warn_of_plain_transports(options: Options) -> None:

@@ -1,6 +1,7 @@
 """What becomes known of a request on its way, in the thread that answers it: for limits, the access log and traces."""
 
 import threading
+from typing import Any
 
 from serving.call import Call
 
@@ -17,6 +18,20 @@ class RequestFacts(threading.local):
         """Forgets the thread's last request."""
         self.token = self.model = self.version = self.signature = self.trace_id = ""
         self.queue_time, self.run_time, self.run_ended = queue_time, 0.0, 0.0
+
+    def call(self, started: float, **known: Any) -> Call:
+        """The call that this thread answers since `started`, by the performance counter."""
+        return Call(
+            arrived=started - self.queue_time,
+            started=started,
+            token=self.token,
+            version=self.version,
+            signature=self.signature,
+            trace_id=self.trace_id,
+            run_started=self.run_ended - self.run_time,
+            run_ended=self.run_ended,
+            **known,
+        )
 
     def note(self, call: Call) -> None:
         """Keeps what became known of a call."""

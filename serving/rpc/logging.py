@@ -11,8 +11,7 @@ import grpc
 from serving.call import GRPC
 from serving.request_facts import facts
 from serving.rpc.handlers import Behavior, wrapped
-from serving.telemetry.access_log import AccessLog, Asked, entry_of
-from serving.telemetry.request_ids import HEADER, request_id
+from serving.telemetry.access_log import REQUEST_ID_HEADER, AccessLog, request_id
 
 
 class LoggedCalls(grpc.ServerInterceptor):
@@ -26,7 +25,7 @@ class LoggedCalls(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        given = [value for key, value in handler_call_details.invocation_metadata or () if key == HEADER]
+        given = [value for key, value in handler_call_details.invocation_metadata or () if key == REQUEST_ID_HEADER]
         name = request_id(given[0] if given else "")
         # The length of an answer is known where it is written, so that is done here.
         write = None if handler.response_streaming else handler.response_serializer
@@ -38,7 +37,7 @@ class LoggedCalls(grpc.ServerInterceptor):
         @functools.wraps(behavior)
         def answer(request: Any, context: grpc.ServicerContext, *others: Any) -> Any:
             started, size, code = time.perf_counter(), 0, grpc.StatusCode.OK
-            context.set_trailing_metadata(((HEADER, name),))
+            context.set_trailing_metadata(((REQUEST_ID_HEADER, name),))
             try:
                 response = behavior(request, context, *others)
                 if write is not None:
@@ -49,9 +48,16 @@ class LoggedCalls(grpc.ServerInterceptor):
                 code = context.code() or grpc.StatusCode.UNKNOWN  # type: ignore[attr-defined]
                 raise
             finally:
-                model = facts.model or _model(request)
-                asked = Asked(name, GRPC, address(context.peer()), method.rpartition("/")[2], method, model)
-                self._log.add(entry_of(asked, code.name, size, facts, started))
+                call = facts.call(
+                    started,
+                    transport=GRPC,
+                    method=method.rpartition("/")[2],
+                    path=method,
+                    client=address(context.peer()),
+                    request_id=name,
+                    model=facts.model or _model(request),
+                )
+                self._log.add(call, code.name, size)
 
         return answer
 

@@ -1,4 +1,4 @@
-"""Traces of the gRPC API, in the words of OpenTelemetry's semantic conventions for RPC: an interceptor."""
+"""Traces of the gRPC API: an interceptor."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from serving.call import GRPC
+from serving.request_facts import facts
 from serving.rpc.handlers import Behavior, wrapped
 from serving.rpc.logging import address
-from serving.telemetry.endings import Ending
 
-if TYPE_CHECKING:  # OpenTelemetry is imported where it is asked for alone
+if TYPE_CHECKING:  # OpenTelemetry is imported only if it is asked for
     from serving.telemetry.tracing import Tracing
 
 _HEALTH = "/grpc.health.v1.Health/"
-_FAULTS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
-"""Codes for which the server is at fault, by the conventions."""
 
 
 class TracedCalls(grpc.ServerInterceptor):
@@ -33,7 +32,7 @@ class TracedCalls(grpc.ServerInterceptor):
         if handler is None or handler.response_streaming or method.startswith(_HEALTH):
             return handler
         metadata = dict(handler_call_details.invocation_metadata or ())
-        return wrapped(handler, lambda behavior: self._traced(behavior, method.lstrip("/"), metadata))
+        return wrapped(handler, lambda behavior: self._traced(behavior, method, metadata))
 
     def _traced(self, behavior: Behavior, method: str, metadata: dict[str, str]) -> Behavior:
         @functools.wraps(behavior)
@@ -45,17 +44,15 @@ class TracedCalls(grpc.ServerInterceptor):
                 code = (context.code() or grpc.StatusCode.UNKNOWN).name  # type: ignore[attr-defined]
                 raise
             finally:
-                ending = _ending(method, code, address(context.peer()))
-                self._tracing.add(ending, lambda name: metadata.get(name, ""), started)
+                call = facts.call(
+                    started,
+                    transport=GRPC,
+                    path=method,
+                    client=address(context.peer()),
+                    model=facts.model,
+                    header=lambda name: metadata.get(name, ""),
+                )
+                self._tracing.add(call, code)
+                facts.trace_id = call.trace_id
 
         return answer
-
-
-def _ending(method: str, code: str, client: str) -> Ending:
-    attributes = {
-        "rpc.system.name": "grpc",
-        "rpc.method": method,
-        "client.address": client,
-        "rpc.response.status_code": code,
-    }
-    return Ending(method, attributes, code if code in _FAULTS else "")

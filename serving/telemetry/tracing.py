@@ -1,39 +1,45 @@
-"""Spans of requests for OpenTelemetry, of the extra `tracing`: where they go, the environment's OTEL_* variables say.
+"""Spans of requests for OpenTelemetry, of the extra `tracing`; the environment's OTEL_* variables configure the export.
 
-A span is made when its request is answered, of times that are known by then, so that nothing is carried along.
+A span is made when its request has been answered, from the times of the call, so that threads hand on no context.
 """
 
 import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from importlib.metadata import entry_points
-from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from serving.call import GRPC, Call
 from serving.errors import invalid_argument
-from serving.request_facts import RequestFacts, facts
-from serving.telemetry.endings import Ending, Lookup
 
 logger = logging.getLogger("serving")
 
 _SERVICE = "keras-prelu-serve"
-_LONGEST_FLUSH = 3.0  # seconds at the end, where nobody takes the spans
+_FLUSH_TIMEOUT = 3.0  # seconds
 _BETWEEN_COMPLAINTS = 600.0  # seconds
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+# The codes of gRPC for which the server is at fault, by the semantic conventions.
+_SERVER_ERRORS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 
 
 class Tracing:
-    """Exports spans in the background until `stop`. Raises ServingError where there is no such exporter."""
+    """Exports spans in the background until `stop`. Raises ServingError if the exporter is not installed.
 
-    def __init__(self) -> None:
+    The scheme is that of the REST API.
+    """
+
+    def __init__(self, scheme: str = "http") -> None:
         _complain_rarely()
+        self._scheme = scheme
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: _SERVICE}))
@@ -44,111 +50,120 @@ class Tracing:
         self._tracer = self._provider.get_tracer("serving")
 
     def stop(self) -> None:
-        """Sends what there is, if somebody takes it soon enough."""
+        """Sends the remaining spans, for up to 3 seconds."""
         flush = threading.Thread(target=self._provider.shutdown, name="spans", daemon=True)
         flush.start()
-        flush.join(_LONGEST_FLUSH)
+        flush.join(_FLUSH_TIMEOUT)
 
-    def add(self, ending: Ending, lookup: Lookup, started: float) -> None:
-        """Makes the span of the request that this thread has just answered, and began to by the performance counter.
+    def add(self, call: Call, status: int | str, route: str = "") -> None:
+        """Makes the span of a call that has just been answered, with its parts, and sets the call's `trace_id`.
 
-        It continues the caller's trace, where `lookup` finds one.
+        The span continues the client's trace. The route is the path with placeholders, where the path has one.
         """
-        times = _Times(facts, started)
+        ended = time.perf_counter()
+        offset = time.time_ns() - round(ended * 1e9)  # makes nanoseconds since 1970 of the performance counter
+        name, attributes = _grpc(call, status) if call.transport == GRPC else _http(call, status, route, self._scheme)
         span = self._tracer.start_span(
-            ending.name,
-            propagate.extract(lookup, getter=_GETTER),
+            name,
+            propagate.extract(call, getter=_GETTER),
             SpanKind.SERVER,
-            {name: value for name, value in ending.attributes.items() if value != ""},
-            start_time=times.nanoseconds(times.arrived),
+            {key: value for key, value in attributes.items() if value != ""},
+            start_time=offset + round(call.arrived * 1e9),
         )
         context = span.get_span_context()
-        facts.trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
+        call.trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
         if span.is_recording():
-            span.set_attributes(_model_attributes(facts))
-            if ending.error:
-                span.set_attribute("error.type", ending.error)
+            if attributes["error.type"]:
                 span.set_status(StatusCode.ERROR)
-            self._add_parts(span, times)
-        span.end(times.nanoseconds(times.ended))
-
-    def _add_parts(self, span: trace.Span, times: "_Times") -> None:
-        parent = trace.set_span_in_context(span)
-        for name, (start, end) in times.parts().items():
-            self._tracer.start_span(name, parent, start_time=times.nanoseconds(start)).end(times.nanoseconds(end))
+            parent = trace.set_span_in_context(span)
+            for part, start, end in _parts(call, ended):
+                child = self._tracer.start_span(part, parent, start_time=offset + round(start * 1e9))
+                child.end(offset + round(end * 1e9))
+        span.end(offset + round(ended * 1e9))
 
 
-class _Times:
-    """When the parts of a request began and ended, by the performance counter."""
-
-    def __init__(self, facts: RequestFacts, started: float) -> None:
-        self.arrived, self.started = started - facts.queue_time, started
-        self.run_started, self.run_ended = facts.run_ended - facts.run_time, facts.run_ended
-        self.ended = time.perf_counter()
-        self._offset = time.time_ns() - round(self.ended * 1e9)
-
-    def nanoseconds(self, counter: float) -> int:
-        """Since 1970."""
-        return self._offset + round(counter * 1e9)
-
-    def parts(self) -> dict[str, tuple[float, float]]:
-        """The wait for a thread; then, where a model ran, what came before the run, the run, and what came after."""
-        parts = {"queue": (self.arrived, self.started)}
-        if self.run_ended:
-            parts["decode"] = (self.started, self.run_started)
-            parts["run"] = (self.run_started, self.run_ended)
-            parts["encode"] = (self.run_ended, self.ended)
-        return parts
+def _parts(call: Call, ended: float) -> Iterator[tuple[str, float, float]]:
+    started = call.started or call.arrived
+    yield "queue", call.arrived, started
+    if call.run_ended:
+        yield "decode", started, call.run_started
+        yield "run", call.run_started, call.run_ended
+        yield "encode", call.run_ended, ended
 
 
-class _LookupGetter(Getter[Lookup]):
-    def get(self, carrier: Lookup, key: str) -> list[str] | None:
-        value = carrier(key)
+def _http(call: Call, status: int | str, route: str, scheme: str) -> tuple[str, dict[str, str | int]]:
+    method = call.method if call.method in _METHODS else "_OTHER"
+    return f"{method.replace('_OTHER', 'HTTP')} {route}".rstrip(), {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+        "url.scheme": scheme,
+        "url.path": call.path,
+        "error.type": str(status) if int(status) >= 500 else "",
+        **_of_both(call),
+    }
+
+
+def _grpc(call: Call, status: int | str) -> tuple[str, dict[str, str | int]]:
+    method = call.path.lstrip("/")
+    return method, {
+        "rpc.system.name": "grpc",
+        "rpc.method": method,
+        "rpc.response.status_code": status,
+        "error.type": status if status in _SERVER_ERRORS else "",
+        **_of_both(call),
+    }
+
+
+def _of_both(call: Call) -> dict[str, str]:
+    return {
+        "client.address": call.client,
+        "model.name": call.model,
+        "model.version": call.version,
+        "model.signature_name": call.signature,
+    }
+
+
+class _HeaderGetter(Getter[Call]):
+    def get(self, carrier: Call, key: str) -> list[str] | None:
+        value = carrier.header(key)
         return [value] if value else None
 
-    def keys(self, carrier: Lookup) -> list[str]:
+    def keys(self, carrier: Call) -> list[str]:
         return []
 
 
-_GETTER = _LookupGetter()
+_GETTER = _HeaderGetter()
 
 
 class _RareComplaints(logging.Handler):
-    """Hands on what OpenTelemetry complains of: each complaint once in ten minutes, without a traceback."""
+    """Passes on each message of OpenTelemetry once in ten minutes, without a traceback."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        complaint = str(record.msg)
-        if time.monotonic() - self._last.get(complaint, float("-inf")) >= _BETWEEN_COMPLAINTS:
-            self._last[complaint] = time.monotonic()
+        message = str(record.msg)
+        if time.monotonic() - self._last.get(message, float("-inf")) >= _BETWEEN_COMPLAINTS:
+            self._last[message] = time.monotonic()
             logger.log(record.levelno, "OpenTelemetry: %s", record.getMessage())
 
 
 def _complain_rarely() -> None:
-    theirs = logging.getLogger("opentelemetry")
-    theirs.propagate = False
-    theirs.handlers = [_RareComplaints()]
+    opentelemetry = logging.getLogger("opentelemetry")
+    opentelemetry.propagate = False
+    opentelemetry.handlers = [_RareComplaints()]
 
 
-def _model_attributes(facts: RequestFacts) -> dict[str, str]:
-    known = {"model.name": facts.model, "model.version": facts.version, "model.signature_name": facts.signature}
-    return {name: value for name, value in known.items() if value}
-
-
-def _make_exporter() -> Any:
+def _make_exporter() -> SpanExporter | None:
     """The exporter that the environment names, by the entry points that OpenTelemetry's packages declare."""
     name = asked = os.environ.get("OTEL_TRACES_EXPORTER") or "otlp"
     if name == "none":
         return None
     if name == "otlp":
-        asked = (
-            os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-            or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-            or "http/protobuf"
-        )
+        protocols = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+        asked = next(filter(None, map(os.environ.get, protocols)), "http/protobuf")
         name = _PROTOCOLS.get(asked, asked)
     found = entry_points(group="opentelemetry_traces_exporter", name=name)
     if not found:
@@ -156,4 +171,5 @@ def _make_exporter() -> Any:
             f"--enable_tracing: no exporter for {asked} is installed; that for gRPC is in "
             "opentelemetry-exporter-otlp-proto-grpc"
         )
-    return next(iter(found)).load()()
+    exporter: SpanExporter = next(iter(found)).load()()
+    return exporter

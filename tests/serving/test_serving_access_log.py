@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import get_model_status_pb2
 
+from serving.call import Call
 from serving.errors import ServingError
-from serving.telemetry.access_log import AccessLog, Asked, Entry
-from serving.telemetry.request_ids import request_id
+from serving.telemetry.access_log import AccessLog, request_id
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -166,22 +166,37 @@ def test_name_of_the_client_is_kept():
     assert request_id(given) == given
 
 
-def entry(name, model="m"):
-    asked = Asked(name, "REST", "", "GET", "/", model)
-    return Entry(1.7e9, asked, "", "", "", 200, 1, 0.0, 0.0012345, 0.002)
+def call(name, model="m"):
+    return Call(request_id=name, method="GET", path="/", model=model)
 
 
-def test_line_is_exactly():
-    assert entry("a").line() == (
-        b'{"time":"2023-11-14T22:13:20Z","request_id":"a","transport":"REST","method":"GET","route":"/",'
-        b'"model":"m","status":200,"bytes":1,"queue_ms":0.0,"run_ms":1.234,"ms":2.0}\n'
+@pytest.fixture
+def log(tmp_path):
+    log = AccessLog(str(tmp_path / "access.log"))
+    log.start()
+    yield log
+    log.stop()
+
+
+def test_line_is_exactly(log, tmp_path):
+    now = time.perf_counter()
+    known = {"arrived": now - 0.25, "started": now - 0.125, "run_started": now - 0.1, "run_ended": now - 0.0875}
+    log.add(Call(request_id="a", method="GET", path="/", model="m", **known), 200, 1)
+    log.stop()
+    line = (tmp_path / "access.log").read_text()
+    fields = json.loads(line)
+    assert line == (
+        f'{{"time":"{fields["time"]}","request_id":"a","transport":"REST","method":"GET","route":"/","model":"m",'
+        f'"status":200,"bytes":1,"queue_ms":125.0,"run_ms":12.5,"ms":{fields["ms"]}}}\n'
     )
+    assert 125 <= times_of(fields)["ms"] < 1000
 
 
 @pytest.mark.parametrize(("model", "written"), [('a\n"b', 'a\n"b'), ("\ud800", "?"), ("x" * 1000, "x" * 256)])
-def test_what_clients_make_up_breaks_no_line(model, written):
-    line = entry("a", model).line()
-    assert line.count(b"\n") == 1
+def test_what_clients_make_up_breaks_no_line(log, tmp_path, model, written):
+    log.add(call("a", model), 200, 1)
+    log.stop()
+    (line,) = (tmp_path / "access.log").read_text().splitlines()
     assert json.loads(line)["model"] == written
 
 
@@ -190,12 +205,12 @@ def test_file_that_was_moved_away_is_begun_anew(tmp_path):
     log = AccessLog(str(path))
     log.start()
     for number in range(100):
-        log.add(entry(f"before-{number}"))
+        log.add(call(f"before-{number}"), 200, 1)
     wait_for_line(path, "before-99")
     path.rename(rotated)
-    log.add(entry("after"))
+    log.add(call("after"), 200, 1)
     wait_for_line(path, "after")
-    log.add(entry("last"))
+    log.add(call("last"), 200, 1)
     log.stop()
     names = [json.loads(line)["request_id"] for file in (rotated, path) for line in file.read_text().splitlines()]
     assert names == [*(f"before-{number}" for number in range(100)), "after", "last"]
@@ -205,7 +220,7 @@ def test_what_cannot_be_written_is_dropped_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("serving.telemetry.access_log._MOST_WAITING", 10)
     log = AccessLog(str(tmp_path / "access.log"))
     for number in range(13):
-        log.add(entry(f"{number}"))
+        log.add(call(f"{number}"), 200, 1)
     log.start()
     log.stop()
     lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
@@ -225,11 +240,11 @@ def test_folder_that_goes_and_comes_back_costs_no_line_and_no_other_file(tmp_pat
     log = AccessLog(str(folder / "access.log"))
     log.start()
     folder.rename(elsewhere)
-    log.add(entry("away"))
+    log.add(call("away"), 200, 1)
     wait_for_message(caplog, "Could not write the access log: ")
     others = [os.dup(0) for _ in range(20)]  # a descriptor that the log has closed is now one of these
     elsewhere.rename(folder)
-    log.add(entry("back"))
+    log.add(call("back"), 200, 1)
     wait_for_line(folder / "access.log", "back")
     assert [os.get_inheritable(each) for each in others] == [False] * 20  # raises where one is closed
     for each in others:
@@ -242,46 +257,59 @@ def test_folder_that_goes_and_comes_back_costs_no_line_and_no_other_file(tmp_pat
 
 FULL_DISK = """
 import logging, resource, sys
-from serving.telemetry.access_log import AccessLog, Asked, Entry
+from serving.call import Call
+from serving.telemetry.access_log import AccessLog
 
 logging.basicConfig(format="%(message)s")
 log = AccessLog(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (600, -1))  # a write beyond it is cut, and the next one fails
 for name in "abcdefghij":
-    log.add(Entry(1.7e9, Asked(name, "REST", "", "GET", "/", "m"), "", "", "", 200, 1, 0.0, 0.0, 0.0))
+    log.add(Call(request_id=name, method="GET", path="/", model="m"), 200, 1)
 log.start()
 if sys.stdin.readline():
     resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
-    log.add(Entry(1.7e9, Asked("later", "REST", "", "GET", "/", "m"), "", "", "", 200, 1, 0.0, 0.0, 0.0))
+    log.add(Call(request_id="later", method="GET", path="/", model="m"), 200, 1)
 log.stop()
 """
 
 
 @pytest.mark.parametrize("has_room_later", [True, False], ids=["room-later", "full-to-the-end"])
-def test_lines_that_a_full_disk_did_not_take_are_counted(tmp_path, has_room_later):
+def test_lines_that_a_full_disk_does_not_take_wait(tmp_path, has_room_later):
     path = tmp_path / "access.log"
     command = [sys.executable, "-c", FULL_DISK, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == "Could not write the access log: [Errno 27] File too large\n"
-        _, told = process.communicate("go on\n" if has_room_later else "", timeout=WAIT)
+        _, logged = process.communicate("go on\n" if has_room_later else "", timeout=WAIT)
     taken, rest = path.read_text()[:600], path.read_text()[600:]
     *whole, torn = taken.splitlines()
     names = [json.loads(line)["request_id"] for line in whole]
     assert names == list("abcdefghij")[: len(whole)]
     assert torn
-    num_lost = 10 - len(whole)
     if has_room_later:
-        begin, later, dropped = rest.splitlines()
-        assert (begin, json.loads(later)["request_id"], json.loads(dropped)) == ("", "later", {"dropped": num_lost})
-        assert told == ""
+        end_of_torn, *later = rest.splitlines()
+        assert end_of_torn == ""
+        assert [json.loads(line)["request_id"] for line in later] == [*"abcdefghij"[len(whole) :], "later"]
+        assert logged == ""
     else:
-        assert (rest, told) == ("", f"The access log has lost {num_lost} lines\n")
+        assert (rest, logged) == ("", f"The access log has lost {10 - len(whole)} lines\n")
+
+
+def test_line_that_is_torn_is_whole_in_the_next_file(tmp_path):
+    path, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stderr.readline()
+        path.rename(rotated)
+        process.communicate("go on\n", timeout=WAIT)
+    names = [json.loads(line)["request_id"] for line in rotated.read_text().splitlines()[:-1]]
+    names += [json.loads(line)["request_id"] for line in path.read_text().splitlines()]
+    assert names == [*"abcdefghij", "later"]
 
 
 def test_standard_output(capfd):
     log = AccessLog("-")
     log.start()
-    log.add(entry("a"))
+    log.add(call("a"), 200, 1)
     log.stop()
     assert json.loads(capfd.readouterr().out)["request_id"] == "a"
 
