@@ -49,7 +49,9 @@ class Service:
                 allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
             ),
         )
-        self.repository.on_configure(self.request_log.configure)
+        self.repository.on_configure(
+            lambda configs: self.request_log.configure({each.name: each.logging for each in configs})
+        )
         self._config_poller = Periodic(
             "follow --model_config_file", self._read_config_file, options.model_config_file_poll_wait_seconds
         )

@@ -9,18 +9,11 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.repository.storage import All, Latest, Policy, Specific
+from serving.telemetry.request_log import LoggingConfig
 from serving.wire.protos import read_text
 
 PLATFORM = "tensorflow"  # the only one there is
 _COLLECTORS = ("", "tfrecord")
-
-
-@dataclass(frozen=True)
-class LoggingConfig:
-    """The share of a model's requests that is logged, and how the names of the files begin, if that is said."""
-
-    filename_prefix: str = ""
-    sampling_rate: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ class Handlers:
             _check_time(call)
             prediction = model.predict(request)
         content = bodies.encode_prediction(prediction, kind, layout, self._as_content)
-        if self._log.samples(prediction.spec.name):
+        if self._log.samples(call.model):
             message = messages.encode_predict(prediction, self._as_content)
-            self._log.add(encode_predict_request(body.spec, request), message)
+            self._log.add(call, encode_predict_request(body.spec, request), message)
         return Response(200, content, kind, version_header(prediction.spec.version))
 
     def _examples(self, action: str, body: bodies.Body, call: Call) -> Response:
@@ -58,10 +58,10 @@ class Handlers:
             _check_time(call)
             answer = model.classify(name, examples) if method is CLASSIFY else model.regress(name, examples)
         content = bodies.encode_answer(answer, kind)
-        if self._log.samples(answer.spec.name):
+        if self._log.samples(call.model):
             request = bodies.MESSAGES[action]()
             fill_examples_request(request, body.spec._replace(signature_name=name), examples)
-            self._log.add(request, bodies.answer_message(answer))
+            self._log.add(call, request, bodies.answer_message(answer))
         return Response(200, content, kind, version_header(answer.spec.version))
 
 

@@ -58,7 +58,7 @@ def _counted(method: Callable[[Any, Any, Call], Any]) -> Method:
             self._service.metrics.record_request(call, code)
         log = self._service.request_log
         if log.samples(call.model):
-            log.add(request, response)
+            log.add(call, request, response)
         return response
 
     return count

@@ -1,42 +1,37 @@
-"""Files of TFRecords, one after another: each has its name once it is whole, and `.part` behind it until then."""
+"""Files of TFRecords, one after the other; a file that is still being written has `.part` at the end of its name."""
 
 import os
 import re
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import tensorflow as tf
 
+from serving.options import Options
+
 PART = ".part"
 """Ends the name of a file that is not whole."""
 
-_FRAME_SIZE = 16  # bytes before and behind a record: its length and two checksums
+_FRAME_SIZE = 16  # bytes around a record: its length and two checksums
 _TIME = r"-\d{8}T\d{6}\.\d{6}Z"
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """When a file is whole, by its bytes and by its age in seconds, and how many are kept; 0 keeps all."""
-
-    max_bytes: int
-    max_seconds: float
-    max_files: int
-
-
 class RecordFiles:
-    """Writes records to files `<prefix>-<time>.tfrecord`, for the eyes of the server's user and its group."""
+    """Writes records to files `<prefix>-<time>.tfrecord`, which the server's user and its group can read.
 
-    def __init__(self, prefix: str, rotation: Rotation) -> None:
+    The options say at which size and age a file is whole, and how many files are kept.
+    """
+
+    def __init__(self, prefix: str, options: Options) -> None:
         self._prefix = prefix
-        self._rotation = rotation
+        self._options = options
         self._writer: tf.io.TFRecordWriter | None = None
         self._path = ""
         self._size = 0
         self._begun = 0.0  # by the monotonic clock
 
     def write(self, record: bytes) -> None:
-        """Has a record in the file, beyond the end of this process. Raises OSError where it is not written."""
+        """Writes a record so that it outlives this process. Raises OSError if it cannot."""
         try:
             writer = self._writer or self._begin()
             writer.write(record)
@@ -45,22 +40,22 @@ class RecordFiles:
             self.end()
             raise OSError(error.message) from error
         self._size += len(record) + _FRAME_SIZE
-        if self._size >= self._rotation.max_bytes:
+        if self._size >= self._options.request_log_max_file_bytes:
             self.end()
 
     def end_if_old(self) -> None:
-        """Gives the file its name once it is old enough. Raises OSError where it cannot."""
-        if self._writer is not None and time.monotonic() - self._begun >= self._rotation.max_seconds:
+        """Ends the file if it is old enough. Raises OSError if it cannot."""
+        if time.monotonic() - self._begun >= self._options.request_log_max_file_seconds:
             self.end()
 
     def end(self) -> None:
-        """Gives the file its name, if one is begun, and removes the oldest. Raises OSError where it cannot."""
+        """Gives the file that was begun its final name, and removes the oldest files. Raises OSError if it cannot."""
         if self._writer is None:
             return
         self._writer.close()
         self._writer = None
         part = self._path + PART
-        os.truncate(part, self._size)  # a record of which the disk took but a part goes
+        os.truncate(part, self._size)  # cuts off a record that a full disk took in part
         if self._size:
             os.rename(part, self._path)
         else:
@@ -71,15 +66,15 @@ class RecordFiles:
         os.makedirs(os.path.dirname(self._prefix), exist_ok=True)
         self._path = f"{self._prefix}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.tfrecord"
         self._size, self._begun = 0, time.monotonic()
-        # TensorFlow would write over a file of another process, and let everybody read it.
+        # TensorFlow would overwrite a file of another process, and let everybody read it.
         os.close(os.open(self._path + PART, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))
         self._writer = tf.io.TFRecordWriter(self._path + PART)
         return self._writer
 
     def _remove_oldest(self) -> None:
-        if not self._rotation.max_files:
+        if not self._options.request_log_max_files:
             return
         folder, name = os.path.split(self._prefix)
-        own = re.compile(re.escape(name) + _TIME + r"\.tfrecord(\.part)?")  # such as a killed process leaves, too
-        for each in sorted(filter(own.fullmatch, os.listdir(folder)))[: -self._rotation.max_files]:
+        own = re.compile(re.escape(name) + _TIME + r"\.tfrecord(\.part)?")  # a killed process leaves a part
+        for each in sorted(filter(own.fullmatch, os.listdir(folder)))[: -self._options.request_log_max_files]:
             os.unlink(os.path.join(folder, each))

@@ -1,33 +1,34 @@
-"""The request log: a sample of what requests asked and were answered, as PredictionLogs in files of TFRecords.
+"""The request log: a sample of the requests with their responses, as PredictionLogs in files of TFRecords.
 
-TensorFlow Serving's logging_config (core/request_logger.cc), with the collector that its open-source build lacks. The
-files serve as warm-up requests as they are.
+This is the logging_config of TensorFlow Serving (core/request_logger.cc), with the collector that its open-source build
+lacks. The files can serve as warm-up requests.
 """
 
+import logging
 import os
 import random
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import quote
 
-from google.protobuf.message import EncodeError
-from tensorflow_serving.apis import (
-    classification_pb2,
-    inference_pb2,
-    predict_pb2,
-    prediction_log_pb2,
-    regression_pb2,
-)
+from google.protobuf.message import EncodeError, Message
+from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2, prediction_log_pb2, regression_pb2
 
-from serving.errors import invalid_argument
+from serving.background import Periodic
+from serving.call import Call
+from serving.errors import Code, invalid_argument
 from serving.options import Options
-from serving.repository.config import ModelConfig
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.record_files import Rotation
-from serving.telemetry.record_writer import Record, RecordWriter
+from serving.telemetry.record_files import RecordFiles
 
+logger = logging.getLogger("serving")
+
+_PAUSE = 0.25  # seconds between writes
+_MOST_WAITING = 64 * 1024 * 1024  # bytes
 _KINDS = {
     predict_pb2.PredictRequest: "predict_log",
     classification_pb2.ClassificationRequest: "classify_log",
@@ -37,70 +38,131 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class _Sample:
-    rate: float
+class LoggingConfig:
+    """The start of the names of a model's files, and the share of its requests that is logged."""
+
+    filename_prefix: str = ""
+    sampling_rate: float = 0.0
+
+
+class _Record(NamedTuple):
+    model: str
     prefix: str
+    content: bytes
 
 
 class RequestLog:
-    """Logs the models that `configure` names; the files are whole after `stop`."""
+    """Logs requests of the models that `configure` names; the files are whole after `stop`.
+
+    A thread writes the records, so that no request waits for the disk. Metrics count each record: as OK,
+    RESOURCE_EXHAUSTED if too much waited already, or UNAVAILABLE if the disk did not take it.
+    """
 
     def __init__(self, options: Options, metrics: Metrics) -> None:
         self._options = options
-        rotation = Rotation(
-            options.request_log_max_file_bytes, options.request_log_max_file_seconds, options.request_log_max_files
-        )
-        self._writer = RecordWriter(rotation, metrics.record_request_log)
-        self._samples: Mapping[str, _Sample] = {}
+        self._count = metrics.record_request_log
+        self._configs: Mapping[str, LoggingConfig] = {}
+        self._waiting: deque[_Record] = deque()
+        self._num_bytes = 0
+        self._counting = threading.Lock()
+        self._has_dropped = False
+        self._files: dict[str, RecordFiles] = {}
+        self._thread = Periodic("write the request log", self._write, _PAUSE, self._close)
 
-    def configure(self, configs: Sequence[ModelConfig]) -> None:
-        """Logs from now on as these say. Raises ServingError, and changes nothing, where there is no place for it."""
-        samples = {config.name: self._sample(config) for config in configs}
-        samples = {name: sample for name, sample in samples.items() if sample.rate}
-        for name, sample in samples.items():
-            _make_folder(name, sample.prefix)
-        self._samples = samples
-        self._writer.keep({sample.prefix for sample in samples.values()})
+    def configure(self, configs: Mapping[str, LoggingConfig | None]) -> None:
+        """Logs these models from now on, by the options where there is no config.
+
+        Raises ServingError, and changes nothing, if the folder of a model cannot be written to.
+        """
+        completed = {model: self._complete(model, config) for model, config in configs.items()}
+        completed = {model: config for model, config in completed.items() if config.sampling_rate}
+        for model, config in completed.items():
+            _make_folder(model, config.filename_prefix)
+        self._configs = completed
+        if completed:
+            self._thread.start()
 
     def stop(self) -> None:
-        """Writes what there is, and gives the files their names."""
-        self._writer.stop()
+        """Writes the records that wait, and ends the files."""
+        self._thread.stop()
 
     def samples(self, model: str) -> bool:
-        """Whether to log a request to this model: drawn by lot."""
-        sample = self._samples.get(model)
-        return sample is not None and random.random() < sample.rate
+        """Whether to log this request to a model, by chance."""
+        config = self._configs.get(model)
+        return config is not None and random.random() < config.sampling_rate
 
-    def add(self, request: Any, response: Any) -> None:
-        """Has a request of PredictionService written soon, with its answer; it waits for nothing."""
-        spec = response.results[0].model_spec if hasattr(response, "results") else response.model_spec
-        sample = self._samples.get(spec.name)
-        if sample is None:  # by another configuration since
+    def add(self, call: Call, request: Message, response: Message) -> None:
+        """Adds the request and the response of a call, as messages of PredictionService."""
+        config = self._configs.get(call.model)
+        if config is None:  # the configuration has just changed
             return
         try:
-            content = _log(request, response, spec, sample.rate).SerializeToString()
+            content = _log(call, request, response, config.sampling_rate).SerializeToString()
         except EncodeError:  # both together are longer than a message can be
-            self._writer.drop(spec.name)
+            self._drop(call.model)
             return
-        self._writer.add(Record(spec.name, sample.prefix, content))
+        with self._counting:
+            fits = self._num_bytes + len(content) <= _MOST_WAITING
+            if fits:
+                self._num_bytes += len(content)
+                self._waiting.append(_Record(call.model, config.filename_prefix, content))
+        if not fits:
+            self._drop(call.model)
 
-    def _sample(self, config: ModelConfig) -> _Sample:
-        folder, logging = self._options.request_log_dir, config.logging
-        prefix = quote(config.name, safe="")
-        if logging is None:
-            return _Sample(self._options.request_log_sampling_rate if folder else 0.0, os.path.join(folder, prefix))
-        prefix = os.path.join(folder, logging.filename_prefix or prefix)
-        if logging.sampling_rate and not folder and not os.path.isabs(prefix):
+    def _drop(self, model: str) -> None:
+        self._count(model, Code.RESOURCE_EXHAUSTED)
+        if not self._has_dropped:
+            logger.error("The request log drops requests: they come sooner than they are written, or are too large")
+        self._has_dropped = True
+
+    def _write(self) -> None:
+        failure = None
+        for _ in range(len(self._waiting)):
+            record = self._waiting.popleft()
+            try:
+                files = self._files.setdefault(record.prefix, RecordFiles(record.prefix, self._options))
+                files.write(record.content)
+                code = Code.OK
+            except Exception as error:  # of any kind: the record is counted, and the next one is tried
+                code, failure = Code.UNAVAILABLE, error
+            self._count(record.model, code)
+            with self._counting:
+                self._num_bytes -= len(record.content)
+        self._end_files()
+        if failure is not None:
+            raise failure
+
+    def _end_files(self) -> None:
+        prefixes = {config.filename_prefix for config in self._configs.values()}
+        for prefix, files in list(self._files.items()):
+            if prefix in prefixes:
+                files.end_if_old()
+            else:
+                del self._files[prefix]
+                files.end()
+
+    def _close(self) -> None:
+        self._configs = {}
+        self._write()
+
+    def _complete(self, model: str, config: LoggingConfig | None) -> LoggingConfig:
+        folder, name = self._options.request_log_dir, quote(model, safe="")
+        if config is None:
+            rate = self._options.request_log_sampling_rate if folder else 0.0
+            return LoggingConfig(os.path.join(folder, name), rate)
+        prefix = os.path.join(folder, config.filename_prefix or name)
+        if config.sampling_rate and not folder and not os.path.isabs(prefix):
             raise invalid_argument(
-                f"Model {config.name}: without --request_log_dir, filename_prefix in its logging_config has to be an "
+                f"Model {model}: without --request_log_dir, filename_prefix in its logging_config has to be an "
                 "absolute path"
             )
-        return _Sample(logging.sampling_rate, prefix)
+        return LoggingConfig(prefix, config.sampling_rate)
 
 
-def _log(request: Any, response: Any, spec: Any, sampling_rate: float) -> Any:
+def _log(call: Call, request: Message, response: Message, sampling_rate: float) -> Message:
     log = prediction_log_pb2.PredictionLog()
-    log.log_metadata.model_spec.CopyFrom(spec)
+    spec = log.log_metadata.model_spec
+    spec.name, spec.version.value, spec.signature_name = call.model, int(call.version), call.signature
     log.log_metadata.sampling_config.sampling_rate = sampling_rate
     log.log_metadata.timestamp_secs = int(time.time())
     kind = getattr(log, _KINDS[type(request)])

@@ -7,8 +7,9 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import ServingError
-from serving.repository.config import LoggingConfig, ModelConfig, check_platforms, decode, read
+from serving.repository.config import ModelConfig, check_platforms, decode, read
 from serving.repository.storage import All, Latest, Specific
+from serving.telemetry.request_log import LoggingConfig
 
 MODEL = 'name: "m" base_path: "/models/m" '
 TENSORFLOW = MODEL + 'model_platform: "tensorflow" '

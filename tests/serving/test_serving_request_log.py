@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,21 +14,25 @@ from tensorflow_serving.apis import (
     inference_pb2,
     model_management_pb2,
     model_pb2,
+    predict_pb2,
     prediction_log_pb2,
     regression_pb2,
 )
 
-from serving.errors import Code, ServingError
-from serving.telemetry import record_writer
-from serving.telemetry.record_files import RecordFiles, Rotation
-from serving.telemetry.record_writer import Record, RecordWriter
+from serving.call import Call
+from serving.errors import ServingError
+from serving.options import Options
+from serving.telemetry import request_log
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.record_files import RecordFiles
+from serving.telemetry.request_log import RequestLog
 from serving.wire import tensors
 
 pytestmark = pytest.mark.xdist_group("serving")
 
 WAIT = 20.0  # seconds that nothing here should take
 ALL = {"request_log_sampling_rate": 1}
-FOR_EVER = Rotation(2**40, 1e9, 10)
+FOR_EVER = Options(request_log_max_file_bytes=2**40, request_log_max_file_seconds=10**9)
 SPEC = {"name": "zoo", "signature_name": "serving_default", "version": {"value": 123}}
 
 
@@ -261,7 +266,9 @@ def test_directory_that_cannot_be_made_is_told_at_the_start(serve, zoo_path):
 
 
 def test_files_are_rotated_by_size_and_the_oldest_go(tmp_path):
-    files = RecordFiles(str(tmp_path / "m"), Rotation(max_bytes=2 * (16 + 1), max_seconds=1e9, max_files=2))
+    files = RecordFiles(
+        str(tmp_path / "m"), replace(FOR_EVER, request_log_max_file_bytes=2 * (16 + 1), request_log_max_files=2)
+    )
     for number in range(9):
         files.write(b"%d" % number)
     *whole, part = sorted(tmp_path.iterdir())
@@ -277,14 +284,14 @@ def test_files_of_other_models_and_of_users_stay(tmp_path):
     left_by_a_kill = tmp_path / "m-20261123T000000.000000Z.tfrecord.part"
     for path in (*kept, left_by_a_kill):
         path.touch()
-    files = RecordFiles(str(tmp_path / "m"), Rotation(1, 1e9, 1))
+    files = RecordFiles(str(tmp_path / "m"), replace(FOR_EVER, request_log_max_file_bytes=1, request_log_max_files=1))
     files.write(b"a")
     assert set(kept) < set(tmp_path.iterdir())
     assert not left_by_a_kill.exists()
 
 
 def test_file_that_is_old_gets_its_name(tmp_path):
-    files = RecordFiles(str(tmp_path / "m"), Rotation(2**40, 0.05, 10))
+    files = RecordFiles(str(tmp_path / "m"), replace(FOR_EVER, request_log_max_file_seconds=0.05))
     files.write(b"a")
     files.end_if_old()
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
@@ -309,54 +316,77 @@ def test_disk_that_is_full_loses_no_record_that_was_written(tmp_path, monkeypatc
 
 
 @pytest.fixture
-def counts():
-    return []
+def metrics():
+    return Metrics()
 
 
 @pytest.fixture
-def writer(counts):
-    writer = RecordWriter(FOR_EVER, lambda model, code: counts.append((model, code)))
-    yield writer
-    writer.stop()
+def log(tmp_path, metrics):
+    options = replace(FOR_EVER, request_log_dir=str(tmp_path / "log"), request_log_sampling_rate=1)
+    log = RequestLog(options, metrics)
+    yield log
+    log.stop()
 
 
-def test_what_comes_sooner_than_it_is_written_is_dropped_and_counted(writer, counts, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(record_writer, "_MOST_WAITING", 10)
-    for number in range(4):
-        writer.add(Record("m", str(tmp_path / "m"), b"%03d" % number))
-    writer.add(Record("m", str(tmp_path / "m"), b"x" * 11))
-    assert counts == [("m", Code.RESOURCE_EXHAUSTED)] * 2
+def add(log, request, model="m"):
+    log.add(
+        Call(model=model, version="1"), predict_pb2.PredictRequest(client_id=request), predict_pb2.PredictResponse()
+    )
+
+
+def counts(metrics):
+    """The number of records by how they ended."""
+    families = metrics.registry.restricted_registry(["tensorflow_serving_request_log_count_total"]).collect()
+    return {sample.labels["status_code"]: sample.value for family in families for sample in family.samples}
+
+
+def wait_for_counts(metrics, expected):
+    end = time.monotonic() + WAIT
+    while counts(metrics) != expected:
+        assert time.monotonic() < end, counts(metrics)
+        time.sleep(0.02)
+
+
+def client_ids(folder):
+    return sorted(log.predict_log.request.client_id for file in folder.iterdir() for log in read(file))
+
+
+def test_what_comes_sooner_than_it_is_written_is_dropped_and_counted(log, metrics, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(request_log, "_MOST_WAITING", 300)
+    monkeypatch.setattr(request_log, "_PAUSE", 1e9)
+    log = RequestLog(log._options, metrics)
+    log.configure({"m": None})
+    for number in range(5):
+        add(log, b"%d" % number + b"x" * 60)
+    add(log, b"x" * 301)
+    dropped = counts(metrics)["RESOURCE_EXHAUSTED"]
+    assert 3 <= dropped < 5
     assert len(caplog.records) == 1
-    writer.keep([str(tmp_path / "m")])
-    writer.stop()
-    (file,) = tmp_path.iterdir()
-    assert records(file) == [b"000", b"001", b"002"]
-    assert counts[2:] == [("m", Code.OK)] * 3
+    log.stop()
+    assert client_ids(tmp_path / "log") == [b"%d" % number + b"x" * 60 for number in range(6 - int(dropped))]
+    assert counts(metrics) == {"OK": 6 - dropped, "RESOURCE_EXHAUSTED": dropped}
 
 
-def test_what_the_disk_does_not_take_is_counted_and_told_once(writer, counts, tmp_path, caplog):
-    (tmp_path / "file").touch()
+def test_what_the_disk_does_not_take_is_counted_and_logged_once(log, metrics, tmp_path, caplog):
+    log.configure({"m": None})
+    (tmp_path / "log").rmdir()
+    (tmp_path / "log").touch()
     for _ in range(3):
-        writer.add(Record("m", str(tmp_path / "file" / "m"), b"a"))
-    writer.keep([str(tmp_path / "file" / "m")])
-    end = time.monotonic() + WAIT
-    while len(counts) < 3 and time.monotonic() < end:
-        time.sleep(0.02)
-    assert counts == [("m", Code.UNAVAILABLE)] * 3
-    writer.stop()
-    (told,) = caplog.records
-    assert told.getMessage().startswith("Could not write the request log: ")
+        add(log, b"a")
+    wait_for_counts(metrics, {"UNAVAILABLE": 3})
+    log.stop()
+    (logged,) = caplog.records
+    assert logged.getMessage().startswith("Could not write the request log: ")
 
 
-def test_record_that_fails_otherwise_holds_up_no_other(writer, counts, tmp_path, caplog):
-    writer.keep([str(tmp_path / "m")])
-    writer.add(Record("m", "/no\0path/m", b"a"))
-    writer.add(Record("m", str(tmp_path / "m"), b"b"))
-    end = time.monotonic() + WAIT
-    while len(counts) < 2 and time.monotonic() < end:
-        time.sleep(0.02)
-    writer.add(Record("m", str(tmp_path / "m"), b"c"))
-    writer.stop()
-    assert counts == [("m", Code.UNAVAILABLE), ("m", Code.OK), ("m", Code.OK)]
-    assert list(itertools.chain.from_iterable(map(records, tmp_path.iterdir()))) == [b"b", b"c"]
+def test_record_that_fails_holds_up_no_other(log, metrics, tmp_path, monkeypatch, caplog):
+    log.configure({"bad": None, "m": None})
+    monkeypatch.setitem(log._files, str(tmp_path / "log" / "bad"), RecordFiles("/no\0path/bad", log._options))
+    add(log, b"a", "bad")
+    add(log, b"b")
+    wait_for_counts(metrics, {"UNAVAILABLE": 1, "OK": 1})
+    add(log, b"c")
+    log.stop()
+    assert counts(metrics) == {"UNAVAILABLE": 1, "OK": 2}
+    assert client_ids(tmp_path / "log") == [b"b", b"c"]
     assert caplog.messages == ["Could not write the request log: embedded null byte"]
