@@ -23,6 +23,7 @@ import grpc
 import grpc.aio
 import httpx
 import numpy as np
+import orjson
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -30,7 +31,6 @@ from benchmarks.layer import machine
 from benchmarks.serving_models import Sample, save_perceptron, save_photos
 from benchmarks.serving_processes import Running, serving
 from serving.client import AsyncClient, Client
-from serving.wire.requests import ModelSpec
 
 BAR = 50e-6  # seconds of CPU time above a stub, sync or async, with a message that is ready
 _MODEL = "m"
@@ -160,10 +160,8 @@ def request(inputs: Mapping[str, np.ndarray]) -> predict_pb2.PredictRequest:
 
 def json_request(setting: Setting) -> tuple[str, bytes]:
     """The path and the body of the client's own request."""
-    with Client(setting.rest_url, _MODEL) as client:
-        signature = client.metadata()["serving_default"]
-        path, body = client._transport.wire.predict(ModelSpec(_MODEL), setting.inputs, (), signature).request
-    return f"/{path}", body
+    document = {"signature_name": "serving_default", "inputs": setting.inputs}
+    return f"/v1/models/{_MODEL}:predict", orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 async def interleaved(candidates: Mapping[str, Call], calls: int) -> dict[str, tuple[float, float]]:

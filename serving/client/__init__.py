@@ -3,11 +3,10 @@
 from serving.extras import needing
 
 with needing("client"):
-    from serving.client.asynchronous import AsyncClient
-    from serving.client.connection import Tls
-    from serving.client.retries import Retries
-    from serving.client.synchronous import Client
-    from serving.client.wire import Class
+    from serving.client.async_client import AsyncClient
+    from serving.client.client import Client
+    from serving.client.connection import Retries, Tls
+    from serving.client.replies import Class
     from serving.errors import Code, ServingError
     from serving.wire.requests import Prediction
     from serving.wire.signatures import Signature, TensorInfo

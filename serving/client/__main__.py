@@ -1,70 +1,157 @@
-"""`python -m serving.client PICTURE ... --url grpc://localhost:8500 --model NAME`: labels and scores of pictures."""
+"""`python -m serving.client IMAGE ... --url grpc://localhost:8500 --model NAME`: labels and scores of images."""
 
 import argparse
+import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
+
+from serving.client.client import Client
 from serving.client.connection import Tls
-from serving.client.labelling import Question, choose_signature, json_line, label_pictures, table
-from serving.client.synchronous import Client
-from serving.errors import ServingError
+from serving.client.replies import Class
+from serving.errors import Code, ServingError
 from serving.extras import MissingPackageError
+from serving.wire.signatures import Signature
+
+_ENCODED = "image/encoded"  # the feature of a tf.Example that holds the bytes of an image
+
+Classify = Callable[[pathlib.Path], Sequence[Class]]
+
+
+class Answer(NamedTuple):
+    """The classes of an image, best first, or the error why there are none."""
+
+    path: pathlib.Path
+    classes: Sequence[Class] = ()
+    error: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Asks and prints. Returns 0; 2 where a picture or an argument is wrong; 1 where the server fails."""
+    """Classifies and prints. Returns 0; 2 if an image or an argument is wrong; 1 if the server fails."""
     args = _parse(arguments)
     try:
         token = args.token_file.read_text().strip() if args.token_file else None
         labels = args.labels.read_text(encoding="utf-8").splitlines() if args.labels else ()
-        client = Client(args.url, args.model, timeout=args.timeout, tls=_tls(args), token=token)
+        tls = Tls(args.ca, args.certificate, args.key)
+        client = Client(args.url, args.model, timeout=args.timeout, tls=tls, token=token)
     except (OSError, ValueError, MissingPackageError) as error:
-        return _told(error, 2)
+        return _fail(error, 2)
     with client:
         try:
-            return _label(client, args, labels)
+            return _classify_images(client, args, labels)
         except ServingError as error:
-            return _told(error, 1)
+            return _fail(error, 1)
 
 
-def _label(client: Client, args: argparse.Namespace, labels: Sequence[str]) -> int:
+def _classify_images(client: Client, args: argparse.Namespace, labels: Sequence[str]) -> int:
     signatures = client.metadata(version=args.version, label=args.label)
-    name = args.signature or choose_signature(signatures)
+    name = args.signature or _choose_signature(signatures)
     if name not in signatures:
-        return _told(f"there is no signature {name}; the model has {', '.join(sorted(signatures))}", 2)
-    question = Question(name, args.version, args.label, args.top, labels)
-    answered, status = [], 0
-    for answer in label_pictures(client, signatures[name], question, args.pictures):
+        return _fail(f"there is no signature {name}; the model has {', '.join(sorted(signatures))}", 2)
+    classify = _classifier(client, signatures[name], args, labels)
+    answers, status = [], 0
+    for path in args.images:
+        answer = _answer(classify, path, args.top)
         if answer.error:
-            status = _told(answer.error, 2)
+            status = _fail(answer.error, 2)
         if args.json:
-            print(json_line(answer), flush=True)
+            print(_json_line(answer), flush=True)
         elif answer.classes:
-            answered.append(answer)
-    if answered:
-        print(table(answered))
+            answers.append(answer)
+    if answers:
+        print(_table(answers))
     return status
 
 
+def _choose_signature(signatures: Mapping[str, Signature]) -> str:
+    """A signature that gives labels, or one that takes an image's bytes. Raises ServingError if there is none."""
+    for fits in (_gives_labels, _takes_bytes):
+        for name in sorted(signatures):
+            if fits(signatures[name]):
+                return name
+    known = ", ".join(sorted(signatures))
+    raise ServingError(Code.FAILED_PRECONDITION, f"no signature takes the bytes of an image; the model has {known}")
+
+
+def _gives_labels(signature: Signature) -> bool:
+    """Whether a signature is for Classify: tf.Examples in, labels and scores out."""
+    outputs = {name: info.dtype for name, info in signature.outputs.items()}
+    return _takes_bytes(signature) and outputs == {"classes": "string", "scores": "float"}
+
+
+def _takes_bytes(signature: Signature) -> bool:
+    return [info.dtype for info in signature.inputs.values()] == ["string"]
+
+
+def _classifier(client: Client, signature: Signature, args: argparse.Namespace, labels: Sequence[str]) -> Classify:
+    """The function that calls a signature for one image. Its classes are sorted by score."""
+    options = {"signature": signature.name, "version": args.version, "label": args.label}
+    if _gives_labels(signature):
+        return lambda path: sorted(client.classify([{_ENCODED: path}], **options)[0], key=lambda each: -each.score)
+    return lambda path: _rank(_scores(client.predict(path, **options).outputs, signature.name), labels)
+
+
+def _scores(outputs: Mapping[str, np.ndarray], signature_name: str) -> np.ndarray:
+    tables = {name: array for name, array in sorted(outputs.items()) if array.dtype.kind == "f" and array.ndim == 2}
+    if not tables:
+        raise ServingError(Code.FAILED_PRECONDITION, f"signature {signature_name} gives no scores by class")
+    return outputs.get("scores", next(iter(tables.values())))[0]
+
+
+def _rank(scores: np.ndarray, labels: Sequence[str]) -> list[Class]:
+    best = np.argsort(-scores, kind="stable")
+    return [Class(labels[index] if index < len(labels) else str(index), float(scores[index])) for index in best]
+
+
+def _answer(classify: Classify, path: pathlib.Path, top: int) -> Answer:
+    """Classifies an image. Raises ServingError only if the server failed: one wrong image does not end the others."""
+    try:
+        return Answer(path, classify(path)[:top])
+    except OSError as error:
+        return Answer(path, error=f"{path} cannot be read: {error.strerror}")
+    except ServingError as error:
+        if error.code is not Code.INVALID_ARGUMENT:
+            raise
+        return Answer(path, error=f"{path} was refused: {error.message.strip().partition(chr(10))[0]}")
+
+
+def _table(answers: Sequence[Answer]) -> str:
+    """Answers for people, one line per label."""
+    rows = [("image", "label", "score")]
+    for answer in answers:
+        for place, (label, score) in enumerate(answer.classes):
+            rows.append((str(answer.path) if place == 0 else "", label, f"{score:.3g}"))
+    paths, labels, scores = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(f"{row[0]:<{paths}}  {row[1]:<{labels}}  {row[2]:>{scores}}" for row in rows)
+
+
+def _json_line(answer: Answer) -> str:
+    """An answer for programs: `{"path": ..., "answers": [{"label": ..., "score": ...}, ...]}`, or `error` instead."""
+    found = {"error": answer.error} if answer.error else {"answers": [each._asdict() for each in answer.classes]}
+    return json.dumps({"path": str(answer.path), **found})
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.client", description="Tell what a served model sees.")
+    parser = argparse.ArgumentParser(prog="python -m serving.client", description="Classify images by a served model.")
     path = pathlib.Path
-    parser.add_argument("pictures", nargs="+", type=path, metavar="PICTURE", help="files as the model decodes them")
+    parser.add_argument("images", nargs="+", type=path, metavar="IMAGE", help="files that the model can decode")
     parser.add_argument(
         "--url", default="grpc://localhost:8500", help="grpc://, grpcs://, unix:, http:// or https://; %(default)s"
     )
     parser.add_argument("--model", default="default", metavar="NAME", help="its name on the server; %(default)s")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, metavar="N", help="the version to ask; the newest")
-    which.add_argument("--label", metavar="NAME", help="the label of the version to ask")
-    parser.add_argument("--signature", metavar="NAME", help="one that takes a picture's bytes; found by itself")
-    parser.add_argument("--labels", type=path, metavar="FILE", help="a label a line, where the model gives scores only")
-    parser.add_argument("--top", type=_count, default=5, metavar="K", help="labels for each picture; %(default)s")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for each call; %(default)s")
+    which.add_argument("--version", type=int, metavar="N", help="the version to call; the newest")
+    which.add_argument("--label", metavar="NAME", help="the label of the version to call")
+    parser.add_argument("--signature", metavar="NAME", help="one that takes the bytes of an image; found by itself")
+    parser.add_argument("--labels", type=path, metavar="FILE", help="one label per line, for a model that only scores")
+    parser.add_argument("--top", type=_count, default=5, metavar="K", help="labels per image; %(default)s")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="per call; %(default)s")
     parser.add_argument("--ca", type=path, metavar="FILE", help="PEM of the authority to trust")
-    parser.add_argument("--certificate", type=path, metavar="FILE", help="PEM to show a server that asks")
+    parser.add_argument("--certificate", type=path, metavar="FILE", help="PEM of the client's certificate")
     parser.add_argument("--key", type=path, metavar="FILE", help="PEM of its key")
     parser.add_argument("--token-file", type=path, metavar="FILE", help="holds the bearer token to send")
     return parser.parse_args(arguments)
@@ -76,11 +163,7 @@ def _count(text: str) -> int:
     return count
 
 
-def _tls(args: argparse.Namespace) -> Tls:
-    return Tls(args.ca, args.certificate, args.key)
-
-
-def _told(error: object, status: int) -> int:
+def _fail(error: object, status: int) -> int:
     print(f"serving.client: {error}", file=sys.stderr)
     return status
 

@@ -1,33 +1,42 @@
-"""Where a server is and how it is trusted: what is told to a client once."""
+"""Where a server is, how it is trusted, and how often a call to it is repeated."""
 
+import asyncio
+import math
 import pathlib
+import random
 import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from serving.errors import ServingError
+
+T = TypeVar("T")
+
 _GRPC_PORT = 8500  # TensorFlow Serving's
-_GRPC = {"grpc": False, "grpcs": True, "unix": False}  # and whether under TLS
+_GRPC = {"grpc": False, "grpcs": True, "unix": False}  # whether the scheme means TLS
 _REST = ("http", "https")
 
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files: whom to trust, in place of the well-known authorities, and what to show a server that asks."""
+    """PEM files: the authorities to trust in place of the well-known ones, and the client's own certificate and key."""
 
     ca: str | pathlib.Path | None = None
     certificate: str | pathlib.Path | None = None
     key: str | pathlib.Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Them for Python's sockets. Raises OSError where a file cannot be read, ssl.SSLError where it is no PEM."""
+        """The files for Python's sockets. Raises OSError if a file cannot be read, ssl.SSLError if it is no PEM."""
         context = ssl.create_default_context(cafile=self.ca)
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)
         return context
 
     def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """Authorities, key and certificate, as gRPC takes them. Raises OSError where a file cannot be read."""
+        """Authorities, key and certificate, for gRPC. Raises OSError if a file cannot be read."""
         ca, key, certificate = (
             None if path is None else pathlib.Path(path).read_bytes() for path in (self.ca, self.key, self.certificate)
         )
@@ -35,7 +44,7 @@ class Tls:
 
 
 class Server(NamedTuple):
-    """A server's address, and what it is asked with."""
+    """A server's address, and the credentials for it."""
 
     url: str
     tls: Tls | None = None
@@ -43,7 +52,7 @@ class Server(NamedTuple):
 
     @property
     def is_grpc(self) -> bool:
-        """Whether it is asked over gRPC. Raises ValueError where the URL is of neither kind."""
+        """Whether the protocol is gRPC and not REST. Raises ValueError if the URL is of neither kind."""
         scheme = urlsplit(self.url).scheme
         if scheme not in (*_GRPC, *_REST):
             raise ValueError(f"{self.url}: give grpc://host:8500, grpcs://, unix:/path, http://host:8501 or https://")
@@ -51,7 +60,7 @@ class Server(NamedTuple):
 
     @property
     def has_tls(self) -> bool:
-        """Whether gRPC goes under TLS."""
+        """Whether gRPC runs over TLS."""
         return _GRPC[urlsplit(self.url).scheme]
 
     @property
@@ -61,3 +70,64 @@ class Server(NamedTuple):
         if parts.scheme == "unix":
             return f"unix:{parts.path}"
         return parts.netloc if parts.port else f"{parts.netloc}:{_GRPC_PORT}"
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a call is repeated that nobody answered: UNAVAILABLE, broken connections, HTTP's 502 and 503.
+
+    Waits double from the first to the longest, in seconds. Up to half of each wait is dropped at random, so that the
+    clients of a server that was restarted do not come back together. No call outlives its timeout.
+    """
+
+    attempts: int = 5
+    first_wait: float = 0.1
+    longest_wait: float = 2.0
+
+    def waits(self) -> Iterator[float]:
+        """The seconds before each attempt but the first."""
+        for retry in range(self.attempts - 1):
+            yield min(self.first_wait * 2**retry, self.longest_wait) * random.uniform(0.5, 1)
+
+
+class RetryableError(ServingError):
+    """A call that may be repeated."""
+
+
+class Limits:
+    """When a call ends, some seconds from now or never if they are None, and how it waits until it is repeated."""
+
+    __slots__ = ("_end", "_is_async", "_retries")
+
+    def __init__(self, seconds: float | None, retries: Retries, is_async: bool) -> None:
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
+        self._retries = retries
+        self._is_async = is_async
+
+    def remaining(self) -> float | None:
+        """The seconds that are left, 0 at least; None if there is no end."""
+        return None if self._end == math.inf else max(0.0, self._end - time.monotonic())
+
+    def first(self, seconds: float) -> "Limits":
+        """The limits of one attempt that may take some seconds of those that are left."""
+        return Limits(min(seconds, self._end - time.monotonic()), Retries(attempts=1), self._is_async)
+
+    async def wait(self, seconds: float) -> bool:
+        """Waits, or returns False at once if the call would end before."""
+        if time.monotonic() + seconds >= self._end:
+            return False
+        if self._is_async:
+            await asyncio.sleep(seconds)
+        else:
+            time.sleep(seconds)
+        return True
+
+    async def retry(self, attempt: Callable[[float | None], Awaitable[T]]) -> T:
+        """Makes a call, each time with the seconds that are left, until it succeeds or may not be repeated."""
+        waits = self._retries.waits()
+        while True:
+            try:
+                return await attempt(self.remaining())
+            except RetryableError:
+                if not await self.wait(next(waits, math.inf)):
+                    raise

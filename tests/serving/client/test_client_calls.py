@@ -55,12 +55,12 @@ def test_bytes_and_text(client):
     assert client.predict(["caf\u00e9"], signature="only_text").outputs["text"].tolist() == ["caf\u00e9!".encode()]
 
 
-def test_file_and_picture_alone_are_a_batch_of_one(client, tmp_path):
+def test_file_and_image_alone_are_a_batch_of_one(client, tmp_path):
     (tmp_path / "file").write_bytes(b"\x89data")
     assert client.predict(tmp_path / "file", signature="strings").outputs["x_bytes"].tolist() == [b"\x89data"]
     assert client.predict(b"data", signature="strings").outputs["x_bytes"].tolist() == [b"data"]
-    picture = Image.new("RGB", (2, 1), (1, 2, 3))
-    (sent,) = client.predict(picture, signature="strings").outputs["x_bytes"]
+    image = Image.new("RGB", (2, 1), (1, 2, 3))
+    (sent,) = client.predict(image, signature="strings").outputs["x_bytes"]
     assert Image.open(io.BytesIO(sent)).getpixel((1, 0)) == (1, 2, 3)
 
 

@@ -17,14 +17,14 @@ STRINGS = tf.TensorSpec([None], tf.string)
 
 
 def reds(encoded):
-    """How red and how blue the first pixel of each picture is, in 0..1."""
+    """How red and how blue the first pixel of each image is, in 0..1."""
     decode = lambda each: tf.cast(tf.io.decode_png(each, channels=3)[0, 0], tf.float32) / 255  # noqa: E731
     pixels = tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec([3], tf.float32))
     return tf.stack([pixels[:, 2], pixels[:, 0]], axis=1)
 
 
 class Colours(tf.Module):
-    """Says whether a picture is blue or red, in the two ways that models have."""
+    """Says whether an image is blue or red, in the two ways that models have."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def classify(self, inputs):
@@ -49,7 +49,7 @@ def colours(tmp_path_factory, serve):
 
 @pytest.fixture(scope="module")
 def red(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "red.png"
+    path = tmp_path_factory.mktemp("images") / "red.png"
     Image.new("RGB", (2, 2), (255, 0, 51)).save(path)
     return path
 
@@ -66,7 +66,7 @@ def test_table_of_labels(ask, red, capsys):
     assert ask(red, red) == 0
     width = len(str(red))
     assert capsys.readouterr().out.splitlines() == [
-        f"{'picture':<{width}}  label  score",
+        f"{'image':<{width}}  label  score",
         f"{red}  red        1",
         f"{'':<{width}}  blue     0.2",
         f"{red}  red        1",
@@ -82,8 +82,8 @@ def test_scores_alone_get_labels_from_a_file(ask, red, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["answers"] == [{"label": "1", "score": 1.0}]
 
 
-def test_files_that_are_no_pictures_are_told_and_passed(ask, red, capsys, tmp_path):
-    (tmp_path / "notes.txt").write_text("no picture")
+def test_files_that_are_no_images_are_told_and_passed(ask, red, capsys, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
     assert ask(tmp_path / "nothing.png", tmp_path / "notes.txt", red, "--top=1") == 2
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2

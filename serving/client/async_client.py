@@ -1,0 +1,200 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from serving.client.connection import Limits, Retries, Server, Tls
+from serving.client.inputs import Example, Inputs, are_arrays, to_arrays, to_examples
+from serving.client.replies import Class, SignatureChangedError
+from serving.errors import Code, ServingError
+from serving.extras import needing
+from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
+from serving.wire.version_status import State, VersionStatus
+
+if TYPE_CHECKING:
+    from serving.client.grpc_calls import GrpcCalls
+    from serving.client.rest_calls import RestCalls
+
+_LOOK_AGAIN = 0.1  # seconds, while a model is waited for
+_LONGEST_LOOK = 5.0  # seconds for one look
+_NOT_YET = (Code.UNAVAILABLE, Code.NOT_FOUND, Code.DEADLINE_EXCEEDED)  # the answers of a server that starts
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same arguments, answers and errors, awaited. It belongs to one event loop.
+
+    Example:
+        ```python
+        async with AsyncClient("http://localhost:8501", "digits") as client:
+            answers = await asyncio.gather(*(client.predict(image) for image in images))
+        ```
+    """
+
+    _is_async = True
+
+    def __init__(
+        self,
+        url: str,
+        model: str = "default",
+        *,
+        timeout: float | None = 60.0,
+        retries: Retries = Retries(),  # noqa: B008
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
+        self._model = model
+        self._timeout = timeout
+        self._retries = retries
+        self._calls = _open(Server(url, tls, token), self._is_async)
+        self._signatures: dict[ModelSpec, Signature] = {}
+
+    async def predict(
+        self,
+        inputs: Inputs,
+        *,
+        signature: str = "",
+        version: int | None = None,
+        label: str | None = None,
+        outputs: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> Prediction:
+        """Runs a signature, as `Client.predict` does."""
+        spec = ModelSpec(self._model, version, label, signature)
+        limits = self._limits(timeout)
+        if are_arrays(inputs) and not self._calls.needs_signatures:
+            return await self._calls.predict(spec, inputs, outputs, None, limits)
+        is_remembered = spec in self._signatures
+        try:
+            return await self._predict_by_signature(spec, inputs, outputs, limits)
+        except SignatureChangedError:
+            self._signatures.pop(spec, None)
+            if not is_remembered:
+                raise
+        except ServingError as error:
+            if error.code is Code.INVALID_ARGUMENT:  # the signature may be that of an older version
+                self._signatures.pop(spec, None)
+            raise
+        return await self._predict_by_signature(spec, inputs, outputs, limits)
+
+    async def classify(
+        self,
+        examples: Sequence[Example],
+        *,
+        context: Example | None = None,
+        signature: str = "",
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+    ) -> list[list[Class]]:
+        """The classes of examples, as `Client.classify` gives them."""
+        spec = ModelSpec(self._model, version, label, signature)
+        return await self._calls.classify(spec, to_examples(examples, context), self._limits(timeout))
+
+    async def regress(
+        self,
+        examples: Sequence[Example],
+        *,
+        context: Example | None = None,
+        signature: str = "",
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+    ) -> np.ndarray:
+        """The value of each example, as `Client.regress` gives it."""
+        spec = ModelSpec(self._model, version, label, signature)
+        return await self._calls.regress(spec, to_examples(examples, context), self._limits(timeout))
+
+    async def metadata(
+        self, *, version: int | None = None, label: str | None = None, timeout: float | None = None
+    ) -> dict[str, Signature]:
+        """The signatures of a version by name, as `Client.metadata` gives them."""
+        return await self._calls.metadata(ModelSpec(self._model, version, label), self._limits(timeout))
+
+    async def status(self, *, version: int | None = None, timeout: float | None = None) -> list[VersionStatus]:
+        """The states of the model's versions, as `Client.status` gives them."""
+        return await self._calls.status(ModelSpec(self._model, version), self._limits(timeout))
+
+    async def wait_until_ready(self, *, version: int | None = None, timeout: float | None = None) -> None:
+        """Returns once a version answers requests, as `Client.wait_until_ready` does."""
+        spec = ModelSpec(self._model, version)
+        limits = self._limits(timeout)
+        while reason := await self._why_not_ready(spec, limits.first(_LONGEST_LOOK)):
+            if not await limits.wait(_LOOK_AGAIN):
+                raise ServingError(Code.DEADLINE_EXCEEDED, f"{spec.name} is not ready: {reason}")
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._calls.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    def _limits(self, timeout: float | None) -> Limits:
+        return Limits(self._timeout if timeout is None else timeout, self._retries, self._is_async)
+
+    async def _predict_by_signature(
+        self, spec: ModelSpec, inputs: Inputs, outputs: Sequence[str], limits: Limits
+    ) -> Prediction:
+        signature = self._signatures.get(spec)
+        if signature is None:
+            signatures = await self._calls.metadata(spec, limits)
+            signature = self._signatures[spec] = _find(spec, signatures)
+        _check_outputs(signature, outputs)
+        arrays = inputs if are_arrays(inputs) else to_arrays(inputs, signature)
+        return await self._calls.predict(spec, arrays, outputs, signature, limits)
+
+    async def _why_not_ready(self, spec: ModelSpec, limits: Limits) -> str:
+        """The state of each version, or the error of a server that is not there yet; empty once one is available."""
+        try:
+            statuses = await self._calls.status(spec, limits)
+        except ServingError as error:
+            if error.code not in _NOT_YET:
+                raise
+            return str(error)
+        if any(each.state is State.AVAILABLE for each in statuses):
+            return ""
+        return ", ".join(map(_describe, statuses)) or "no version"
+
+
+def _open(server: Server, is_async: bool) -> GrpcCalls | RestCalls:
+    """Opens the protocol that the URL names. The library of the other one is not imported.
+
+    Raises MissingPackageError if its library is not installed.
+    """
+    with needing("client"):
+        if server.is_grpc:
+            from serving.client.grpc_calls import GrpcCalls
+
+            return GrpcCalls(server, is_async)
+        from serving.client.rest_calls import RestCalls
+
+        return RestCalls(server, is_async)
+
+
+def _find(spec: ModelSpec, signatures: Mapping[str, Signature]) -> Signature:
+    name = spec.signature_name or DEFAULT_SIGNATURE
+    if name not in signatures:
+        known = ", ".join(sorted(signatures))
+        raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found; the model has {known}')
+    return signatures[name]
+
+
+def _check_outputs(signature: Signature, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in signature.outputs:
+            known = ", ".join(sorted(signature.outputs))
+            text = f"signature {signature.name} has no output {name}; it has {known}"
+            raise ServingError(Code.INVALID_ARGUMENT, text)
+
+
+def _describe(status: VersionStatus) -> str:
+    reason = f" ({status.message})" if status.message else ""
+    return f"version {status.version} is {status.state.name}{reason}"

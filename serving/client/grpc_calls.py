@@ -1,0 +1,177 @@
+"""TensorFlow Serving's gRPC methods: the request to each, the channel, and the values in its reply."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import grpc
+import grpc.aio
+import numpy as np
+from google.protobuf.message import Message
+
+from serving.client.connection import Limits, RetryableError, Server, Tls
+from serving.client.inputs import Examples, Features
+from serving.client.messages import (
+    ClassificationRequest,
+    ClassificationResponse,
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    PredictResponse,
+    RegressionRequest,
+    RegressionResponse,
+    SignatureDefMap,
+)
+from serving.client.predict_bytes import write_predict, write_spec
+from serving.client.replies import Class
+from serving.errors import Code, ServingError
+from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.signatures import Signature, TensorInfo
+from serving.wire.tensor_fields import TYPE_WORDS, read_tensor
+from serving.wire.version_status import State, VersionStatus
+
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_retries", 0),  # the client's own know the deadline, and messages of any size
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),  # by default a server that was restarted is found after minutes
+]
+_Callable: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, Message] | grpc.aio.UnaryUnaryMultiCallable[bytes, Message]"
+_SIGNATURE_DEF = "signature_def"
+_FEATURE_FIELDS = {bytes: "bytes_list", int: "int64_list", float: "float_list"}
+
+
+class Method(NamedTuple):
+    """The path of a method, and the class of its replies."""
+
+    path: str
+    reply: type[Message]
+
+
+_PREDICT = Method("/tensorflow.serving.PredictionService/Predict", PredictResponse)
+_CLASSIFY = Method("/tensorflow.serving.PredictionService/Classify", ClassificationResponse)
+_REGRESS = Method("/tensorflow.serving.PredictionService/Regress", RegressionResponse)
+_METADATA = Method("/tensorflow.serving.PredictionService/GetModelMetadata", GetModelMetadataResponse)
+_STATUS = Method("/tensorflow.serving.ModelService/GetModelStatus", GetModelStatusResponse)
+
+
+class GrpcCalls:
+    """Calls over a channel, which connects when it is first used and again when it must."""
+
+    needs_signatures = False  # tensors carry their own dtype and shape
+
+    def __init__(self, server: Server, is_async: bool) -> None:
+        self._target = server.target
+        self._credentials = grpc.ssl_channel_credentials(*(server.tls or Tls()).pem()) if server.has_tls else None
+        self._metadata = None if server.token is None else (("authorization", f"Bearer {server.token}"),)
+        # A channel for asyncio belongs to the event loop that runs when it is opened.
+        self._channel: grpc.Channel | grpc.aio.Channel | None = None if is_async else self._open(grpc)
+        self._callables: dict[Method, _Callable] = {}
+
+    async def predict(
+        self,
+        spec: ModelSpec,
+        inputs: Mapping[str, np.ndarray],
+        output_names: Sequence[str],
+        signature: Signature | None,
+        limits: Limits,
+    ) -> Prediction:
+        """Runs a signature on tensors. Raises ValueError if no tensor holds an array's dtype."""
+        reply = await self._send(_PREDICT, write_predict(spec, inputs, output_names), limits)
+        answered = reply.model_spec
+        return Prediction(
+            ModelSpec(answered.name, answered.version.value, signature_name=answered.signature_name),
+            {name: read_tensor(proto) for name, proto in reply.outputs.items()},
+        )
+
+    async def classify(self, spec: ModelSpec, examples: Examples, limits: Limits) -> list[list[Class]]:
+        """Runs a classify signature on tf.Examples."""
+        reply = await self._send(_CLASSIFY, _write_examples(spec, examples, ClassificationRequest()), limits)
+        return [[Class(each.label, each.score) for each in row.classes] for row in reply.result.classifications]
+
+    async def regress(self, spec: ModelSpec, examples: Examples, limits: Limits) -> np.ndarray:
+        """Runs a regress signature on tf.Examples."""
+        reply = await self._send(_REGRESS, _write_examples(spec, examples, RegressionRequest()), limits)
+        return np.array([each.value for each in reply.result.regressions], np.float32)
+
+    async def metadata(self, spec: ModelSpec, limits: Limits) -> dict[str, Signature]:
+        """The signatures of a model."""
+        message = GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
+        write_spec(spec, message.model_spec)
+        reply = await self._send(_METADATA, message.SerializeToString(), limits)
+        packed = SignatureDefMap()
+        reply.metadata[_SIGNATURE_DEF].Unpack(packed)
+        return {name: _read_signature(name, definition) for name, definition in packed.signature_def.items()}
+
+    async def status(self, spec: ModelSpec, limits: Limits) -> list[VersionStatus]:
+        """The versions of a model."""
+        message = GetModelStatusRequest()
+        write_spec(spec, message.model_spec)
+        reply = await self._send(_STATUS, message.SerializeToString(), limits)
+        return [
+            VersionStatus(each.version, State(each.state), Code(each.status.error_code), each.status.error_message)
+            for each in reply.model_version_status
+        ]
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if isinstance(self._channel, grpc.aio.Channel):
+            await self._channel.close()
+        elif self._channel is not None:
+            self._channel.close()
+
+    def _open(self, library: ModuleType) -> grpc.Channel | grpc.aio.Channel:
+        if self._credentials is None:
+            return library.insecure_channel(self._target, _OPTIONS)
+        return library.secure_channel(self._target, self._credentials, _OPTIONS)
+
+    async def _send(self, method: Method, request: bytes, limits: Limits) -> Any:
+        return await limits.retry(functools.partial(self._attempt, method, request))
+
+    async def _attempt(self, method: Method, request: bytes, timeout: float | None) -> Message:
+        if self._channel is None:
+            self._channel = self._open(grpc.aio)
+        if method not in self._callables:
+            self._callables[method] = self._channel.unary_unary(
+                method.path, response_deserializer=method.reply.FromString
+            )
+        try:
+            reply = self._callables[method](request, timeout=timeout, metadata=self._metadata)
+            return reply if isinstance(reply, Message) else await reply
+        except grpc.RpcError as error:
+            code, text = Code[error.code().name], error.details() or ""
+            raise (RetryableError if code is Code.UNAVAILABLE else ServingError)(code, text) from error
+
+
+def _write_examples(spec: ModelSpec, examples: Examples, message: Any) -> bytes:
+    write_spec(spec, message.model_spec)
+    if examples.context is None:
+        listed = message.input.example_list
+    else:
+        listed = message.input.example_list_with_context
+        _write_features(examples.context, listed.context)
+    for features in examples.features:
+        _write_features(features, listed.examples.add())
+    return message.SerializeToString()
+
+
+def _write_features(features: Features, example: Any) -> None:
+    for name, values in features.items():
+        field = _FEATURE_FIELDS[type(values[0]) if values else float]
+        getattr(example.features.feature[name], field).value.extend(values)
+
+
+def _read_signature(name: str, definition: Any) -> Signature:
+    inputs, outputs = (
+        {key: _read_info(info) for key, info in side.items()} for side in (definition.inputs, definition.outputs)
+    )
+    return Signature(name, definition.method_name, inputs, outputs)
+
+
+def _read_info(info: Any) -> TensorInfo:
+    sizes = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+    shape = None if info.tensor_shape.unknown_rank else sizes
+    return TensorInfo(info.name, TYPE_WORDS.get(info.dtype, f"type {info.dtype}"), shape)
