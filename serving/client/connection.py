@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from serving.errors import ServingError
+from serving.errors import Code, ServingError
 
 T = TypeVar("T")
 
@@ -74,10 +74,11 @@ class Server(NamedTuple):
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a call is repeated that nobody answered: UNAVAILABLE, broken connections, HTTP's 502 and 503.
+    """How often a call is repeated that nobody answered: UNAVAILABLE, broken connections, HTTP's 502, 503 and some 429.
 
     Waits double from the first to the longest, in seconds. Up to half of each wait is dropped at random, so that the
-    clients of a server that was restarted do not come back together. No call outlives its timeout.
+    clients of a server that was restarted do not come back together. If the server asks for a longer wait, by HTTP's
+    `Retry-After`, the client waits that long; only with this header is a 429 repeated. No call outlives its timeout.
     """
 
     attempts: int = 5
@@ -91,7 +92,11 @@ class Retries:
 
 
 class RetryableError(ServingError):
-    """A call that may be repeated."""
+    """A call that may be repeated, but no earlier than after `retry_after` seconds."""
+
+    def __init__(self, code: Code, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(code, message)
+        self.retry_after = retry_after
 
 
 class Limits:
@@ -128,6 +133,7 @@ class Limits:
         while True:
             try:
                 return await attempt(self.remaining())
-            except RetryableError:
-                if not await self.wait(next(waits, math.inf)):
+            except RetryableError as error:
+                wait = max(next(waits, math.inf), error.retry_after)
+                if not await self.wait(wait):
                     raise

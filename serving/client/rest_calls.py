@@ -3,7 +3,10 @@
 import base64
 import functools
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +24,7 @@ from serving.wire.version_status import State, VersionStatus
 
 _KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60)  # seconds
 _JSON = {"content-type": "application/json"}
+_LONGEST_RETRY_AFTER = 3600.0  # seconds; a call that should wait longer fails at once
 _CODES = {
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
@@ -142,7 +146,20 @@ def _refusal(reply: httpx.Response) -> ServingError:
         text = str(orjson.loads(reply.content)["error"])
     except (ValueError, KeyError, TypeError):  # a proxy's page
         text = f"HTTP {reply.status_code} {reply.reason_phrase}"
-    return (RetryableError if code is Code.UNAVAILABLE else ServingError)(code, text)
+    seconds = _retry_after(reply)
+    if code is Code.UNAVAILABLE or (reply.status_code == 429 and seconds is not None):
+        return RetryableError(code, text, seconds or 0.0)
+    return ServingError(code, text)
+
+
+def _retry_after(reply: httpx.Response) -> float | None:
+    """The seconds that Retry-After asks for, as a number or until a date (RFC 9110, 10.2.3)."""
+    text = reply.headers.get("retry-after", "")
+    try:
+        seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return seconds if seconds <= _LONGEST_RETRY_AFTER else math.inf
 
 
 def _path(spec: ModelSpec) -> str:

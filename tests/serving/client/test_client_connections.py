@@ -1,6 +1,7 @@
 """Servers that are not there yet, that break off, and that want to know who asks."""
 
 import contextlib
+import email.utils
 import hashlib
 import http.server
 import json
@@ -96,19 +97,20 @@ def test_model_that_does_not_come(open_client, url_of, server, kind):
 
 @contextlib.contextmanager
 def proxy(*replies):
-    """A stand-in for a proxy: a status and a body for each request in turn; a status of 0 breaks the connection."""
+    """A proxy with a status, a body and headers for each request in turn; a status of 0 breaks the connection."""
     left = list(replies)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            status, body = left.pop(0)
+            status, body, *headers = left.pop(0)
             if not status:
                 self.close_connection = True
                 return
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            for name, value in (("Content-Length", str(len(body))), *headers):
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -140,6 +142,46 @@ def test_refused_and_broken_calls_are_made_again(open_client, kind):
 def test_other_errors_are_not(open_client, status):
     with proxy((status, b"{}"), NO_VERSIONS) as (url, left), open_client("rest", url) as client:
         with pytest.raises(ServingError, match=f"HTTP {status}"):
+            client.status()
+        assert len(left) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rest", "async-rest"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_client_waits_as_long_as_the_server_asks(open_client, kind, status):
+    replies = [(status, b"{}", ("Retry-After", "1")), NO_VERSIONS]
+    with proxy(*replies) as (url, left), open_client(kind, url, retries=Retries(first_wait=0.01)) as client:
+        started = time.monotonic()
+        assert client.status() == []
+        assert 1 <= time.monotonic() - started < 5
+        assert left == []
+
+
+@pytest.mark.slow
+def test_client_waits_until_the_date_that_the_server_names(open_client):
+    date = email.utils.formatdate(time.time() + 2, usegmt=True)  # whole seconds: 1 to 2 from now
+    with proxy((503, b"{}", ("Retry-After", date)), NO_VERSIONS) as (url, _), open_client("rest", url) as client:
+        started = time.monotonic()
+        assert client.status() == []
+        assert 0.9 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(("seconds", "timeout"), [("60", 30), ("9" * 400, None)], ids=["deadline", "for-ever"])
+def test_call_that_would_wait_too_long_fails_at_once(open_client, seconds, timeout):
+    reply = (503, b'{"error": "full"}', ("Retry-After", seconds))
+    with proxy(reply, NO_VERSIONS) as (url, left), open_client("rest", url, timeout=timeout) as client:
+        started = time.monotonic()
+        with pytest.raises(ServingError, match="UNAVAILABLE: full"):
+            client.status()
+        assert time.monotonic() - started < 20
+        assert len(left) == 1
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "1 Jan 2015 99:99"])
+def test_wait_that_cannot_be_read_is_none(open_client, value):
+    with proxy((429, b"{}", ("Retry-After", value)), NO_VERSIONS) as (url, left), open_client("rest", url) as client:
+        with pytest.raises(ServingError, match="HTTP 429"):
             client.status()
         assert len(left) == 1
 
