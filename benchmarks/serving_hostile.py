@@ -24,7 +24,7 @@ from serving.call import Call
 from serving.errors import ServingError
 from serving.http.reader import RequestReader
 from serving.http.requests import Limits
-from serving.models.guarded_runner import GuardedRunner
+from serving.models.guard import GuardedRunner
 from serving.models.inference import CLASSIFY
 from serving.rest.bodies import Body, decode_examples, decode_predict, parse_body
 from serving.rest.content import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, compressed, media_type
@@ -170,7 +170,7 @@ def _predicting(content_type: str, encoding: str = "", query: str = "") -> Decod
         body = _parsed("predict", data, content_type, encoding, query)
         request, _ = decode_predict(body, _SIGNATURES)
         signature = find_signature(_SIGNATURES, request.signature_name)
-        _GUARD.run(bind_inputs(signature, request.inputs), [])
+        _GUARD.run(bind_inputs(signature, request.inputs), [], Call())
         return sum(map(_size, request.inputs.values()))
 
     return Decoder(_refusing(read), inflates=bool(encoding) or content_type == NPZ)
@@ -179,7 +179,7 @@ def _predicting(content_type: str, encoding: str = "", query: str = "") -> Decod
 def _classifying(content_type: str) -> Decoder:
     def read(data: bytes) -> int:
         _, examples = decode_examples(_parsed("classify", data, content_type), _SIGNATURES, CLASSIFY)
-        _GUARD.run({"i:0": examples}, [])
+        _GUARD.run({"i:0": examples}, [], Call())
         return _size(examples)
 
     return Decoder(_refusing(read))

@@ -151,8 +151,7 @@ class LeasedModel:
                 request.signature_name,
                 request.inputs,
                 request.output_names,
-                self._call.remaining(),
-                self._call.is_cancelled,
+                self._call,
             )
         return Prediction(self._answered_by(request.signature_name), outputs)
 
@@ -170,7 +169,7 @@ class LeasedModel:
         """Classifies and regresses the same serialized tf.Examples in one run."""
         found = find_tasks(self._model, tasks)
         with self._run("MultiInference", len(examples)):
-            answers = infer(self._model, found, examples, self._call.remaining(), self._call.is_cancelled)
+            answers = infer(self._model, found, examples, self._call)
         specs = [self._answered_by(task.spec.signature_name)._replace(label=task.spec.label) for task in tasks]
         self._call.signature = specs[0].signature_name
         return [
@@ -185,7 +184,7 @@ class LeasedModel:
     def _infer_one(self, method: str, task: Method, signature_name: str, examples: np.ndarray) -> Any:
         with self._run(method, len(examples)):
             tasks = [find_task(self._model, task, signature_name)]
-            (answer,) = infer(self._model, tasks, examples, self._call.remaining(), self._call.is_cancelled)
+            (answer,) = infer(self._model, tasks, examples, self._call)
         return answer
 
     @contextmanager

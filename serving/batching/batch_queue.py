@@ -4,13 +4,14 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import NoReturn
 
 import numpy as np
 
 from serving.batching.options import BatchingOptions
+from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
 
 _NEVER = math.inf
@@ -19,16 +20,15 @@ _NEVER = math.inf
 class Task:
     """A request, or a piece of a large one, that waits for its rows of a run. Times are of time.monotonic."""
 
-    __slots__ = ("_answer", "_cancelled", "deadline", "enqueued", "feeds", "size")
+    __slots__ = ("_answer", "_call", "deadline", "enqueued", "feeds", "size")
 
-    def __init__(
-        self, feeds: Mapping[str, np.ndarray], size: int, timeout: float | None, cancelled: Callable[[], bool] | None
-    ) -> None:
+    def __init__(self, feeds: Mapping[str, np.ndarray], size: int, call: Call) -> None:
         self.feeds = feeds
         self.size = size
         self.enqueued = time.monotonic()
-        self.deadline = _NEVER if timeout is None else self.enqueued + timeout
-        self._cancelled = cancelled
+        left = call.remaining()
+        self.deadline = _NEVER if left is None else self.enqueued + left
+        self._call = call
         self._answer: queue.SimpleQueue[list[np.ndarray] | Exception] = queue.SimpleQueue()
 
     def split(self, first: int, largest: int) -> list["Task"]:
@@ -52,13 +52,13 @@ class Task:
         """Why nobody waits for this task any more, where that is so."""
         if self.deadline <= now:
             return queue_timeout()
-        if self._cancelled is not None and self._cancelled():
+        if self._call.is_cancelled():
             return ServingError(Code.CANCELLED, "Cancelled while waiting in batching queue")
         return None
 
     def _piece(self, start: int, stop: int) -> "Task":
         feeds = {name: array[start:stop] for name, array in self.feeds.items()}
-        piece = Task(feeds, stop - start, None, self._cancelled)
+        piece = Task(feeds, stop - start, self._call)
         piece.enqueued, piece.deadline = self.enqueued, self.deadline
         return piece
 

@@ -19,6 +19,7 @@ from serving.batching.batch_queue import Batch, Task, queue_timeout
 from serving.batching.options import BatchingOptions, from_message
 from serving.batching.scheduler import BatchScheduler, Client, Key
 from serving.batching.tensors import count_rows, merge, split
+from serving.call import Call
 from serving.errors import Code, ServingError
 
 if TYPE_CHECKING:
@@ -47,22 +48,15 @@ class BatchedRunner:
         self._observe = observe
         self._client = Client(self._execute, self._options)
 
-    def run(
-        self,
-        feeds: Mapping[str, np.ndarray],
-        fetches: Sequence[str],
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> list[np.ndarray]:
-        """Waits for a run that holds this request. The timeout is in seconds.
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], call: Call) -> list[np.ndarray]:
+        """Waits for a run that includes this request; a request that its client has cancelled by then is left out.
 
-        `cancelled` is asked just before the run; a request whose client has given up does not take part in it.
         Raises what the run raises, and ServingError: INVALID_ARGUMENT for a request that cannot be batched, UNAVAILABLE
         where the queue is full, RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED where the time is up before or in the run.
         """
         names = tuple(sorted(fetches))
         key = Key(names, self._shapes(feeds))
-        task = Task(feeds, count_rows(feeds), timeout, cancelled)
+        task = Task(feeds, count_rows(feeds), call)
         pieces = self._scheduler.submit(self._client, key, task)
         outputs = self._wait(key, pieces)
         if names == tuple(fetches):
@@ -119,7 +113,7 @@ class BatchedRunner:
         feeds = merge([task.feeds for task in tasks], size, self._options.pad_variable_length_inputs)
         deadline = max(task.deadline for task in tasks)
         timeout = None if deadline == math.inf else deadline - now
-        return split(self._runner.run(feeds, fetches, timeout), sizes, size)
+        return split(self._runner.run(feeds, fetches, Call(timeout=timeout)), sizes, size)
 
 
 def _dismiss(task: Task, now: float) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.model import Model
 from serving.wire.hints import knowing_features
@@ -34,8 +35,7 @@ def infer(
     model: Model,
     tasks: Sequence[tuple[Method, Signature]],
     examples: np.ndarray,
-    timeout: float | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    call: Call | None = None,
 ) -> list[Any]:
     """Runs all tasks at once. Returns the answer of each."""
     if model.checks_method_names:
@@ -50,7 +50,7 @@ def infer(
     feeds = {signature.inputs[INPUTS].name: examples for _, signature in tasks}
     fetches = sorted({tensor for names in tensors for tensor in names.values()})
     with knowing_features(signature for _, signature in tasks):
-        outputs = model.runner.run(feeds, fetches, timeout, cancelled)
+        outputs = model.runner.run(feeds, fetches, call or Call())
     by_tensor = dict(zip(fetches, outputs, strict=True))
     return [
         method.read({name: by_tensor[tensor] for name, tensor in names.items()}, len(examples))

@@ -1,14 +1,24 @@
-"""Computes tensors of a graph in a session, as TensorFlow Serving does, so that TF1 and TF2 models run alike."""
+"""SavedModels, of TF1 and TF2, in sessions: loaded and run by the C++ code that TensorFlow Serving calls, too."""
 
-from collections.abc import Callable, Mapping, Sequence
+import ctypes
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ctypes import c_void_p
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
+from tensorflow.core.protobuf.config_pb2 import ConfigProto, RunOptions
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models import c_api, c_tensors
+
+INIT_OP_KEY = "__saved_model_init_op"
+"""The signature of TF2 that initializes a model, and answers no request."""
+
+_DAMAGED_FILE = "Read less bytes than requested"  # all that the loader says of a file that is no message
 
 
 class SessionRunner:
@@ -19,47 +29,32 @@ class SessionRunner:
         self._graph = graph
         self._outputs: dict[str, c_api.Output] = {}
 
-    def run(
-        self,
-        feeds: Mapping[str, np.ndarray],
-        fetches: Sequence[str],
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> list[np.ndarray]:
-        """The tensors of these names, from arrays by the names of theirs. The timeout is in seconds.
-
-        A call that nobody waits for any more is not run.
-        """
-        if cancelled is not None and cancelled():
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], call: Call) -> list[np.ndarray]:
+        """Computes the tensors of these names from arrays by the names of theirs."""
+        if call.is_cancelled():
             raise ServingError(Code.CANCELLED, "The client has cancelled the request")
         fed = [self._output(name, "FeedInputs: unable to find feed output") for name in feeds]
         fetched = [self._output(name, "FetchOutputs: unable to find") for name in fetches]
         inputs = [c_tensors.from_array(array) for array in feeds.values()]
-        outputs = self._run(fed, inputs, fetched, _run_options(timeout))
+        given = (c_void_p * len(inputs))(*(each.handle for each in inputs))
+        computed = (c_void_p * len(fetched))()
+        with c_api.checked() as status, c_api.buffer_of(_run_options(call)) as options:
+            c_api.TF_SessionRun(
+                *(self._session, options),
+                *((c_api.Output * len(fed))(*fed), given, len(fed)),
+                *((c_api.Output * len(fetched))(*fetched), computed, len(fetched)),
+                *(None, 0, None, status),
+            )
+        outputs = [c_tensors.Tensor(handle) for handle in computed if handle]
         return [c_tensors.to_array(each) for each in outputs]
 
     def close(self) -> None:
-        """Gives the memory back. Nobody may run the graph any more."""
+        """Frees the memory. Nobody may run the graph any more."""
         try:
             with c_api.checked() as status:
-                c_api.TF_DeleteSession(self._session, status)  # closes it, and discards it even where it tells an error
+                c_api.TF_DeleteSession(self._session, status)  # discards it even where it reports an error
         finally:
             c_api.TF_DeleteGraph(self._graph)
-
-    def _run(
-        self,
-        fed: Sequence[c_api.Output],
-        inputs: Sequence[c_tensors.Tensor],
-        fetched: Sequence[c_api.Output],
-        options: Any,
-    ) -> list[c_tensors.Tensor]:
-        given = (c_void_p * len(inputs))(*(each.handle for each in inputs))
-        computed = (c_void_p * len(fetched))()
-        what_is_fed = (c_api.Output * len(fed))(*fed), given, len(fed)
-        what_is_fetched = (c_api.Output * len(fetched))(*fetched), computed, len(fetched)
-        with c_api.checked() as status, c_api.buffer_of(options) as buffer:
-            c_api.TF_SessionRun(self._session, buffer, *what_is_fed, *what_is_fetched, None, 0, None, status)
-        return [c_tensors.Tensor(handle) for handle in computed if handle]
 
     def _output(self, name: str, complaint: str) -> c_api.Output:
         if name not in self._outputs:
@@ -71,8 +66,42 @@ class SessionRunner:
         return self._outputs[name]
 
 
-def _run_options(timeout: float | None) -> Any:
-    if timeout is None:
-        return None
+def load(directory: Path, tags: Collection[str], config: ConfigProto) -> tuple[SessionRunner, MetaGraphDef]:
+    """Restores the variables in a session and runs the initializers.
+
+    Raises:
+        ServingError: There is no such model, it has no graph with these tags, or the runtime can't load it.
+    """
+    names = (ctypes.c_char_p * len(tags))(*(tag.encode() for tag in tags))
+    graph, meta_graph = c_api.TF_NewGraph(), c_api.TF_NewBuffer()
+    try:
+        with _session_options(config) as options, c_api.checked() as status:
+            session = c_api.TF_LoadSessionFromSavedModel(
+                options, None, os.fsencode(directory), names, len(names), graph, meta_graph, status
+            )
+        content = ctypes.string_at(meta_graph.contents.data, meta_graph.contents.length)
+    except BaseException as error:
+        c_api.TF_DeleteGraph(graph)
+        if isinstance(error, ServingError) and error.message == _DAMAGED_FILE:
+            raise ServingError(Code.DATA_LOSS, f"Can't parse {directory}/saved_model.pb as binary proto") from error
+        raise
+    finally:
+        c_api.TF_DeleteBuffer(meta_graph)
+    return SessionRunner(session, graph), MetaGraphDef.FromString(content)
+
+
+@contextmanager
+def _session_options(config: ConfigProto) -> Iterator[int]:
+    options, serialized = c_api.TF_NewSessionOptions(), config.SerializeToString()
+    try:
+        with c_api.checked() as status:
+            c_api.TF_SetConfig(options, serialized, len(serialized), status)
+        yield options
+    finally:
+        c_api.TF_DeleteSessionOptions(options)
+
+
+def _run_options(call: Call) -> RunOptions | None:
+    seconds = call.remaining()
     # 0 would mean no limit, so a deadline that has passed gets the shortest one.
-    return tf.compat.v1.RunOptions(timeout_in_ms=max(1, round(timeout * 1000)))
+    return None if seconds is None else RunOptions(timeout_in_ms=max(1, round(seconds * 1000)))

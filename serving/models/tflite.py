@@ -2,7 +2,7 @@
 
 import queue
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 
+from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.model import Model, make_signature
 from serving.wire.signatures import DEFAULT_SIGNATURE
@@ -38,23 +39,19 @@ class InterpreterRunner:
         self.inputs = {each["name"]: each for each in interpreter.get_input_details()}
         self.outputs = {each["name"]: each for each in interpreter.get_output_details()}
 
-    def run(
-        self,
-        feeds: Mapping[str, np.ndarray],
-        fetches: Sequence[str],
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> list[np.ndarray]:
-        """The tensors of these names, from arrays by the names of theirs. The timeout, in seconds, ends the wait for
-        an interpreter; a run itself can't be ended.
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], call: Call) -> list[np.ndarray]:
+        """Computes the tensors of these names from arrays by the names of theirs.
 
-        A call that nobody waits for any more is not run.
+        The timeout of the call ends the wait for an interpreter; a run itself can't be ended.
         """
         indices = {_find(self.inputs, name, "input")["index"]: feeds[name] for name in feeds}
         wanted = [_find(self.outputs, name, "output")["index"] for name in fetches]
-        interpreter = self._take(timeout)
         try:
-            if cancelled is not None and cancelled():
+            interpreter = self._free.get(timeout=call.remaining())
+        except queue.Empty:
+            raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for an interpreter") from None
+        try:
+            if call.is_cancelled():
                 raise ServingError(Code.CANCELLED, "The client has cancelled the request")
             _invoke(interpreter, indices)
             return [np.asarray(interpreter.get_tensor(index)) for index in wanted]
@@ -62,15 +59,9 @@ class InterpreterRunner:
             self._free.put(interpreter)
 
     def close(self) -> None:
-        """Gives the memory back. Nobody may run the model any more."""
+        """Frees the memory. Nobody may run the model any more."""
         while not self._free.empty():
             self._free.get()
-
-    def _take(self, timeout: float | None) -> Any:
-        try:
-            return self._free.get(timeout=None if timeout is None else max(0.0, timeout))
-        except queue.Empty:
-            raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for an interpreter") from None
 
 
 def load(directory: Path, num_interpreters: int = 1) -> Model:

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
 from serving.errors import Code, ServingError
 from serving.models import c_api, tflite
-from serving.models.guarded_runner import GuardedRunner
+from serving.models.guard import GuardedRunner
 from serving.models.model import Model, load
 from serving.options import Options
 from serving.repository.links import check_links

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.errors import Code, ServingError
-from serving.models.guarded_runner import without_path
+from serving.models.guard import without_path
 from serving.models.model import Model
 from serving.repository.memory import give_back
 from serving.wire.version_status import State, VersionStatus, servable_not_found

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
+from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models.model import load
 from serving.wire import protos
@@ -29,9 +30,9 @@ class Doubler:
         self.gate.set()
         self.closed = False
 
-    def run(self, feeds, fetches, timeout=None):
+    def run(self, feeds, fetches, call):
         self.runs.append(feeds)
-        self.timeouts.append(timeout)
+        self.timeouts.append(call.timeout)
         self.threads.append(threading.current_thread().name)
         assert self.gate.wait(AGES)
         return [self.compute(name, feeds["x:0"]) for name in fetches]
@@ -69,8 +70,8 @@ def batched():
         assert scheduler.close(AGES)
 
 
-def ask(runner, *values, timeout=None, cancelled=None):
-    (double,) = runner.run({"x:0": np.float32(values)}, ["double:0"], timeout, cancelled)
+def ask(runner, *values, **options):
+    (double,) = runner.run({"x:0": np.float32(values)}, ["double:0"], Call(**options))
     return double.tolist()
 
 
@@ -133,10 +134,10 @@ def test_many_callers_get_what_they_would_get_alone(zoo_path, batched, callers):
     requests = [np.float32(rows) for rows in np.split(np.random.default_rng(0).normal(size=960), 640 // 2)]
 
     def answer(x):
-        return runner.run({feed: x}, names)[0]
+        return runner.run({feed: x}, names, Call())[0]
 
     for x, got in zip(requests, callers.map(answer, requests), strict=True):
-        np.testing.assert_array_equal(got, model.runner.run({feed: x}, names)[0])
+        np.testing.assert_array_equal(got, model.runner.run({feed: x}, names, Call())[0])
     assert sum(sizes) == len(requests)
     assert max(sizes) > 1
     runner.close()
@@ -174,9 +175,9 @@ def test_requests_behind_a_run_are_gathered_up_to_the_largest_batch(held):
 def test_outputs_come_in_the_order_that_was_asked_for(batched):
     runner = batched()
     x = np.float32([3])
-    double, same = runner.run({"x:0": x}, ["double:0", "a:0"])
+    double, same = runner.run({"x:0": x}, ["double:0", "a:0"], Call())
     assert (double.tolist(), same.tolist()) == ([6], [3])
-    same, double = runner.run({"x:0": x}, ["a:0", "double:0"])
+    same, double = runner.run({"x:0": x}, ["a:0", "double:0"], Call())
     assert (double.tolist(), same.tolist()) == ([6], [3])
 
 
@@ -248,7 +249,7 @@ def test_inputs_of_variable_length_are_padded_alike(held, callers, first, second
     futures = []
     for array in (first, second):
         before = num_waiting(runner)
-        futures.append(callers.submit(runner.run, {"x:0": array}, ["same:0"]))
+        futures.append(callers.submit(runner.run, {"x:0": array}, ["same:0"], Call()))
         wait_until(lambda before=before: num_waiting(runner) > before)
     doubler.gate.set()
     assert [future.result()[0].tolist() for future in futures] == [[row] for row in merged]
@@ -258,7 +259,7 @@ def test_inputs_of_variable_length_are_padded_alike(held, callers, first, second
 def test_rows_of_other_shapes_run_apart_and_fail_nobody(held, callers):
     runner, doubler, submit, _ = held(max_enqueued_batches=1)
     before = num_waiting(runner)
-    odd = callers.submit(runner.run, {"x:0": np.ones((1, 5), np.float32)}, ["double:0"])
+    odd = callers.submit(runner.run, {"x:0": np.ones((1, 5), np.float32)}, ["double:0"], Call())
     wait_until(lambda: num_waiting(runner) > before)
     others = [submit(1), submit(2)]
     doubler.gate.set()
@@ -313,7 +314,7 @@ BAD_FEEDS = {
 
 @pytest.mark.parametrize(("feeds", "message"), BAD_FEEDS.values(), ids=BAD_FEEDS)
 def test_inputs_that_cannot_be_batched_are_refused(batched, feeds, message):
-    assert refusal(batched().run, feeds, ["double:0"]) == f"INVALID_ARGUMENT: {message}"
+    assert refusal(batched().run, feeds, ["double:0"], Call()) == f"INVALID_ARGUMENT: {message}"
 
 
 BAD_OUTPUTS = {
@@ -391,8 +392,8 @@ def test_run_has_the_time_of_its_most_patient_request(held):
 def test_cancelled_request_is_not_run(held):
     _, doubler, submit, _ = held()
     cancelled = threading.Event()
-    gone = submit(1, cancelled=cancelled.is_set)
-    stays = submit(2, cancelled=threading.Event().is_set)
+    gone = submit(1, is_cancelled=cancelled.is_set)
+    stays = submit(2, is_cancelled=threading.Event().is_set)
     cancelled.set()
     doubler.gate.set()
     assert str(gone.exception()) == "CANCELLED: Cancelled while waiting in batching queue"
@@ -402,7 +403,7 @@ def test_cancelled_request_is_not_run(held):
 
 def test_batch_of_cancelled_requests_only_is_no_run(held):
     _, doubler, submit, first = held()
-    gone = submit(1, cancelled=lambda: True)
+    gone = submit(1, is_cancelled=lambda: True)
     doubler.gate.set()
     first.result()
     assert gone.exception().code == Code.CANCELLED

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from serving.models.image_size import ENDLESS, num_pixels
+from serving.models.guard import ENDLESS, num_pixels
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models.model import load
 from serving.rest.responses import STATUSES as REST_STATUSES
@@ -119,7 +120,7 @@ def test_strings_in_any_kind_of_array(zoo, kind):
 
 def test_timeout_ends_the_run(zoo):
     with pytest.raises(ServingError) as caught:
-        zoo.run("slow", {"n": np.int64(10**9)}, timeout=0.2)
+        zoo.run("slow", {"n": np.int64(10**9)}, call=Call(timeout=0.2))
     assert caught.value.code is Code.DEADLINE_EXCEEDED
 
 

@@ -8,6 +8,7 @@ from flatbuffers import flexbuffers
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 
+from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models import tflite
 from serving.options import Options
@@ -129,11 +130,11 @@ def test_file_that_is_no_model(load):
 
 def test_wait_for_an_interpreter_ends_in_time(load, content):
     model = load(content)
-    interpreter = model.runner._take(None)
+    interpreter = model.runner._free.get()
     with pytest.raises(ServingError, match=r"^DEADLINE_EXCEEDED: Timed out waiting for an interpreter$"):
-        model.run("", {X: np.zeros(1, np.float32), N: np.float32(0)}, timeout=0.05)
+        model.run("", {X: np.zeros(1, np.float32), N: np.float32(0)}, call=Call(timeout=0.05))
     model.runner._free.put(interpreter)
-    assert model.run("", {X: np.zeros(1, np.float32), N: np.float32(0)}, [Z], timeout=0.05)[Z] == [0]
+    assert model.run("", {X: np.zeros(1, np.float32), N: np.float32(0)}, [Z], call=Call(timeout=0.05))[Z] == [0]
 
 
 @pytest.mark.parametrize(("prefers", "value"), [(True, 11.0), (False, 3.0)], ids=["preferred", "not-asked-for"])
@@ -151,6 +152,6 @@ def test_flags_say_how_many_interpreters_there_are(content, tmp_path):
     options = Options(prefer_tflite_model=True, num_tflite_pools=2, num_tflite_interpreters_per_pool=3)
     runner = Loader(options, Metrics())(tmp_path).runner.runner
     for _ in range(6):
-        runner._take(0)
+        runner._free.get_nowait()
     with pytest.raises(ServingError, match="Timed out waiting for an interpreter"):
-        runner._take(0)
+        runner.run({}, [], Call(timeout=0))

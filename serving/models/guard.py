@@ -1,27 +1,101 @@
-"""How many pixels an encoded image would have: from its header, as decoders read it, and without decoding it.
+"""Guards a graph: no image goes in whose pixels would fill the memory, and no path of this machine comes out.
 
-A few kilobytes can stand for gigabytes of pixels.
+A few kilobytes can stand for gigabytes of pixels. The code here reads headers itself, without Pillow: of a GIF, Pillow
+reads the screen only, but TensorFlow allocates all frames as large as the largest one; and Pillow refuses some JPEGs
+that the libjpeg of TensorFlow decodes.
 """
 
 import re
 import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow.core.example import example_pb2
+
+from serving.call import Call
+from serving.errors import ServingError, invalid_argument
+from serving.models.model import Runner
+
+_SHORTEST_IMAGE = 13  # bytes, the least that any header takes
+_SHORT_EXAMPLE = 4096  # bytes; in longer ones the search for a header takes longer than parsing
 _MOST_PARTS = 100_000  # of a JPEG or GIF: honest ones have tens, and to go through more would take long
 _BLOCK = 64  # bytes that blocks of a GIF have on average, at least, where it has very many: honest ones have 255
 ENDLESS = 2**63
-"""Stands for what is not counted to its end."""
+"""The number of pixels of an image that is not read to its end."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _GIF = (b"GIF87a", b"GIF89a")
+_ANY_HEADER = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|WEBP|BM")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes that the second header of a BMP may have
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 _NO_FILL = re.compile(rb"[^\xff]")
 _JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 
 
+class GuardedRunner:
+    """Checks the inputs of a runner, and the texts of its errors. 0 pixels allow images of any size."""
+
+    def __init__(self, runner: Runner, base_path: Path, max_image_pixels: int) -> None:
+        self.runner = runner
+        self._base_path = base_path
+        self._max_image_pixels = max_image_pixels
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], call: Call) -> list[np.ndarray]:
+        """Runs the runner. Raises ServingError, too, if an image is too large to be decoded."""
+        if self._max_image_pixels:
+            for array in feeds.values():
+                if array.dtype.kind in "OS":
+                    self._check_images(array)
+        try:
+            return self.runner.run(feeds, fetches, call)
+        except ServingError as error:
+            raise ServingError(error.code, without_path(error.message, self._base_path)) from error
+
+    def close(self) -> None:
+        """Closes the runner."""
+        self.runner.close()
+
+    def _check_images(self, array: np.ndarray) -> None:
+        last = None
+        for value in array.flat:
+            if value is not last:  # a tensor of too few values repeats the last
+                for pixels in _sizes(value):
+                    if pixels > self._max_image_pixels:
+                        shown = f"{pixels} pixels" if pixels < 2**62 else "parts without end"
+                        raise invalid_argument(
+                            f"An image has {shown}: at most {self._max_image_pixels} pixels are decoded"
+                        )
+            last = value
+
+
+def without_path(message: str, base_path: Path) -> str:
+    """The text with paths relative to the model's: any client may read it, and must not learn where models lie."""
+    return message.replace(str(base_path), "<model_base_path>")
+
+
+def _sizes(value: object) -> Iterator[int]:
+    """The pixels of the images in a string: of the string itself, or of the strings in a tf.Example."""
+    if not isinstance(value, bytes) or len(value) < _SHORTEST_IMAGE:
+        return
+    pixels = num_pixels(value)
+    if pixels is not None:
+        yield pixels
+        return
+    if len(value) < _SHORT_EXAMPLE and not _ANY_HEADER.search(value):
+        return
+    try:
+        example = example_pb2.Example.FromString(value)
+    except DecodeError:
+        return
+    for feature in example.features.feature.values():
+        yield from (num_pixels(each) or 0 for each in feature.bytes_list.value)
+
+
 def num_pixels(data: bytes) -> int | None:
-    """The pixels of a PNG, JPEG, GIF (of all its frames), BMP or WebP; None where the bytes are none of these."""
+    """The pixels of a PNG, JPEG, GIF (of all its frames), BMP or WebP; None if the bytes are none of these."""
     try:
         if data.startswith(_PNG):
             return _area(struct.unpack_from(">II", data, 16))
@@ -66,7 +140,7 @@ def _jpeg(data: bytes) -> int:
 
 
 def _gif(data: bytes) -> int:
-    # TensorFlow's decoder allocates all frames as large as the largest, others allocate the screen.
+    # TensorFlow's decoder allocates all frames as large as the largest one, other decoders the screen.
     width, height = struct.unpack_from("<HH", data, 6)
     position = 13 + _color_table(struct.unpack_from("B", data, 10)[0])
     num_frames, parts_left = 0, _MOST_PARTS + len(data) // _BLOCK
