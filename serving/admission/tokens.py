@@ -61,6 +61,10 @@ class Token:
             raise _denied("The token is not for administration")
 
 
+ANYBODY = Token("", b"", metrics=True, admin=True)
+"""The token of each request to a server that asks for none: it may do everything."""
+
+
 class Tokens:
     """The tokens of a file."""
 
