@@ -1,39 +1,34 @@
 """TensorFlow Serving's JSON <-> arrays for Predict: row form (instances) and column form (inputs)."""
 
 import enum
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from serving.errors import ServingError, invalid_argument
+from serving.errors import Code, ServingError, invalid_argument
 from serving.wire.binding import find_signature
 from serving.wire.hints import knowing
-from serving.wire.json_instances import decode_rows
-from serving.wire.json_numbers import SMALLEST_BODY, Numbers, read_numbers
 from serving.wire.json_tensors import decode_tensor, encode_tensor, is_base64, row_values
-from serving.wire.json_text import parse_object, value_text, write
+from serving.wire.json_text import value_text, write
 from serving.wire.requests import PredictRequest
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
 
+Row = object
+"""One element of `instances`: the value of the only input, or an object with a value for each input."""
+
 _BYTES_SUFFIX = "_bytes"
+_CHUNK = 1024  # rows among which the first wrong one is looked for
 
 
 class Layout(enum.Enum):
-    """How a request lays out its tensors; the answer is laid out alike."""
+    """The layout of a request's tensors; the answer has the same one."""
 
     ROW = "instances"
     COLUMN = "inputs"
 
 
-def parse_predict(body: bytes) -> dict[str, Any]:
-    """The object that a request body holds, its large arrays of numbers still in the text."""
-    document = read_numbers(body) if len(body) >= SMALLEST_BODY else None
-    return parse_object(body) if document is None else document
-
-
-def decode_signature_name(document: Mapping[str, Any]) -> str:
-    """The signature that a request names, or nothing."""
+def decode_signature_name(document: Mapping[str, object]) -> str:
+    """Returns the signature that a request names, or nothing."""
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid_argument(
@@ -42,8 +37,31 @@ def decode_signature_name(document: Mapping[str, Any]) -> str:
     return name
 
 
-def _decode_layout(document: Mapping[str, Any]) -> Layout:
-    """How a request lays out its tensors."""
+def decode_predict(
+    document: Mapping[str, object], name: str, signatures: Mapping[str, Signature]
+) -> tuple[PredictRequest, Layout]:
+    """Returns the arrays of a request, in the dtypes that the signature of this name declares, and their layout."""
+    inputs = find_signature(signatures, name).inputs
+    if not inputs:
+        raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
+    with knowing(signatures[name or DEFAULT_SIGNATURE]):
+        layout = _decode_layout(document)
+        value = document[layout.value]
+        if layout is Layout.ROW and isinstance(value, list):
+            return PredictRequest(name, _decode_rows(value, inputs)), layout
+        return PredictRequest(name, _decode_columns(value, inputs)), layout
+
+
+def encode_predict(outputs: Mapping[str, np.ndarray], layout: Layout) -> bytes:
+    """Returns the answer to a request of this layout."""
+    if not outputs:
+        raise invalid_argument("Cannot convert empty tensor map to JSON")
+    if layout is Layout.ROW:
+        return b'{"predictions":' + _encode_rows(outputs) + b"}"
+    return b'{"outputs":' + _encode_columns(outputs) + b"}"
+
+
+def _decode_layout(document: Mapping[str, object]) -> Layout:
     rows, columns = Layout.ROW.value, Layout.COLUMN.value
     if rows not in document:
         if columns not in document:
@@ -53,42 +71,17 @@ def _decode_layout(document: Mapping[str, Any]) -> Layout:
         raise _format_error(
             document, f"Not formatted correctly expecting only one of '{columns}' or '{rows}' keys to exist "
         )
-    if not isinstance(document[rows], list | Numbers):
+    if not isinstance(document[rows], list):
         raise _format_error(document, f"Expecting '{rows}' to be an list/array")
-    if document[rows] == []:
+    if not document[rows]:
         raise _format_error(document, f"No values in '{rows}' array")
     return Layout.ROW
 
 
-def decode_predict(
-    document: Mapping[str, Any], name: str, signatures: Mapping[str, Signature]
-) -> tuple[PredictRequest, Layout]:
-    """The arrays of a request for the signature of this name, of the types that it declares, and their layout."""
-    inputs = _input_infos(name, signatures)
-    signature = signatures[name or DEFAULT_SIGNATURE]
-    with knowing(signature):
-        layout = _decode_layout(document)
-        decode = decode_rows if layout is Layout.ROW else _decode_columns
-        return PredictRequest(name, decode(document[layout.value], inputs)), layout
+# Column form
 
 
-def encode_predict(outputs: Mapping[str, np.ndarray], layout: Layout) -> bytes:
-    """The answer to a request of this layout."""
-    if not outputs:
-        raise invalid_argument("Cannot convert empty tensor map to JSON")
-    if layout is Layout.ROW:
-        return b'{"predictions":' + _encode_rows(outputs) + b"}"
-    return b'{"outputs":' + _encode_columns(outputs) + b"}"
-
-
-def _input_infos(name: str, signatures: Mapping[str, Signature]) -> Mapping[str, TensorInfo]:
-    inputs = find_signature(signatures, name).inputs
-    if not inputs:
-        raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
-    return inputs
-
-
-def _decode_columns(value: Any, inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
+def _decode_columns(value: object, inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     if isinstance(value, dict) and not is_base64(value):
         for name in sorted(inputs):
             if name not in value:
@@ -106,6 +99,100 @@ def _decode_columns(value: Any, inputs: Mapping[str, TensorInfo]) -> dict[str, n
 def _encode_columns(outputs: Mapping[str, np.ndarray]) -> bytes:
     texts = {name: _encode_output(name, outputs[name]) for name in sorted(outputs)}
     return next(iter(texts.values())) if len(texts) == 1 else _object_text(texts)
+
+
+# Row form (FillTensorMapFromInstancesList)
+
+
+def _decode_rows(rows: list[Row], inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
+    if len(inputs) > 1 and not isinstance(rows[0], dict):
+        raise invalid_argument(
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as "
+            "per tensorinfo_map"
+        )
+    _check_kinds(rows)
+    try:
+        return _decode_together(rows, inputs)
+    except ServingError as error:
+        _refuse_first_wrong(rows, inputs)
+        raise error from None
+
+
+def _is_named(row: Row) -> bool:
+    return isinstance(row, dict) and not is_base64(row)
+
+
+def _check_kinds(rows: list[Row]) -> None:
+    """Raises ServingError unless all rows are objects with the names of inputs, or none is."""
+    if dict not in set(map(type, rows)):
+        return
+    named = _is_named(rows[0])
+    for item, row in enumerate(rows):
+        if _is_named(row) != named:
+            raise invalid_argument(
+                f"Expecting object but got list at item {item} of input list"
+                if named
+                else f"Expecting value/list but got object at item {item} of input list"
+            )
+
+
+def _decode_together(rows: list[Row], inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
+    """Decodes all rows at once. Raises ServingError where one is wrong, without a word of which."""
+    if not _is_named(rows[0]):
+        name = next(iter(inputs))
+        return {name: decode_tensor(rows, inputs[name].dtype)}
+    if any(row.keys() != inputs.keys() for row in rows):  # type: ignore[attr-defined]
+        raise invalid_argument("keys")
+    columns = {name: [row[name] for row in rows] for name in inputs}  # type: ignore[index]
+    return {name: decode_tensor(column, inputs[name].dtype) for name, column in columns.items()}
+
+
+def _refuse_first_wrong(rows: list[Row], inputs: Mapping[str, TensorInfo]) -> None:
+    """Raises the error for the first row that is wrong, or shaped differently from row 0, if there is one."""
+    first: dict[str, np.ndarray] = {}
+    _decode_row(0, rows[0], inputs, first)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = rows[start : start + _CHUNK]
+        try:
+            _decode_together([rows[0], *chunk], inputs)
+        except ServingError:
+            for item, row in enumerate(chunk, start):
+                _decode_row(item, row, inputs, first)
+
+
+def _decode_row(item: int, row: Row, inputs: Mapping[str, TensorInfo], first: dict[str, np.ndarray]) -> None:
+    """Checks a row against the arrays of row 0, which it adds where there are none."""
+    named = isinstance(row, dict) and not is_base64(row)
+    for name, value in row.items() if named else [(next(iter(inputs)), row)]:  # type: ignore[attr-defined]
+        try:
+            array = _decode_element(name, value, inputs)
+            _check_alike(array, first.setdefault(name, array))
+        except ServingError as error:
+            key = f" key: {name}" if named else ""
+            message = f"Failed to process element: {item}{key} of 'instances' list. Error: {error}"
+            raise ServingError(Code.INVALID_ARGUMENT, message) from error
+    if named and row.keys() != inputs.keys():  # type: ignore[attr-defined]
+        raise invalid_argument(
+            f"Failed to process element: {item} of 'instances' list. JSON object: {value_text(row)} "
+            f"keys must be equal to: {','.join(sorted(inputs))}"
+        )
+
+
+def _decode_element(name: str, value: object, inputs: Mapping[str, TensorInfo]) -> np.ndarray:
+    if name not in inputs:
+        raise invalid_argument(f"JSON object: does not have named input: {name}")
+    return decode_tensor(value, inputs[name].dtype)
+
+
+def _check_alike(array: np.ndarray, first: np.ndarray) -> None:
+    if array.size != first.size:
+        raise invalid_argument(f"Expecting tensor size: {first.size} but got: {array.size}")
+    if array.shape != first.shape:
+        raise invalid_argument(f"Expecting shape {_shape_text(first)} but got: {_shape_text(array)}")
+
+
+def _shape_text(array: np.ndarray) -> str:
+    return f"[{','.join(map(str, array.shape))}]"
 
 
 def _encode_rows(outputs: Mapping[str, np.ndarray]) -> bytes:
@@ -133,9 +220,9 @@ def _check_batch(outputs: Mapping[str, np.ndarray]) -> None:
         batch_size = size
 
 
-def _rows(array: np.ndarray) -> list[np.ndarray]:
+def _rows(array: np.ndarray) -> Iterator[np.ndarray]:
     # An index with an ellipsis keeps a scalar an array, of whatever type.
-    return [array[position, ...] for position in range(len(array))]
+    return (array[position, ...] for position in range(len(array)))
 
 
 def _encode_output(name: str, array: np.ndarray) -> bytes:
@@ -146,5 +233,5 @@ def _object_text(texts: Mapping[str, bytes]) -> bytes:
     return b"{" + b",".join(write(name) + b":" + text for name, text in texts.items()) + b"}"
 
 
-def _format_error(document: Mapping[str, Any], complaint: str) -> ServingError:
+def _format_error(document: Mapping[str, object], complaint: str) -> ServingError:
     return invalid_argument(f"JSON Value: {value_text(document)} {complaint}")

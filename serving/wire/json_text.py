@@ -2,117 +2,86 @@
 
 import json
 import math
-import re
-from contextlib import nullcontext
-from itertools import islice
-from typing import Any
 
 import numpy as np
 import orjson
+import rapidjson
 
 from serving.errors import ServingError, invalid_argument
-from serving.wire.garbage import without_collections
-from serving.wire.json_numbers import Numbers
+
+MOST_VALUES = 5_500_000
+"""Of a body. Each becomes an object of Python, which takes 54 bytes for a while; a list or an object counts as two."""
+_LARGE_BODY = 2**22
+"""Bytes. Of a longer text orjson's own tree would take as much memory as the objects."""
+LONGEST_ERROR = 16 * 1024
+"""Characters of an error text that an answer holds."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_STRING = r'"(?:[^"\\]++|\\.)*+["\\]?'  # or one that never ends: else each of its quotes would be tried as a start
-_STRING_OR_INF = re.compile(_STRING + r"|\bInf\b", re.DOTALL)
-_STRING_OR_BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
-MOST_VALUES = 2**21
-"""Of a body, where it is no array of numbers: each becomes an object of Python, and meanwhile nothing else runs."""
-_LARGE_BODY = 2**16  # bytes
-LONGEST_ERROR = 16 * 1024
-"""Characters of an error that are told."""
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_OPENING = (b",", b"[", b"{")  # one of them stands before every value
-_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
-
-_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # which mean something at the top
-_TRAILING_COMMA = "Illegal trailing comma before end of "  # Python 3.13 and later
-# What Python's parser says, in RapidJSON's words (error/en.h).
-_MESSAGES = {
-    "Expecting value": "Invalid value.",
-    "Expecting property name enclosed in double quotes": "Missing a name for object member.",
-    _TRAILING_COMMA + "object": "Missing a name for object member.",
-    _TRAILING_COMMA + "array": "Invalid value.",
-    "Expecting ':' delimiter": "Missing a colon after a name of object member.",
-    "Unterminated string starting at": "Missing a closing quotation mark in string.",
-    "Invalid \\escape": "Invalid escape character in string.",
-    "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
-    "Invalid control character at": "Invalid encoding in string.",
-}
-_MISSING_COMMA = {
-    "{": "Missing a comma or } after an object member.",
-    "[": "Missing a comma or ] after an array element.",
-}
+_SPACE = " \t\n\r"
+_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # they mean something at the top
+_NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN  # doubles beyond 64 bits, as in C++
+_TEXT_BEHIND = "The document root must not be followed by other values."
 
 
-def _first_elements(value: Any) -> list[Any]:
-    assert isinstance(value, Numbers)
-    return list(islice(value, LONGEST_ERROR))
+class _FirstOfEach(rapidjson.Decoder):
+    """Takes the first of several members of one name, as RapidJSON's FindMember does. Python takes the last."""
+
+    def start_object(self) -> list[tuple[str, object]]:
+        return []
+
+    def end_object(self, members: list[tuple[str, object]]) -> dict[str, object]:
+        return _first_of_each(members)
 
 
-_INDENTING = json.JSONEncoder(indent=4, ensure_ascii=False, default=_first_elements)
+_rapidjson = rapidjson.Decoder(number_mode=_NUMBERS)
+_rapidjson_first = _FirstOfEach(number_mode=_NUMBERS)
+_indenting = json.JSONEncoder(indent=4, ensure_ascii=False)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The object that a request body holds. What follows it is ignored."""
+def parse_object(body: bytes) -> dict[str, object]:
+    """Returns the object in a request body, and ignores any text behind it."""
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
-    if len(body) > MOST_VALUES and sum(map(body.count, _OPENING)) > MOST_VALUES:
-        raise invalid_argument(
-            f"JSON Parse error: There are more than {MOST_VALUES} values. Arrays of numbers may have more where all "
-            "lists of a level are as long as each other; other formats take other arrays."
-        )
-    with without_collections() if len(body) > _LARGE_BODY else nullcontext():
-        document = _parse(body)
+    _check_number_of_values(body)
+    document = _parse(body)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {value_text(document)} Is not object")
     return document
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return _parse_slowly(body) if any(body.count(key) > 1 for key in _KEYS) else orjson.loads(body)
-    except orjson.JSONDecodeError:
-        # NaN, text after the object, bytes that are not UTF-8: Python's parser bends where orjson does not. And it can
-        # be told to take the first of several members of one name, as RapidJSON does.
-        return _parse_slowly(body)
-
-
-def value_text(value: Any) -> str:
-    """A JSON value as error texts show it (JsonValueToString in util/json_tensor.cc), or so much of it as they show."""
+def value_text(value: object) -> str:
+    """Returns a JSON value as error texts show it (JsonValueToString in util/json_tensor.cc), cut where they are."""
     if isinstance(value, float):
         return _decimal(value)
     pieces, length = [], 0
-    for piece in _INDENTING.iterencode(value):
+    for piece in _indenting.iterencode(value):
         pieces.append(piece)
         length += len(piece)
-        if length > LONGEST_ERROR:  # a deep list, indented, has the square of its length
+        if length > LONGEST_ERROR:  # an indented deep list has the square of its length
             break
     return "".join(pieces)
 
 
-def type_name(value: Any) -> str:
-    """RapidJSON's name for the type of a JSON value."""
+def type_name(value: object) -> str:
+    """Returns RapidJSON's name for the type of a JSON value."""
     if isinstance(value, bool) or value is None:
         return {True: "True", False: "False", None: "Null"}[value]
     names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
     return names.get(type(value), "Number")
 
 
-def write(value: Any) -> bytes:
-    """The JSON text of nested lists, objects and arrays; float32 with the fewest digits that give it back."""
+def write(value: object) -> bytes:
+    """Returns the JSON text of nested lists, objects and arrays. A float32 has the fewest digits that identify it."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def write_indented(value: Any) -> bytes:
-    """The JSON text of nested lists and objects, to be read by people as well."""
+def write_indented(value: object) -> bytes:
+    """Returns the JSON text of nested lists and objects, to be read by people as well."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
 
 def write_array(array: np.ndarray) -> bytes:
-    """The JSON text of an array of numbers or truth values."""
+    """Returns the JSON text of an array of numbers or booleans."""
     if array.ndim == 0:
         return _not_finite(float(array)) or write(array[()])
     if array.dtype.kind != "f" or np.isfinite(array).all():
@@ -121,12 +90,62 @@ def write_array(array: np.ndarray) -> bytes:
 
 
 def error_body(error: ServingError) -> bytes:
-    """The body of every answer that is an error."""
+    """Returns the body of an answer that is an error."""
     # A text that quotes bytes which are not UTF-8 holds surrogates, which no answer can.
     message = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if len(message) > LONGEST_ERROR:  # it may quote the whole request
         message = message[:LONGEST_ERROR] + "...TRUNCATED"
     return write({"error": message})
+
+
+def _check_number_of_values(body: bytes) -> None:
+    if len(body) > MOST_VALUES and body.count(b",") + 2 * (body.count(b"[") + body.count(b"{")) > MOST_VALUES:
+        raise invalid_argument(
+            f"JSON Parse error: There are more than {MOST_VALUES} values, where a list or an object counts as two. "
+            "Other formats take larger arrays."
+        )
+
+
+def _parse(body: bytes) -> object:
+    if any(body.count(key) > 1 for key in _KEYS):
+        return _parse_as_rapidjson(body, _rapidjson_first)
+    if len(body) > _LARGE_BODY:
+        return _parse_as_rapidjson(body, _rapidjson)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:  # NaN, text behind the object, bytes that are not UTF-8, or no JSON at all
+        return _parse_as_rapidjson(body, _rapidjson)
+
+
+def _parse_as_rapidjson(body: bytes, decoder: rapidjson.Decoder) -> object:
+    if body.startswith(_BYTE_ORDER_MARK):
+        body = body.replace(_BYTE_ORDER_MARK, b"   ", 1)
+    try:
+        return decoder(body)
+    except RecursionError as error:
+        raise invalid_argument("JSON Parse error: The document is nested too deeply.") from error
+    except UnicodeDecodeError:
+        return _parse_other_encoding(body, decoder)
+    except rapidjson.JSONDecodeError as error:
+        offset, _, message = str(error).removeprefix("Parse error at offset ").partition(": ")
+        if message == _TEXT_BEHIND:
+            return decoder(body[: int(offset)])
+        text = message.replace("'", "")  # TensorFlow Serving's RapidJSON names brackets without quotes
+        raise invalid_argument(f"JSON Parse error: {text} at offset: {offset}") from error
+
+
+def _parse_other_encoding(body: bytes, decoder: rapidjson.Decoder) -> object:
+    """Reads strings that are not UTF-8: RapidJSON passes their bytes on, where its binding for Python refuses them."""
+    text = body.decode("utf-8", "surrogateescape")
+    _parse_as_rapidjson(text.encode("utf-8", "replace"), decoder)  # raises its errors: each such byte is a "?" there
+    try:
+        return json.JSONDecoder(object_pairs_hook=_first_of_each).raw_decode(text.lstrip(_SPACE))[0]
+    except ValueError as error:  # at a bare Inf
+        raise invalid_argument("JSON Parse error: Invalid encoding in string.") from error
+
+
+def _first_of_each(members: list[tuple[str, object]]) -> dict[str, object]:
+    return {**dict(members), **dict(reversed(members))}
 
 
 def _not_finite(value: float) -> bytes:
@@ -144,78 +163,3 @@ def _decimal(value: float) -> str:
     text = f"{value:g}"
     text = text if float(text) == value else f"{value:.17g}"
     return text if "." in text or "e" in text else text + ".0"
-
-
-def _parse_slowly(body: bytes) -> Any:
-    text = body.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
-    start = len(text) - len(text.lstrip(" \t\n\r"))
-    if start == len(text):
-        raise _parse_error("The document is empty.", text, start)
-    if "Inf" in text:
-        text = _STRING_OR_INF.sub(lambda found: "Infinity" if found[0] == "Inf" else found[0], text)
-    decoder = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float, object_pairs_hook=_first_of_each)
-    try:
-        document, _ = decoder.raw_decode(text, start)
-        if _SURROGATE.search(text):  # perhaps half of a pair
-            json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
-    except json.JSONDecodeError as error:
-        raise _parse_error(_rapid_message(error), text, _rapid_position(error)) from error
-    except UnicodeEncodeError as error:
-        raise _parse_error("The surrogate pair in string is invalid.", text, error.start) from error
-    except RecursionError as error:
-        raise invalid_argument("JSON Parse error: The document is nested too deeply.") from error
-    except _NumberTooBigError as error:
-        raise _parse_error("Number too big to be stored in double.", text, text.index(str(error))) from error
-    return document
-
-
-def _first_of_each(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    first: dict[str, Any] = {}
-    for name, value in members:
-        first.setdefault(name, value)
-    return first
-
-
-class _NumberTooBigError(Exception):
-    pass
-
-
-def _parse_int(digits: str) -> int | float:
-    value = int(digits) if len(digits) <= 20 else _INT64_MIN - 1
-    return value if _INT64_MIN <= value <= _UINT64_MAX else _parse_float(digits)
-
-
-def _parse_float(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        raise _NumberTooBigError(digits)
-    return value
-
-
-def _rapid_message(error: json.JSONDecodeError) -> str:
-    if error.msg == "Expecting ',' delimiter":
-        return _MISSING_COMMA[_enclosing(error.doc[: error.pos])]
-    return _MESSAGES.get(error.msg, "Invalid value.")
-
-
-def _rapid_position(error: json.JSONDecodeError) -> int:
-    if not error.msg.startswith(_TRAILING_COMMA):
-        return error.pos
-    behind = error.doc[error.pos + 1 :]  # RapidJSON, and Python before 3.13, complain of the bracket behind the comma
-    return error.pos + 1 + len(behind) - len(behind.lstrip(" \t\n\r"))
-
-
-def _enclosing(text: str) -> str:
-    """The bracket that is open at the end of a text."""
-    opened: list[str] = []
-    for found in _STRING_OR_BRACKET.finditer(text):
-        if found[0] in "[{":
-            opened.append(found[0])
-        elif found[0] in "]}":
-            opened.pop()
-    return opened[-1]
-
-
-def _parse_error(message: str, text: str, position: int) -> ServingError:
-    offset = len(text[:position].encode("utf-8", "surrogatepass"))
-    return invalid_argument(f"JSON Parse error: {message} at offset: {offset}")

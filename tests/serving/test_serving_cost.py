@@ -20,6 +20,7 @@ def _without_old_garbage():
     # Else a collection goes through all objects of TensorFlow, and some input pays for it.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # as the server does
     yield
     gc.unfreeze()
 
