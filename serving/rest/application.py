@@ -12,13 +12,12 @@ from serving.options import Options
 from serving.request_facts import facts
 from serving.rest import responses
 from serving.rest.content import compressed
-from serving.rest.descriptions import describe
+from serving.rest.description import OPENAPI_PATH, describe, describe_api
 from serving.rest.handlers import Handlers
-from serving.rest.openapi import OPENAPI_PATH, describe_api
 from serving.rest.responses import STATUSES
 from serving.rest.routes import Route, parse_route
 from serving.wire.hints import helpful_text
-from serving.wire.json_text import error_body, write
+from serving.wire.json_text import error_body
 
 logger = logging.getLogger("serving")
 
@@ -50,7 +49,7 @@ class RestApplication:
         self.executor = executor
         self._service = service
         self._timeout = timeout
-        self._needs_token = needs_token
+        self._document = describe_api(needs_token)
         self._metrics = service.metrics
         self._handlers = Handlers(service, options or Options())
         self._monitoring_path = monitoring_path
@@ -74,7 +73,7 @@ class RestApplication:
             page, content_type = self._metrics.prometheus_page(_header(request, b"accept"))
             return Response(200, page, content_type)
         if request.path == OPENAPI_PATH and request.method == "GET":
-            return Response(200, write(describe_api(self._service, self._needs_token)))
+            return Response(200, self._document)
         return Response(404, _NOT_FOUND_PAGE, "text/html")
 
     def _answer_api(self, route: Route, request: Request) -> Response:
@@ -84,12 +83,12 @@ class RestApplication:
         try:
             if route.error:
                 raise invalid_argument(route.error)
-            return self._infer(route, request) if route.infers else describe(self._service, route, request.query)
+            return _sent(self._infer(route, request) if route.infers else describe(self._service, route, Call()))
         except ServingError as error:
             text = helpful_text(error, request.path.partition(":")[0])
             return Response(STATUSES[error.code], error_body(ServingError(error.code, text)))
 
-    def _infer(self, route: Route, request: Request) -> Response:
+    def _infer(self, route: Route, request: Request) -> responses.Response:
         code = Code.INTERNAL
         call = Call(
             transport=REST,
@@ -104,14 +103,18 @@ class RestApplication:
         try:
             response = self._handlers.infer(route, request.body, call)
             code = Code.OK
-            headers = b"".join(b"%b: %b\r\n" % header for header in response.headers)
-            return Response(response.status, response.body, response.content_type, headers)
+            return response
         except ServingError as error:
             code = error.code
             raise
         finally:
             facts.note(call)
             self._metrics.record_request(call, code)
+
+
+def _sent(response: responses.Response) -> Response:
+    headers = b"".join(b"%b: %b\r\n" % header for header in response.headers)
+    return Response(response.status, response.body, response.content_type, headers)
 
 
 def _header(request: Request, name: bytes) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from serving.http.requests import Request
-from serving.rest.openapi import OPENAPI_PATH
+from serving.rest.description import OPENAPI_PATH
 from serving.rest.routes import parse_route
 
 _HEADERS = (

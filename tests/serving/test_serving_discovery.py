@@ -112,6 +112,28 @@ def test_sample_of_what_is_not_there(rest):
     assert rest.post(f"{ZOO}/example").json() == {"error": f"Malformed request: POST {ZOO}/example"}
 
 
+def test_samples_have_the_declared_sizes_and_a_limit(serve, rest_client, tmp_path):
+    module = tf.Module()
+    sizes = {"large": (None, 400, 400), "too_large": (None, 4096, 4096), "deep": (None, 512, 512, 512, 1)}
+    signatures = {
+        name: tf.function(lambda x: {"y": x}, [tf.TensorSpec(shape, tf.float32, "x")]) for name, shape in sizes.items()
+    }
+    a, b = tf.TensorSpec([None], tf.float32, "a"), tf.TensorSpec([5], tf.float32, "b")
+    signatures["uneven"] = tf.function(lambda a, b: {"y": tf.reduce_sum(a) + b}, [a, b])
+    for name, function in signatures.items():
+        setattr(module, name, function)
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures)
+    with serve(tmp_path) as server, rest_client(server) as rest:
+        samples = {name: rest.get(f"{ZOO}/example?signature_name={name}") for name in signatures}
+        answer = rest.post(f"{ZOO}:predict", json=samples["uneven"].json())
+    assert np.shape(samples["large"].json()["instances"]) == (1, 400, 400)
+    for name, size in {"too_large": 4096**2, "deep": 512**3}.items():
+        message = f'A body for signature "{name}" has {size} values, and an example at most 1048576'
+        assert (samples[name].status_code, samples[name].json()) == (501, {"error": message})
+    assert samples["uneven"].json() == {"signature_name": "uneven", "inputs": {"a": [0.5], "b": [0.5] * 5}}
+    assert answer.json() == {"outputs": [1.0] * 5}
+
+
 @pytest.fixture(scope="module")
 def pictures_path(tmp_path_factory):
     """A model that takes pictures as numbers and as files, and examples that hold them."""
