@@ -31,7 +31,7 @@ from benchmarks.serving_processes import (
     serving,
     wait_until_answered,
 )
-from serving.models.model import load
+from serving.models.session import load
 
 MODEL = "m"
 BATCH = STREAMS = 32

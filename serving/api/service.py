@@ -17,8 +17,8 @@ from serving.options import Options
 from serving.repository import config
 from serving.repository.config import ModelConfig
 from serving.repository.loader import Loader
-from serving.repository.repository import Repository, RepositoryOptions
-from serving.repository.versions import Lease, Loading
+from serving.repository.repository import Repository
+from serving.repository.versions import Lease
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_log import RequestLog
 from serving.wire.requests import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression, Task
@@ -39,16 +39,7 @@ class Service:
         self.metrics = Metrics()
         self.request_log = RequestLog(options, self.metrics)
         self._loader = Loader(options, self.metrics)
-        retry_interval = max(0, options.load_retry_interval_micros) / 1e6
-        self.repository = Repository(
-            Loading(self._loader, options.max_num_load_retries, retry_interval, options.unload_first),
-            RepositoryOptions(
-                poll_wait_seconds=options.file_system_poll_wait_seconds,
-                num_load_threads=options.num_load_threads,
-                num_unload_threads=options.num_unload_threads,
-                allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
-            ),
-        )
+        self.repository = Repository(self._loader, options)
         self.repository.on_configure(
             lambda configs: self.request_log.configure({each.name: each.logging for each in configs})
         )

@@ -1,4 +1,4 @@
-"""Requests that wait to run together: tasks in batches, batches in a queue (shared_batch_scheduler.h)."""
+"""Requests that wait to run together: tasks in batches, batches in queues (shared_batch_scheduler.h)."""
 
 import math
 import queue
@@ -6,15 +6,12 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import NoReturn
 
 import numpy as np
 
 from serving.batching.options import BatchingOptions
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
-
-_NEVER = math.inf
 
 
 class Task:
@@ -27,7 +24,7 @@ class Task:
         self.size = size
         self.enqueued = time.monotonic()
         left = call.remaining()
-        self.deadline = _NEVER if left is None else self.enqueued + left
+        self.deadline = math.inf if left is None else self.enqueued + left
         self._call = call
         self._answer: queue.SimpleQueue[list[np.ndarray] | Exception] = queue.SimpleQueue()
 
@@ -42,19 +39,24 @@ class Task:
 
     def wait(self) -> list[np.ndarray]:
         """The rows of the run. Raises what the run raised, or queue.Empty once the deadline has passed."""
-        left = None if self.deadline == _NEVER else max(0.0, self.deadline - time.monotonic())
+        left = None if self.deadline == math.inf else max(0.0, self.deadline - time.monotonic())
         answer = self._answer.get(timeout=left)
+        # Threads that raised the same object would write their tracebacks into it.
+        if isinstance(answer, ServingError):
+            raise ServingError(answer.code, answer.message) from answer
         if isinstance(answer, Exception):
-            _raise_for_one(answer)
+            raise RuntimeError("A batched run failed") from answer
         return answer
 
-    def given_up(self, now: float) -> ServingError | None:
-        """Why nobody waits for this task any more, where that is so."""
+    def gives_up(self, now: float) -> bool:
+        """Ends the wait with an error if the time is up or the client has cancelled. Returns whether that is so."""
         if self.deadline <= now:
-            return queue_timeout()
-        if self._call.is_cancelled():
-            return ServingError(Code.CANCELLED, "Cancelled while waiting in batching queue")
-        return None
+            self.answer(queue_timeout())
+        elif self._call.is_cancelled():
+            self.answer(ServingError(Code.CANCELLED, "Cancelled while waiting in batching queue"))
+        else:
+            return False
+        return True
 
     def _piece(self, start: int, stop: int) -> "Task":
         feeds = {name: array[start:stop] for name, array in self.feeds.items()}
@@ -74,7 +76,7 @@ class Batch:
         self.created = time.monotonic()
 
     def add(self, task: Task) -> None:
-        """Takes a task in."""
+        """Adds a task."""
         self.tasks.append(task)
         self.size += task.size
 
@@ -90,7 +92,7 @@ class BatchQueue:
         return bool(self._batches)
 
     def add(self, task: Task) -> list[Task]:
-        """Takes a request in, in pieces where it is split. Raises ServingError where there is no room for it."""
+        """Adds a request, in pieces if it has to be split. Raises ServingError if there is no room for it."""
         pieces = self._pieces(task)
         for piece in pieces:
             if not self._fits(piece.size):
@@ -99,18 +101,18 @@ class BatchQueue:
         return pieces
 
     def ready_at(self) -> float:
-        """When the first batch may run: a closed one at once, the open one after its timeout."""
+        """The time at which the first batch may run: at once if it is closed, else after the timeout."""
         first = self._batches[0]
         if len(self._batches) > 1 or first.size >= self._options.largest_run:
             return first.created
         return first.created + self._options.batch_timeout_micros / 1e6
 
     def take(self) -> Batch:
-        """The first batch, which leaves the queue."""
+        """Removes the first batch and returns it."""
         return self._batches.popleft()
 
     def withdraw(self, task: Task) -> bool:
-        """Takes a task out again. Returns whether it was still here."""
+        """Removes a task. Returns whether it was still here."""
         for batch in self._batches:
             if task in batch.tasks:
                 batch.tasks.remove(task)
@@ -162,10 +164,3 @@ def _full(reason: str) -> ServingError:
     return ServingError(
         Code.UNAVAILABLE, f"The batch scheduling queue to which this task was submitted is full; {reason}"
     )
-
-
-def _raise_for_one(error: Exception) -> NoReturn:
-    # Threads that raised one object would write their tracebacks into one another's.
-    if isinstance(error, ServingError):
-        raise ServingError(error.code, error.message) from error
-    raise RuntimeError("A batched run failed") from error

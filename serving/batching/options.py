@@ -1,24 +1,25 @@
-"""What batching may be told: BatchingParameters of session_bundle_config.proto, checked."""
+"""The options of batching: BatchingParameters of session_bundle_config.proto, checked."""
 
 import os
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+
+from google.protobuf.message import Message
 
 from serving.errors import invalid_argument
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchingOptions:
-    """How requests are gathered; the defaults are TensorFlow Serving's. Sizes are in rows.
+    """Options with TensorFlow Serving's defaults. Sizes are in rows.
 
-    Raises ServingError where the numbers do not fit one another.
+    Raises ServingError if the numbers do not fit one another.
     """
 
     max_batch_size: int = 1000
-    """Rows of a run, and of a request; of a request only, where large ones are split."""
+    """Rows of a run, and of a request; of a request only, if large ones are split."""
     batch_timeout_micros: int = 0
-    """How long a batch that is not full waits for more; it waits for a free thread in any case."""
+    """Time that a batch that is not full waits for more requests; it waits for a free thread in any case."""
     max_enqueued_batches: int = 10
     num_batch_threads: int = os.cpu_count() or 1
     thread_pool_name: str = "batch_threads"
@@ -27,7 +28,7 @@ class BatchingOptions:
     pad_variable_length_inputs: bool = False
     enable_large_batch_splitting: bool = False
     max_execution_batch_size: int = 0
-    """Rows of a run where large requests are split; 0 stands for `max_batch_size`."""
+    """Rows of a run if large requests are split; 0 stands for `max_batch_size`."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
@@ -43,27 +44,19 @@ class BatchingOptions:
 
     @property
     def largest_run(self) -> int:
-        """The rows that one run may have."""
+        """The most rows of one run."""
         splits = self.enable_large_batch_splitting and self.max_execution_batch_size
         return self.max_execution_batch_size if splits else self.max_batch_size
 
     def padded_size(self, size: int) -> int:
-        """The rows of a run in which `size` rows are asked for."""
+        """The rows of a run for requests of `size` rows, with the padding."""
         return next((allowed for allowed in self.allowed_batch_sizes if allowed >= size), size)
 
 
-def from_message(parameters: Any) -> BatchingOptions:
-    """The options in a BatchingParameters message; what it leaves out has its default."""
-    wrapped = {
-        field.name: getattr(parameters, field.name).value
-        for field, _ in parameters.ListFields()
-        if field.message_type is not None
-    }
-    return BatchingOptions(
-        allowed_batch_sizes=tuple(parameters.allowed_batch_sizes),
-        pad_variable_length_inputs=parameters.pad_variable_length_inputs,
-        **wrapped,
-    )
+def from_message(parameters: Message) -> BatchingOptions:
+    """The options in a BatchingParameters message; fields that it leaves out have their defaults."""
+    given = {field.name: getattr(value, "value", value) for field, value in parameters.ListFields()}
+    return BatchingOptions(**given | {"allowed_batch_sizes": tuple(given.get("allowed_batch_sizes", ()))})
 
 
 def _check_positive(options: BatchingOptions) -> None:

@@ -1,13 +1,13 @@
 """The threads that run batches: one pool for all models, which take turns.
 
-A request that finds a thread free and nothing waiting before it, and need not wait for company, runs in its caller's
-thread: it would be handed over and back for nothing. It counts as one of the pool's threads as long as it runs.
+A request runs in its caller's thread if a thread of the pool is free, nothing waits before it, and batches do not wait
+for more requests: to hand it over and back would buy nothing. Meanwhile it counts as one of the pool's threads.
 """
 
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from serving.background import BackgroundThread
@@ -17,7 +17,7 @@ from serving.errors import Code, ServingError
 
 
 class Key(NamedTuple):
-    """What requests must share to run together: the names that they fetch, and what their inputs look like."""
+    """Requests with the same key run together: they fetch the same tensors, and their inputs have the same shapes."""
 
     fetches: Sequence[str]
     shapes: Hashable
@@ -28,15 +28,13 @@ Execute = Callable[[Key, Batch], None]
 
 @dataclass(eq=False)
 class Client:
-    """A loaded version that has its requests batched: how it runs a batch, and its queues by what may run together."""
+    """A loaded version whose requests are batched: the function that runs a batch, and the queues."""
 
     execute: Execute
     options: BatchingOptions
+    queues: dict[Key, BatchQueue] = field(default_factory=dict)
     num_tasks: int = 0
     closed: bool = False
-
-    def __post_init__(self) -> None:
-        self.queues: dict[Key, BatchQueue] = {}
 
 
 class BatchScheduler:
@@ -58,16 +56,15 @@ class BatchScheduler:
             thread.start()
 
     def submit(self, client: Client, key: Key, task: Task) -> list[Task]:
-        """Puts a request in a queue, in pieces where it is split. Raises ServingError where that is refused."""
+        """Puts a request in a queue, in pieces if it is split. Raises ServingError if the queue refuses it."""
         with self._changed:
             if self._closing or client.closed:
                 raise ServingError(Code.UNAVAILABLE, "The batch scheduler is closed")
-            waiting = client.queues.get(key)
-            if waiting is None:
-                waiting = BatchQueue(client.options)
+            waiting = client.queues.get(key) or BatchQueue(client.options)
             pieces = waiting.add(task)
             client.num_tasks += len(pieces)
-            runs_here = len(pieces) == 1 and self._may_run_here(client)
+            waits_for_more = bool(client.options.batch_timeout_micros)
+            runs_here = len(pieces) == 1 and not waits_for_more and not self._busy and self._has_free_thread()
             if runs_here:
                 batch = waiting.take()
                 self._num_running += 1
@@ -78,11 +75,11 @@ class BatchScheduler:
         if runs_here:
             self._execute(client, key, batch)
             with self._changed:
-                self._wake_one()  # a thread of the pool would look for more itself
+                self._wake_one()  # a thread of the pool would look for more work itself
         return pieces
 
     def withdraw(self, client: Client, key: Key, task: Task) -> bool:
-        """Takes a task out of its queue. Returns whether it had not begun to run."""
+        """Removes a task from its queue. Returns whether it had not begun to run."""
         with self._changed:
             waiting = client.queues.get(key)
             if waiting is None or not waiting.withdraw(task):
@@ -108,9 +105,6 @@ class BatchScheduler:
             thread.join()
         return ended
 
-    def _may_run_here(self, client: Client) -> bool:
-        return client.options.batch_timeout_micros == 0 and not self._busy and self._has_free_thread()
-
     def _has_free_thread(self) -> bool:
         return self._num_running < self.options.num_batch_threads
 
@@ -121,7 +115,7 @@ class BatchScheduler:
     def _work(self) -> None:
         while (work := self._wait_for_work()) is not None:
             self._execute(*work)
-            del work  # what waits for more must not keep a model or its arrays alive
+            del work  # a thread that waits must not keep a model or its arrays alive
 
     def _execute(self, client: Client, key: Key, batch: Batch) -> None:
         num_tasks = len(batch.tasks)
@@ -149,7 +143,7 @@ class BatchScheduler:
                 self._changed.wait(None if ready_at is None else ready_at - now)
 
     def _next(self, now: float) -> tuple[tuple[Client, Key, Batch] | None, float | None]:
-        """A batch that is ready, clients and their queues taking turns; or else when the next one will be."""
+        """A batch that is ready, of clients and queues in turn; or else the time at which the next one will be."""
         next_ready = None
         for client in self._busy:
             for key, waiting in client.queues.items():

@@ -1,7 +1,7 @@
-"""What is used of TensorFlow's C API (tensorflow/c/c_api.h), which runs graphs without an object of Python a node.
+"""The part of TensorFlow's C API (tensorflow/c/c_api.h) that runs graphs without a Python object per node.
 
-A call that takes time gives up Python's lock, so that the other threads answer meanwhile. One that takes less than
-handing the lock over keeps it.
+Calls that take time release Python's lock, so that other threads answer meanwhile. Shorter ones keep it, as to hand it
+over would take longer.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import Message
 
 from serving.errors import Code, ServingError
 
@@ -40,18 +41,18 @@ _KEEPING_LOCK = ctypes.PyDLL(_library_path())
 _WITHOUT_LOCK = ctypes.CDLL(_library_path())
 
 
-def _quick(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    return _declared(_KEEPING_LOCK, name, result, arguments)
-
-
-def _slow(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    return _declared(_WITHOUT_LOCK, name, result, arguments)
-
-
-def _declared(library: ctypes.CDLL, name: str, result: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+def _declare(library: ctypes.CDLL, name: str, result: object, arguments: tuple[object, ...]) -> Callable[..., Any]:
     function: Any = getattr(library, name)
     function.restype, function.argtypes = result, arguments
     return function
+
+
+def _quick(name: str, result: object, *arguments: object) -> Callable[..., Any]:
+    return _declare(_KEEPING_LOCK, name, result, arguments)
+
+
+def _slow(name: str, result: object, *arguments: object) -> Callable[..., Any]:
+    return _declare(_WITHOUT_LOCK, name, result, arguments)
 
 
 _BUFFER, _TENSORS, _OUTPUTS = POINTER(Buffer), POINTER(c_void_p), POINTER(Output)
@@ -102,12 +103,12 @@ TF_DeleteSession = _slow("TF_DeleteSession", None, c_void_p, c_void_p)
 
 def forbid_xla() -> None:
     """Lets every function that XLA would compile fail, in this process and for good, as TensorFlow Serving does."""
-    _declared(_KEEPING_LOCK, "_ZN10tensorflow21DisableXlaCompilationEv", None, ())()  # which C++ alone has
+    _quick("_ZN10tensorflow21DisableXlaCompilationEv", None)()  # of C++: the C API has no such function
 
 
 @contextmanager
-def checked() -> Iterator[Any]:
-    """A status for calls to fill. Raises ServingError with the runtime's own code and text where they failed."""
+def checked() -> Iterator[int]:
+    """A status for calls to fill. Raises ServingError with the runtime's own code and text if they fail."""
     status = TF_NewStatus()
     try:
         yield status
@@ -119,12 +120,11 @@ def checked() -> Iterator[Any]:
 
 
 @contextmanager
-def buffer_of(message: Any) -> Iterator[Any]:
-    """A serialized message, or nothing for None."""
-    content = None if message is None else message.SerializeToString()
-    buffer = None if content is None else TF_NewBufferFromString(content, len(content))
+def buffer_of(message: Message) -> Iterator[int]:
+    """A serialized message."""
+    content = message.SerializeToString()
+    buffer = TF_NewBufferFromString(content, len(content))
     try:
         yield buffer
     finally:
-        if buffer is not None:
-            TF_DeleteBuffer(buffer)
+        TF_DeleteBuffer(buffer)

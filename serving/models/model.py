@@ -1,24 +1,15 @@
 """One loaded version of a model: named arrays in, named arrays out."""
 
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.protobuf.config_pb2 import ConfigProto
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
-from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
 
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
-from serving.models import session
-from serving.models.example_features import find_features
-from serving.wire import tensors
 from serving.wire.binding import bind_inputs, bind_outputs
 from serving.wire.hints import knowing, knowing_misfits
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
 
 _PREDICT_METHODS = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
 
@@ -78,42 +69,3 @@ class Model:
                 f"Was: {signature.method_name}"
             )
         return signature
-
-
-def load(directory: Path, tags: Collection[str] = ("serve",), session_config: ConfigProto | None = None) -> Model:
-    """Loads a SavedModel directory, of TF1 or TF2."""
-    config = ConfigProto()
-    if session_config is not None:
-        config.CopyFrom(session_config)
-    # Exports remember the device they were made on; a server without it is no reason to refuse them.
-    config.allow_soft_placement = True
-    runner, meta_graph = session.load(directory, tags, config)
-    try:
-        definitions = meta_graph.signature_def
-        names = [name for name in definitions if name != session.INIT_OP_KEY]
-        return Model(runner, {name: make_signature(name, definitions[name], meta_graph.graph_def) for name in names})
-    except BaseException:
-        runner.close()
-        raise
-
-
-def make_signature(name: str, definition: SignatureDef, graph: GraphDef | None = None) -> Signature:
-    """Reads a SignatureDef, and from its GraphDef the features of the tf.Examples that it parses."""
-    fetched = [info.name for info in definition.outputs.values()]
-    return Signature(
-        name=name,
-        method_name=definition.method_name,
-        inputs={alias: _tensor_info(info) for alias, info in definition.inputs.items()},
-        outputs={alias: _tensor_info(info) for alias, info in definition.outputs.items()},
-        defaults={alias: tensors.from_proto(proto) for alias, proto in definition.defaults.items()},
-        definition=definition,
-        features={} if graph is None else find_features(graph, fetched),
-    )
-
-
-def _tensor_info(info: TensorInfoProto) -> TensorInfo:
-    word = types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower()
-    if info.tensor_shape.unknown_rank:
-        return TensorInfo(info.name, word, None)
-    sizes = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-    return TensorInfo(info.name, word, sizes)

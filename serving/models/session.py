@@ -3,7 +3,7 @@
 import ctypes
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from ctypes import c_void_p
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models import c_api, c_tensors
+from serving.models.model import Model
+from serving.models.signature_defs import make_signature
 
-INIT_OP_KEY = "__saved_model_init_op"
-"""The signature of TF2 that initializes a model, and answers no request."""
-
+_INIT_OP = "__saved_model_init_op"  # the signature of TF2 that initializes a model, and answers no request
 _DAMAGED_FILE = "Read less bytes than requested"  # all that the loader says of a file that is no message
 
 
@@ -38,7 +38,7 @@ class SessionRunner:
         inputs = [c_tensors.from_array(array) for array in feeds.values()]
         given = (c_void_p * len(inputs))(*(each.handle for each in inputs))
         computed = (c_void_p * len(fetched))()
-        with c_api.checked() as status, c_api.buffer_of(_run_options(call)) as options:
+        with c_api.checked() as status, _run_options(call) as options:
             c_api.TF_SessionRun(
                 *(self._session, options),
                 *((c_api.Output * len(fed))(*fed), given, len(fed)),
@@ -66,12 +66,23 @@ class SessionRunner:
         return self._outputs[name]
 
 
-def load(directory: Path, tags: Collection[str], config: ConfigProto) -> tuple[SessionRunner, MetaGraphDef]:
-    """Restores the variables in a session and runs the initializers.
+def load(directory: Path, tags: Collection[str] = ("serve",), config: ConfigProto | None = None) -> Model:
+    """Loads a SavedModel directory: restores the variables, and runs the initializers.
 
     Raises:
         ServingError: There is no such model, it has no graph with these tags, or the runtime can't load it.
     """
+    runner, meta_graph = _load(directory, tags, config or ConfigProto(allow_soft_placement=True))
+    try:
+        definitions, graph = meta_graph.signature_def, meta_graph.graph_def
+        names = [name for name in definitions if name != _INIT_OP]
+        return Model(runner, {name: make_signature(name, definitions[name], graph) for name in names})
+    except BaseException:
+        runner.close()
+        raise
+
+
+def _load(directory: Path, tags: Collection[str], config: ConfigProto) -> tuple[SessionRunner, MetaGraphDef]:
     names = (ctypes.c_char_p * len(tags))(*(tag.encode() for tag in tags))
     graph, meta_graph = c_api.TF_NewGraph(), c_api.TF_NewBuffer()
     try:
@@ -101,7 +112,9 @@ def _session_options(config: ConfigProto) -> Iterator[int]:
         c_api.TF_DeleteSessionOptions(options)
 
 
-def _run_options(call: Call) -> RunOptions | None:
+def _run_options(call: Call) -> AbstractContextManager[int | None]:
     seconds = call.remaining()
+    if seconds is None:
+        return nullcontext()
     # 0 would mean no limit, so a deadline that has passed gets the shortest one.
-    return None if seconds is None else RunOptions(timeout_in_ms=max(1, round(seconds * 1000)))
+    return c_api.buffer_of(RunOptions(timeout_in_ms=max(1, round(seconds * 1000))))

@@ -15,7 +15,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
-from serving.models.model import Model, make_signature
+from serving.models.model import Model
+from serving.models.signature_defs import make_signature
 from serving.wire.signatures import DEFAULT_SIGNATURE
 
 MODEL_FILE = "model.tflite"

@@ -1,35 +1,35 @@
-"""A version's directory -> a model that is ready to answer."""
+"""Loads a version's directory: reads the model, wraps its runner as options ask, and warms it up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-import tensorflow as tf
+from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
+from serving.batching.options import BatchingOptions, from_message
+from serving.batching.runner import BatchedRunner
+from serving.batching.scheduler import BatchScheduler
 from serving.errors import Code, ServingError
-from serving.models import c_api, tflite
+from serving.models import c_api, session, tflite
 from serving.models.guard import GuardedRunner
-from serving.models.model import Model, load
+from serving.models.model import Model
 from serving.options import Options
-from serving.repository.links import check_links
-from serving.repository.warmup import warm_up
+from serving.repository.storage import check_links
+from serving.repository.warmup import WARMUP_FILE, warm_up
 from serving.telemetry.metrics import Metrics
 from serving.wire.protos import BatchingParameters, read_text
 
-T = TypeVar("T")
-
 OWN_BATCHING_FILE = "batching_params.pbtxt"
-"""What a version's directory may hold, and `enable_per_model_batching_parameters` reads."""
+"""The file in a version's directory that `enable_per_model_batching_parameters` reads."""
 
 _DEFAULT_THREAD_POOL = "model_server_batch_threads"
 
 
 class Loader:
-    """Loads versions as options ask. Raises ServingError where a file that they name can't be followed."""
+    """Loads versions as options ask. Raises ServingError if a file that they name can't be followed."""
 
     def __init__(self, options: Options, metrics: Metrics) -> None:
         self._options = options
@@ -41,10 +41,10 @@ class Loader:
 
     def __call__(self, directory: Path) -> Model:
         """Reads a version and warms it up."""
-        path = str(directory)
-        model = _recorded(lambda: self._read(directory), lambda *ended: self._metrics.record_load(path, *ended))
+        with _timed(lambda code, seconds: self._metrics.record_load(str(directory), code, seconds)):
+            model = self._read(directory)
         try:
-            if self._options.enable_model_warmup:
+            if self._options.enable_model_warmup and (directory / WARMUP_FILE).is_file():
                 self._warm_up(model, directory)
         except BaseException:
             model.close()
@@ -52,33 +52,32 @@ class Loader:
         return model
 
     def close(self) -> None:
-        """Ends what the versions shared, once all of them are closed."""
+        """Ends the threads that the versions shared, once all versions are closed."""
         if self._scheduler is not None:
             self._scheduler.close()
 
     def _read(self, directory: Path) -> Model:
-        if not self._options.allow_links_out_of_base_path:
+        options = self._options
+        if not options.allow_links_out_of_base_path:
             check_links(directory)
-        # What may be wrong with a file comes before the model, which somebody would have to close.
-        batching = None if self._scheduler is None else self._batching_of(directory, self._scheduler)
-        model = self._load(directory)
+        # Errors in this file come before the model, which somebody would have to close.
+        batching = self._batching_options(directory)
+        if options.prefer_tflite_model and (directory / tflite.MODEL_FILE).is_file():
+            model = tflite.load(directory, options.num_tflite_pools * options.num_tflite_interpreters_per_pool)
+        else:
+            model = session.load(directory, options.saved_model_tags.split(","), self._session_config)
         runner = model.runner
         if self._scheduler is not None and batching is not None:
             runner = BatchedRunner(self._scheduler, runner, batching, self._metrics.record_batch)
-        runner = GuardedRunner(runner, directory.parent, self._options.max_image_pixels)
-        return Model(runner, model.signatures, self._options.enable_signature_method_name_check)
+        runner = GuardedRunner(runner, directory.parent, options.max_image_pixels)
+        return Model(runner, model.signatures, options.enable_signature_method_name_check)
 
-    def _load(self, directory: Path) -> Model:
-        options = self._options
-        if options.prefer_tflite_model and (directory / tflite.MODEL_FILE).is_file():
-            return tflite.load(directory, options.num_tflite_pools * options.num_tflite_interpreters_per_pool)
-        return load(directory, options.saved_model_tags.split(","), self._session_config)
-
-    def _batching_of(self, directory: Path, scheduler: BatchScheduler) -> BatchingOptions | None:
-        shared = scheduler.options
+    def _batching_options(self, directory: Path) -> BatchingOptions | None:
+        if self._scheduler is None:
+            return None
+        shared, path = self._scheduler.options, directory / OWN_BATCHING_FILE
         if not self._options.enable_per_model_batching_parameters:
             return shared
-        path = directory / OWN_BATCHING_FILE
         if not path.is_file():
             return None
         own = from_message(read_text(path, BatchingParameters))
@@ -86,23 +85,17 @@ class Loader:
 
     def _warm_up(self, model: Model, directory: Path) -> None:
         num_read = 0
-
-        def run() -> None:
-            nonlocal num_read
+        with _timed(lambda code, seconds: self._metrics.record_warmup(str(directory), code, seconds, num_read)):
             num_read = warm_up(model, directory, max(1, self._options.num_request_iterations_for_warmup))
 
-        def record(code: Code, seconds: float) -> None:
-            if num_read or code is not Code.OK:
-                self._metrics.record_warmup(str(directory), code, seconds, num_read)
 
-        _recorded(run, record)
-
-
-def make_session_config(options: Options) -> Any:
-    """The ConfigProto of the sessions: the file's, then what the flags say (server.cc)."""
-    config = tf.compat.v1.ConfigProto()
+def make_session_config(options: Options) -> ConfigProto:
+    """The ConfigProto of the sessions: the file's, overridden by flags (server.cc)."""
+    config = ConfigProto()
     if options.tensorflow_session_config_file:
-        config = read_text(options.tensorflow_session_config_file, tf.compat.v1.ConfigProto)
+        config = read_text(options.tensorflow_session_config_file, ConfigProto)
+    # Exports remember the device they were made on; a server without it is no reason to refuse them.
+    config.allow_soft_placement = True
     if options.per_process_gpu_memory_fraction:
         config.gpu_options.per_process_gpu_memory_fraction = options.per_process_gpu_memory_fraction
     if options.mixed_precision == "bfloat16":
@@ -122,15 +115,15 @@ def _batching_options(options: Options) -> BatchingOptions:
     return BatchingOptions(thread_pool_name=_DEFAULT_THREAD_POOL)
 
 
-def _recorded(work: Callable[[], T], record: Callable[[Code, float], None]) -> T:
-    started = time.monotonic()
-    code = Code.INTERNAL
+@contextmanager
+def _timed(record: Callable[[Code, float], None]) -> Iterator[None]:
+    """Records the code with which the work in the context ended, and its seconds."""
+    started, code = time.monotonic(), Code.INTERNAL
     try:
-        result = work()
+        yield
         code = Code.OK
     except ServingError as error:
         code = error.code
         raise
     finally:
         record(code, time.monotonic() - started)
-    return result

@@ -1,57 +1,55 @@
-"""The models that are served: polls their directories and keeps memory in step with disk and configuration."""
+"""The models that are served: polls their directories, and keeps memory in step with disk and configuration."""
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from serving.background import Attempts, BackgroundThread
 from serving.errors import Code, ServingError
-from serving.repository.config import ModelConfig, check_platforms
-from serving.repository.labels import Labels, assign_labels, version_of
-from serving.repository.priority import lower_priority
-from serving.repository.storage import Specific, find_versions
-from serving.repository.versions import Changes, Lease, Loading, ModelVersions
+from serving.options import Options
+from serving.repository.config import (
+    Labels,
+    ModelConfig,
+    Specific,
+    assign_labels,
+    check_platforms,
+    select,
+    version_of,
+)
+from serving.repository.storage import find_versions
+from serving.repository.versions import Changes, Lease, Load, ModelVersions
 from serving.wire.version_status import ModelStatus, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
 
 _TICK = 0.1  # seconds between looks at what waits to be loaded: TensorFlow Serving's manager has the same
 _NEVER = 1e6  # seconds
+_LOADING_NICENESS = 10  # of 0 to 19: about a tenth of the processor time of a thread at 0
 _INITIAL_LOADS = 4 * (os.cpu_count() or 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RepositoryOptions:
-    """How models are kept. A wait of 0 seconds polls once, a negative one never; 0 threads stand for 1."""
-
-    poll_wait_seconds: float = 1
-    num_load_threads: int = 0
-    num_unload_threads: int = 0
-    allow_labels_for_unavailable: bool = False
-
-
 class Repository:
-    """Versions on disk -> models in memory."""
+    """Loads the versions on disk that the configuration asks for, and keeps to it as both change."""
 
-    def __init__(self, loading: Loading, options: RepositoryOptions) -> None:
-        self._loading = loading
+    def __init__(self, load: Load, options: Options) -> None:
+        self._load = load
         self._options = options
-        self._models: dict[str, ModelVersions] = {}  # those that went stay, as their versions stay listed
+        self._models: dict[str, ModelVersions] = {}  # also those that are gone, as their versions stay listed
         self._configs: Sequence[ModelConfig] = ()
         self._labels: Labels = {}
         self._changed = Changes(threading.RLock())
         self._configuring = threading.Lock()
         self._stopping = False
         self._complaints: dict[str, str] = {}
-        # What is loaded while models answer lets their requests go first. The very first load starts the runtime's own
-        # threads, which would inherit a low priority for good.
+        # Loads beside models that answer have a low priority. The very first load has not: it starts the runtime's own
+        # threads, which would inherit the priority for good.
         self._first_load_threads = ThreadPoolExecutor(_INITIAL_LOADS, "load")
-        self._load_threads = ThreadPoolExecutor(max(1, options.num_load_threads), "load", lower_priority)
+        self._load_threads = ThreadPoolExecutor(max(1, options.num_load_threads), "load", _lower_priority)
         self._has_started = False
         self._unload_threads = ThreadPoolExecutor(max(1, options.num_unload_threads), "unload")
         self._manager = BackgroundThread(self._manage, "versions")
@@ -59,10 +57,10 @@ class Repository:
         self._followers: list[Callable[[Sequence[ModelConfig]], None]] = []
 
     def start(self, configs: Sequence[ModelConfig]) -> None:
-        """Loads what is configured and keeps to it. Raises ServingError where a model has no version that loads."""
+        """Loads the configured models, and keeps to the configuration. Raises ServingError if a model does not load."""
         names = self._configure(configs)
         self._manager.start()
-        if self._options.poll_wait_seconds >= 0:
+        if self._options.file_system_poll_wait_seconds >= 0:
             self._wait_until_available(names, "servable")
         self._has_started = True
 
@@ -75,7 +73,7 @@ class Repository:
         self._wait_until_available(self._configure(configs), "model", is_awaited)
 
     def stop(self, timeout: float = 0) -> bool:
-        """Unloads everything, giving requests in flight so many seconds. Returns whether all ended."""
+        """Unloads everything; requests in flight have that many seconds. Returns whether all ended."""
         with self._changed:
             for model in self._models.values():
                 model.aspire({})
@@ -92,14 +90,14 @@ class Repository:
         return ended
 
     def lease(self, name: str, version: int | None = None, label: str | None = None) -> AbstractContextManager[Lease]:
-        """Holds a version for the time of a request: the one asked for, or the latest."""
+        """Holds a version for the time of a request: the given one, or the latest."""
         number = version if label is None else version_of(self._labels, name, label)
         if name not in self._models:
             raise servable_not_found(name, number)
         return self._models[name].lease(number)
 
     def knows(self, name: str) -> bool:
-        """Whether there is, or was, a model of this name."""
+        """Whether a model of this name exists or existed."""
         return name in self._models
 
     def statuses(self, name: str) -> list[VersionStatus]:
@@ -120,16 +118,16 @@ class Repository:
         self._listeners.append(listener)
 
     def on_configure(self, follower: Callable[[Sequence[ModelConfig]], None]) -> None:
-        """Calls a function with each configuration; one for which it raises ServingError is not taken over."""
+        """Calls a function with each configuration; one for which it raises ServingError is not adopted."""
         self._followers.append(follower)
 
     def _configure(self, configs: Sequence[ModelConfig]) -> list[str]:
-        """Takes a configuration over. Returns the names of the models that are new."""
+        """Adopts a configuration. Returns the names of the models that are new."""
         with self._configuring:
             before = {each.name for each in self._configs}
             check_platforms(configs, self._configs)
             labels = assign_labels(
-                configs, self._labels, self._is_available, self._options.allow_labels_for_unavailable
+                configs, self._labels, self._is_available, self._options.allow_version_labels_for_unavailable_models
             )
             for follow in self._followers:
                 follow(configs)
@@ -137,10 +135,10 @@ class Repository:
             with self._changed:
                 for config in configs:
                     if config.name not in self._models:
-                        self._models[config.name] = ModelVersions(config.name, self._loading, self._changed)
+                        self._models[config.name] = ModelVersions(config.name, self._load, self._options, self._changed)
                 self._configs = tuple(configs)
                 self._changed.notify_all()
-            if self._options.poll_wait_seconds >= 0:
+            if self._options.file_system_poll_wait_seconds >= 0:
                 self._poll()
             return [each.name for each in configs if each.name not in before]
 
@@ -172,7 +170,7 @@ class Repository:
 
     def _manage(self) -> None:
         look, transition, tell = map(Attempts, ("look for versions", "load and unload", "tell which models answer"))
-        wait = self._options.poll_wait_seconds
+        wait = self._options.file_system_poll_wait_seconds
         next_poll = time.monotonic() + (wait if wait > 0 else _NEVER)
         while not self._stopping:
             seen = self._changed.count
@@ -221,12 +219,12 @@ class Repository:
             reason = error.strerror if isinstance(error, OSError) else error  # ValueError: a path with a NUL
             self._complain(config, f"Could not find base path {config.base_path} for servable {config.name}: {reason}")
             return
-        selected = config.policy.select(found)
+        selected = select(config.policy, found)
         self._complain(config, _missing_versions(config, selected))
         self._models[config.name].aspire({version: found[version] for version in selected})
 
     def _complain(self, config: ModelConfig, complaint: str) -> None:
-        # Once a change, not once a poll.
+        # Once per change, not once per poll.
         if complaint and complaint != self._complaints.get(config.name):
             logger.warning("%s", complaint)
         self._complaints[config.name] = complaint
@@ -245,3 +243,9 @@ def _missing_versions(config: ModelConfig, selected: Sequence[int]) -> str:
             "your leaf directory as a number (eg. '/1/')?"
         )
     return "; ".join(complaints)
+
+
+def _lower_priority() -> None:
+    """Lowers the priority of this thread, and of threads that it starts. Only Linux has one for each thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICENESS)

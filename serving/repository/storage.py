@@ -1,50 +1,11 @@
-"""The versions of a model on disk, and which of them its policy asks for (file_system_storage_path_source.cc)."""
+"""The versions of a model on disk (file_system_storage_path_source.cc)."""
 
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from serving.errors import Code, ServingError
 
 _LARGEST_VERSION = 2**63 - 1
-
-
-class Policy(Protocol):
-    """Says which of the versions on disk are to be served."""
-
-    def select(self, versions: Collection[int]) -> list[int]:
-        """The versions to serve, of those there are."""
-
-
-@dataclass(frozen=True)
-class Latest:
-    """So many of the highest versions, but at least one."""
-
-    num_versions: int = 1
-
-    def select(self, versions: Collection[int]) -> list[int]:
-        """The versions to serve, of those there are."""
-        return sorted(versions, reverse=True)[: max(1, self.num_versions)]
-
-
-@dataclass(frozen=True)
-class All:
-    """Every version."""
-
-    def select(self, versions: Collection[int]) -> list[int]:
-        """The versions to serve, of those there are."""
-        return sorted(versions, reverse=True)
-
-
-@dataclass(frozen=True)
-class Specific:
-    """The versions of these numbers."""
-
-    versions: frozenset[int]
-
-    def select(self, versions: Collection[int]) -> list[int]:
-        """The versions to serve, of those there are."""
-        return sorted(self.versions.intersection(versions), reverse=True)
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
@@ -61,3 +22,27 @@ def find_versions(base_path: Path) -> dict[int, Path]:
                 versions.setdefault(int(name), base_path / name)
     base_path.stat()  # children of a directory that was renamed meanwhile seem to be none, which would unload all
     return versions
+
+
+def check_links(directory: Path) -> None:
+    """Raises ServingError if a version's directory is, or holds, a link that leads out of the model's base path.
+
+    The base path itself may be a link, and links inside it are followed: ConfigMaps and git-sync use such links.
+    """
+    base_path = directory.parent
+    real_base = os.path.realpath(base_path)
+    waiting, seen = [str(directory)], set[str]()
+    while waiting:
+        path = waiting.pop()
+        real = os.path.realpath(path)
+        if os.path.commonpath([real, real_base]) != real_base:
+            raise ServingError(
+                Code.PERMISSION_DENIED,
+                f"{os.path.relpath(path, base_path)} is a link that leads out of the model's base path; "
+                "--allow_links_out_of_base_path lets it in",
+            )
+        if real in seen or not os.path.isdir(real):
+            continue
+        seen.add(real)
+        with os.scandir(path) as entries:
+            waiting += [entry.path for entry in entries if entry.is_symlink() or entry.is_dir()]

@@ -1,5 +1,6 @@
-"""The versions of one model in memory: their states, their transitions, and who uses them."""
+"""The versions of one model in memory: their states, their transitions, their leases."""
 
+import ctypes
 import logging
 import threading
 import time
@@ -12,23 +13,14 @@ from pathlib import Path
 from serving.errors import Code, ServingError
 from serving.models.guard import without_path
 from serving.models.model import Model
-from serving.repository.memory import give_back
+from serving.options import Options
 from serving.wire.version_status import State, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How a version comes into memory: what loads it, how often that is tried again, after how many seconds.
-
-    With `unload_first` what it replaces goes before: there is memory for one alone, and nobody answers in between.
-    """
-
-    load: Callable[[Path], Model]
-    max_num_retries: int = 5
-    retry_interval: float = 60.0
-    unload_first: bool = False
+Load = Callable[[Path], Model]
+"""Loads the version in a directory. Raises ServingError if it cannot."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +44,17 @@ class _Version:
 
 
 class Changes(threading.Condition):
-    """Guards the states of all models, and is notified of each change; `count` is their number so far."""
+    """Guards the states of all models, and is notified of each change; `count` is the number of changes so far."""
 
     count = 0
 
     def notify_all(self) -> None:
-        """Wakes who waits for a change."""
+        """Wakes the threads that wait for a change."""
         self.count += 1
         super().notify_all()
 
     def wait_since(self, count: int, timeout: float) -> None:
-        """Waits until there were more changes than these, for no more than so many seconds."""
+        """Waits until there have been more changes than this; the timeout is in seconds."""
         self.wait_for(lambda: self.count != count, timeout)
 
 
@@ -72,9 +64,10 @@ class ModelVersions:
     Models may share `changed`.
     """
 
-    def __init__(self, name: str, loading: Loading, changed: Changes) -> None:
+    def __init__(self, name: str, load: Load, options: Options, changed: Changes) -> None:
         self.name = name
-        self._loading = loading
+        self._load_model = load
+        self._options = options
         self._changed = changed
         self._aspired: Mapping[int, Path] = {}
         self._versions: dict[int, _Version] = {}
@@ -92,14 +85,14 @@ class ModelVersions:
             return version in self._available or (version is None and bool(self._available))
 
     def failed(self) -> list[VersionStatus]:
-        """The versions asked for, if there are any and none of them will become available."""
+        """The aspired versions, if there are any and none of them will become available."""
         with self._changed:
             ended = [self._versions[version] for version in self._aspired if version in self._versions]
             all_failed = len(ended) == len(self._aspired) and all(entry.gave_up for entry in ended)
             return [entry.status for entry in ended] if all_failed else []
 
     def num_loading(self) -> int:
-        """How many versions a thread is loading."""
+        """The number of versions that threads are loading."""
         with self._changed:
             return sum(entry.busy for entry in self._in(State.LOADING).values())
 
@@ -114,7 +107,7 @@ class ModelVersions:
 
     @contextmanager
     def lease(self, version: int | None = None) -> Iterator[Lease]:
-        """Holds a version in memory: the one asked for, or the highest available one."""
+        """Holds a version in memory: the given one, or the highest available one."""
         with self._changed:
             number = max(self._available, default=None) if version is None else version
             if number is None or number not in self._available:
@@ -132,7 +125,7 @@ class ModelVersions:
                     self._notify()
 
     def aspire(self, directories: Mapping[int, Path]) -> None:
-        """Says which versions there should be. `start_load` and `unload` bring them about."""
+        """Sets the versions that should be served. `start_load` and `unload` bring that about."""
         with self._changed:
             if directories == self._aspired:
                 return
@@ -141,7 +134,7 @@ class ModelVersions:
             for version, entry in self._versions.items():
                 if version in directories:
                     continue
-                # What was taken away and comes back is new, and deserves new attempts.
+                # A version that was taken away and comes back is new, and gets new attempts.
                 entry.gave_up, entry.num_failures = False, 0
                 if entry.model is None and not entry.busy and entry.status.state is not State.END:
                     self._set(entry, State.END, entry.status.code, entry.status.message)
@@ -151,7 +144,7 @@ class ModelVersions:
     def start_load(self, threads: Executor) -> bool:
         """Begins to load the highest version that is due. Returns whether there was one."""
         with self._changed:
-            if self._loading.unload_first and self._has_unwanted():
+            if self._options.unload_first and self._has_unwanted():
                 return False
             waiting = self._waiting()
             due = [version for version, entry in waiting.items() if not entry.busy and entry.due <= time.monotonic()]
@@ -164,9 +157,9 @@ class ModelVersions:
         return True
 
     def unload(self, threads: Executor) -> None:
-        """Retires what is no longer asked for, and unloads what was retired and nobody uses any more."""
+        """Retires versions that are no longer aspired, and unloads retired ones that have no lease any more."""
         with self._changed:
-            # What waits for a thread, or for its next attempt, is not told of by a change.
+            # No change announces a free thread, or the time of the next attempt.
             self._is_settled = all(entry.busy for entry in self._waiting().values())
             self._retire()
             for entry in self._in(State.UNLOADING).values():
@@ -190,22 +183,22 @@ class ModelVersions:
         )
 
     def _retire(self) -> None:
-        # AvailabilityPreservingPolicy: while no version asked for is ready, the last one stays. Under
-        # ResourcePreservingPolicy it goes.
+        # AvailabilityPreservingPolicy: while no aspired version is ready, the last one stays. ResourcePreservingPolicy
+        # lets it go.
         ready = self._available.keys() & self._aspired.keys()
         for version in sorted(self._available.keys() - self._aspired.keys()):
-            if self._loading.unload_first or not self._aspired or ready or len(self._available) > 1:
+            if self._options.unload_first or not self._aspired or ready or len(self._available) > 1:
                 logger.info("Quiescing servable version {name: %s version: %d}", self.name, version)
                 self._set(self._available[version], State.UNLOADING)
 
     def _load(self, entry: _Version) -> None:
         number = entry.status.version
         try:
-            model = self._loading.load(entry.directory)
+            model = self._load_model(entry.directory)
         except ServingError as error:
             self._fail(entry, error)
             return
-        except Exception as error:  # whatever a broken export makes TensorFlow raise, the others keep serving
+        except Exception as error:  # of any kind that a broken export makes TensorFlow raise
             logger.exception("Version %d of model %s failed to load", number, self.name)
             self._fail(entry, ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
             return
@@ -216,7 +209,7 @@ class ModelVersions:
                 self._set(entry, State.AVAILABLE)
         if wanted:
             logger.info("Successfully loaded servable version {name: %s version: %d}", self.name, number)
-        else:  # it was taken away meanwhile, and should answer nobody
+        else:  # it was taken away meanwhile
             self._close(entry)
 
     def _fail(self, entry: _Version, error: ServingError) -> None:
@@ -226,8 +219,8 @@ class ModelVersions:
             entry.busy = False
             entry.num_failures += 1
             wanted = entry.status.version in self._aspired
-            entry.gave_up = wanted and entry.num_failures > self._loading.max_num_retries
-            entry.due = time.monotonic() + self._loading.retry_interval
+            entry.gave_up = wanted and entry.num_failures > self._options.max_num_load_retries
+            entry.due = time.monotonic() + max(0, self._options.load_retry_interval_micros) / 1e6
             self._set(entry, State.END if entry.gave_up or not wanted else State.LOADING, error.code, message)
 
     def _close(self, entry: _Version) -> None:
@@ -240,7 +233,7 @@ class ModelVersions:
             entry.model, entry.busy = None, False
             self._set(entry, State.END)
         logger.info("Done unloading servable version {name: %s version: %d}", self.name, entry.status.version)
-        give_back()
+        give_memory_back()
 
     def _waiting(self) -> dict[int, _Version]:
         return self._in(State.START) | self._in(State.LOADING)
@@ -260,3 +253,11 @@ class ModelVersions:
     def _notify(self) -> None:
         self._is_settled = False
         self._changed.notify_all()
+
+
+def give_memory_back() -> None:
+    """Gives free pages of the heap back to the system, which the C library would keep after a model is unloaded."""
+    # The C library of macOS or of Alpine has no such function, and needs none.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from serving.batching.runner import BatchedRunner, BatchingOptions, BatchScheduler, from_message
+from serving.batching.options import BatchingOptions, from_message
+from serving.batching.runner import BatchedRunner
+from serving.batching.scheduler import BatchScheduler
 from serving.call import Call
 from serving.errors import Code, ServingError
-from serving.models.model import load
+from serving.models.session import load
 from serving.wire import protos
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -440,7 +442,7 @@ def test_closed_runner_answers_what_waits_and_then_refuses(batched, callers):
 
 def test_closed_scheduler_answers_what_waits_and_ends_its_threads(callers):
     scheduler = BatchScheduler(BatchingOptions(num_batch_threads=3, batch_timeout_micros=int(AGES * 1e6)))
-    runners = [BatchedRunner(scheduler, Doubler()) for _ in range(3)]
+    runners = [BatchedRunner(scheduler, Doubler(), scheduler.options) for _ in range(3)]
     waiting = [callers.submit(ask, runner, 4) for runner in runners]
     wait_until(lambda: all(map(num_waiting, runners)))
     assert scheduler.close(AGES)

@@ -7,8 +7,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import ServingError
-from serving.repository.config import ModelConfig, check_platforms, decode, read
-from serving.repository.storage import All, Latest, Specific
+from serving.repository.config import All, Latest, ModelConfig, Specific, check_platforms, decode, read, select
 from serving.telemetry.request_log import LoggingConfig
 
 MODEL = 'name: "m" base_path: "/models/m" '
@@ -48,7 +47,7 @@ SELECTED = {
 
 @pytest.mark.parametrize(("policy", "selected"), SELECTED.values(), ids=SELECTED)
 def test_policy_selects(policy, selected):
-    assert policy.select({7: "", 1: "", 9: ""}) == selected
+    assert select(policy, {7: "", 1: "", 9: ""}) == selected
 
 
 def test_labels_and_several_models_are_read_in_order():

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, model_management_pb2
 
-from serving.models.example_features import find_features
+from serving.models.signature_defs import find_features
 from serving.wire.signatures import Feature
 
 pytestmark = pytest.mark.xdist_group("serving")

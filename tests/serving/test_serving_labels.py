@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import ServingError
-from serving.repository.config import ModelConfig
-from serving.repository.labels import assign_labels, version_of
+from serving.repository.config import ModelConfig, assign_labels, version_of
 
 
 def assign(labels, current, allow_unavailable=False):

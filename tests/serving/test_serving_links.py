@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from serving.errors import ServingError
-from serving.repository.links import check_links
+from serving.repository.storage import check_links
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from serving.errors import ServingError
-from serving.models.model import load
+from serving.models.session import load
 from serving.options import Options
 from serving.repository.loader import Loader
-from serving.repository.memory import give_back
+from serving.repository.versions import give_memory_back
 from serving.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -47,7 +47,7 @@ def test_memory_is_given_back(large_path):
         model.run("", {"x": np.ones((4, 64), np.float32)})
         model.close()
         del model
-        give_back()
+        give_memory_back()
         resident.append(process.memory_info().rss / MEBIBYTE)
     assert resident[-1] - resident[4] < 6
 
@@ -62,7 +62,7 @@ def test_model_whose_batching_file_is_wrong_is_not_kept(large_path, tmp_path):
         with pytest.raises(ServingError, match="Invalid protobuf file"):
             loader(tmp_path / "1")
         gc.collect()
-        give_back()
+        give_memory_back()
         resident.append(process.memory_info().rss / MEBIBYTE)
     loader.close()
     assert resident[-1] - resident[1] < 40

@@ -7,7 +7,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.call import Call
 from serving.errors import Code, ServingError
-from serving.models.model import load
+from serving.models.session import load
 from serving.rest.responses import STATUSES as REST_STATUSES
 from serving.rpc.servicers import STATUSES as GRPC_STATUSES
 

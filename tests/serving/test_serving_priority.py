@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from serving.models.model import load
+from serving.models.session import load
+from serving.options import Options
 from serving.repository.config import ModelConfig
-from serving.repository.repository import Repository, RepositoryOptions
-from serving.repository.versions import Loading
+from serving.repository.repository import Repository
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -25,7 +25,7 @@ def test_later_loads_run_at_a_low_priority(save_plus, tmp_path):
         return load(directory)
 
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    repository = Repository(Loading(loading), RepositoryOptions(poll_wait_seconds=0.05))
+    repository = Repository(loading, Options(file_system_poll_wait_seconds=0.05))
     try:
         repository.start([ModelConfig("plus", tmp_path)])
         save_plus(tmp_path / "writing", 2)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from keras_prelu.networks import small_network
-from serving.batching.runner import from_message
+from serving.batching.options import from_message
 from serving.client.__main__ import main
 from serving.flags import parse
 from serving.repository import config as config_file

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from serving.models.model import Model, load
-from serving.repository.config import ModelConfig
-from serving.repository.repository import Repository, RepositoryOptions
-from serving.repository.storage import All, Specific
-from serving.repository.versions import Loading
+from serving.models.model import Model
+from serving.models.session import load
+from serving.options import Options
+from serving.repository.config import All, ModelConfig, Specific
+from serving.repository.repository import Repository
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -59,8 +59,8 @@ def test_versions_loaded_and_unloaded_at_a_time(save_plus, tmp_path, number):
             model = load(directory)
         return Model(SlowToClose(model.runner, unloads), model.signatures)
 
-    options = RepositoryOptions(poll_wait_seconds=0, num_load_threads=number, num_unload_threads=number)
-    repository = Repository(Loading(load_slowly), options)
+    options = Options(file_system_poll_wait_seconds=0, num_load_threads=number, num_unload_threads=number)
+    repository = Repository(load_slowly, options)
     repository.start([ModelConfig("m", tmp_path, Specific(frozenset([1])))])
     repository.reload([ModelConfig("m", tmp_path, All())])
     deadline = time.monotonic() + 20
@@ -78,9 +78,7 @@ def test_version_that_fails_to_unload_is_gone_all_the_same(save_plus, tmp_path, 
         def close(self):
             raise RuntimeError("no memory to give back")
 
-    repository = Repository(
-        Loading(lambda directory: Model(FailsToClose(), {})), RepositoryOptions(poll_wait_seconds=0)
-    )
+    repository = Repository(lambda directory: Model(FailsToClose(), {}), Options(file_system_poll_wait_seconds=0))
     repository.start([ModelConfig("m", tmp_path)])
     assert repository.stop(timeout=20)
     assert [each.state.name for each in repository.statuses("m")] == ["END"]
@@ -97,7 +95,7 @@ def test_models_that_do_not_change_cost_little(tmp_path):
     configs = [ModelConfig(f"m{number}", tmp_path / f"m{number}") for number in range(200)]
     for config in configs:
         (config.base_path / "1").mkdir(parents=True)
-    repository = Repository(Loading(lambda directory: Model(Weightless(), {})), RepositoryOptions())
+    repository = Repository(lambda directory: Model(Weightless(), {}), Options())
     repository.start(configs)
     started, before = time.monotonic(), time.process_time()
     time.sleep(1.5)  # the base paths are looked at once a second
@@ -108,9 +106,7 @@ def test_models_that_do_not_change_cost_little(tmp_path):
 
 def test_base_path_that_no_system_has_leaves_the_other_models_alone(tmp_path, caplog):
     good, bad = ModelConfig("good", tmp_path), ModelConfig("bad", pathlib.Path("/a\0b"))
-    repository = Repository(
-        Loading(lambda directory: Model(Weightless(), {})), RepositoryOptions(poll_wait_seconds=0.02)
-    )
+    repository = Repository(lambda directory: Model(Weightless(), {}), Options(file_system_poll_wait_seconds=0.02))
     repository.start([])
     repository.reload([bad, good], is_awaited=lambda: False)
     (tmp_path / "1").mkdir()
@@ -131,7 +127,7 @@ def test_listener_that_fails_stops_nothing(tmp_path, caplog):
             heard.set()
         raise KeyError("no such model")
 
-    repository = Repository(Loading(lambda directory: Model(Weightless(), {})), RepositoryOptions())
+    repository = Repository(lambda directory: Model(Weightless(), {}), Options())
     repository.on_change(fail)
     repository.start([ModelConfig("m", tmp_path)])
     assert heard.wait(20)

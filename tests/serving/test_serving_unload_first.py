@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from serving.errors import ServingError
-from serving.models.model import load
+from serving.models.session import load
+from serving.options import Options
 from serving.repository.config import ModelConfig
-from serving.repository.repository import Repository, RepositoryOptions
-from serving.repository.versions import Loading
+from serving.repository.repository import Repository
 from serving.wire.version_status import State
 
 pytestmark = pytest.mark.xdist_group("serving")
@@ -32,7 +32,7 @@ def served(save_plus, tmp_path):
         save_plus(tmp_path / "writing", 2)
         (tmp_path / "writing").rename(tmp_path / "2")
 
-    repository = Repository(Loading(loading, unload_first=True), RepositoryOptions(poll_wait_seconds=0.05))
+    repository = Repository(loading, Options(file_system_poll_wait_seconds=0.05, unload_first=True))
     repository.start([ModelConfig("plus", tmp_path)])
     yield repository, seen, begun, publish
     repository.stop(WAIT)

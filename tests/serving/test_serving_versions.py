@@ -7,11 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from serving.models.model import load
-from serving.repository.config import ModelConfig
-from serving.repository.repository import Repository, RepositoryOptions
-from serving.repository.storage import Specific
-from serving.repository.versions import Loading
+from serving.models.session import load
+from serving.options import Options
+from serving.repository.config import ModelConfig, Specific
+from serving.repository.repository import Repository
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -241,7 +240,7 @@ def test_versions_that_are_missing_are_told_once(save_plus, tmp_path, caplog):
         ModelConfig("without", tmp_path / "without"),
         ModelConfig("plus", tmp_path / "plus", Specific(frozenset([1, 7]))),
     ]
-    repository = Repository(Loading(load), RepositoryOptions(poll_wait_seconds=POLL))
+    repository = Repository(load, Options(file_system_poll_wait_seconds=POLL))
     repository.start([])
     repository.reload(configs, is_awaited=lambda: False)
     wait_until(lambda: repository.availability() == {"without": False, "plus": True})
