@@ -101,10 +101,10 @@ class WatchedFile(Generic[T]):
     """The content of a file, by a function that reads it. Raises ServingError if it cannot be read at first."""
 
     def __init__(self, path: str, read: Callable[[str], T]) -> None:
-        self.path = path
+        self._path = path
         self._read = read
         self._seen = stamp(path)
-        self._complaint = ""
+        self._attempt = Attempts(f"read {path} again, so that its earlier content stays in use")
         self.value = read(path)
 
     def look(self) -> None:
@@ -113,22 +113,18 @@ class WatchedFile(Generic[T]):
         A file that cannot be followed changes nothing. It is read again when it changes again, and at the next look if
         its content is not to blame: there may have been no free descriptor, or no room for a temporary file.
         """
-        seen = stamp(self.path)
-        if seen == self._seen:
-            return
+        if stamp(self._path) != self._seen and self._attempt(self._take_over):
+            logger.info("Read %s again", self._path)
+
+    def _take_over(self) -> None:
+        seen = stamp(self._path)
         try:
-            self.value = self._read(self.path)
-        except Exception as error:
-            if isinstance(error, ServingError) and error.code is Code.INVALID_ARGUMENT:
+            self.value = self._read(self._path)
+        except ServingError as error:
+            if error.code is Code.INVALID_ARGUMENT:
                 self._seen = seen
-            complaint = f"{seen} {error}"
-            if complaint != self._complaint:  # once, and not at each look
-                unexpected = not isinstance(error, (ServingError, OSError))
-                logger.error("Went on with what %s said before: %s", self.path, error, exc_info=unexpected)
-            self._complaint = complaint
-            return
-        self._seen, self._complaint = seen, ""
-        logger.info("Took over what %s says now", self.path)
+            raise
+        self._seen = seen
 
 
 class FileWatcher(Periodic):

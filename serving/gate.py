@@ -79,7 +79,7 @@ class Gate:
 
     def tls(self) -> ssl.SSLContext | None:
         """For the REST API; nothing where it is plain."""
-        return certificates.current_context(self._rest_context) if self._rest_context else None
+        return certificates.CurrentContext(self._rest_context) if self._rest_context else None
 
     def limits(self) -> Limits:
         """What a client of the REST API may send."""

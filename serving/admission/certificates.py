@@ -4,7 +4,7 @@ import ssl
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, Self
 
 import grpc
 
@@ -13,21 +13,31 @@ from serving.errors import Code, ServingError, invalid_argument
 from serving.wire.protos import SSLConfig, read_text
 
 
-def read_config(path: str) -> Any:
-    """An SSLConfig whose key and certificates fit together. Raises ServingError where they do not."""
-    config = read_text(path, SSLConfig)
+class Keys(NamedTuple):
+    """An SSLConfig: PEM texts, and whether clients must show certificates of the custom CA."""
+
+    server_key: str
+    server_cert: str
+    custom_ca: str
+    client_verify: bool
+
+
+def read_config(path: str) -> Keys:
+    """An SSLConfig whose key and certificates fit together. Raises ServingError if they do not."""
+    message = read_text(path, SSLConfig)
+    config = Keys(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
     if config.client_verify and not config.custom_ca:
         raise invalid_argument(f"{path}: Illegal to require client auth without providing root certificates!")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # what gRPC's own TLS makes of a short key is its own matter
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # gRPC's own TLS decides about short keys
     _fill(context, config, path)
     return config
 
 
-def keeping_client_verify(first: Any) -> Callable[[str], Any]:
-    """Reads like `read_config`; for gRPC, which is told but once whether clients must show certificates."""
+def keeping_client_verify(first: Keys) -> Callable[[str], Keys]:
+    """Reads like `read_config`; for gRPC, which takes only once whether clients must show certificates."""
 
-    def read(path: str) -> Any:
+    def read(path: str) -> Keys:
         config = read_config(path)
         if config.client_verify != first.client_verify:
             raise invalid_argument(f"{path}: client_verify changes with a restart only")
@@ -36,26 +46,26 @@ def keeping_client_verify(first: Any) -> Callable[[str], Any]:
     return read
 
 
-def grpc_credentials(file: WatchedFile[Any]) -> grpc.ServerCredentials:
-    """Credentials for one address to listen on: each has to be told of a change by itself."""
-    told = file.value
+def grpc_credentials(file: WatchedFile[Keys]) -> grpc.ServerCredentials:
+    """Credentials for one address to listen on: gRPC asks for changes once per address."""
+    used = file.value
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal told
-        if file.value is told:
+        nonlocal used
+        if file.value is used:
             return None
-        told = file.value
-        return _grpc_configuration(told)
+        used = file.value
+        return _grpc_configuration(used)
 
     return grpc.dynamic_ssl_server_credentials(
-        _grpc_configuration(told),
+        _grpc_configuration(used),
         fetch,  # type: ignore[arg-type]  # gRPC says that None stands for no change, its types do not
-        require_client_authentication=told.client_verify,
+        require_client_authentication=used.client_verify,
     )
 
 
 def read_context(path: str) -> ssl.SSLContext:
-    """TLS 1.2 or later and HTTP/1.1. Raises ServingError where a config cannot be followed."""
+    """TLS 1.2 or later and HTTP/1.1. Raises ServingError if a config cannot be followed."""
     config = read_config(path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -65,30 +75,32 @@ def read_context(path: str) -> ssl.SSLContext:
 
 
 class CurrentContext(ssl.SSLContext):
-    """Stands before the context that a file holds now: event loops keep the one they were given."""
+    """The context that a file holds now, for each new connection of an event loop, which keeps the one it was given.
+
+    An `sni_callback` could swap contexts, too, but a connection would keep the old context's `verify_mode`.
+    """
 
     file: WatchedFile[ssl.SSLContext]
 
+    def __new__(cls, file: WatchedFile[ssl.SSLContext]) -> Self:
+        """A context that follows a file."""
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        context.file = file
+        return context
+
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """What an event loop calls for each connection."""
+        """Begins a connection, with the current context."""
         return self.file.value.wrap_bio(*args, **kwargs)
 
 
-def current_context(file: WatchedFile[ssl.SSLContext]) -> ssl.SSLContext:
-    """A context for an event loop, of which each new connection sees what the file holds by then."""
-    context = CurrentContext(ssl.PROTOCOL_TLS_SERVER)
-    context.file = file
-    return context
-
-
-def _grpc_configuration(config: Any) -> grpc.ServerCertificateConfiguration:
+def _grpc_configuration(config: Keys) -> grpc.ServerCertificateConfiguration:
     pair = (config.server_key.encode(), config.server_cert.encode())
     return grpc.ssl_server_certificate_configuration([pair], config.custom_ca.encode() or None)
 
 
-def _fill(context: ssl.SSLContext, config: Any, path: str) -> None:
+def _fill(context: ssl.SSLContext, config: Keys, path: str) -> None:
     try:
-        # OpenSSL reads keys from files alone; nobody else can read this one, which is gone at once.
+        # OpenSSL reads keys from files only; nobody else can read this one, which is deleted at once.
         with tempfile.TemporaryDirectory() as name:
             pem = Path(name, "server.pem")
             pem.write_text(f"{config.server_key}\n{config.server_cert}")
@@ -97,7 +109,7 @@ def _fill(context: ssl.SSLContext, config: Any, path: str) -> None:
             context.load_verify_locations(cadata=config.custom_ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except (ssl.SSLError, ValueError) as error:
-        reason = cast(str, getattr(error, "reason", None) or str(error))
+        reason = getattr(error, "reason", None) or str(error)
         raise invalid_argument(f"{path}: no key and certificates that fit together: {reason}") from error
     except OSError as error:
         raise ServingError(

@@ -1,4 +1,4 @@
-"""Bearer tokens from a JSON file: who may ask for what. The file may hold hashes alone, so that it gives nothing away.
+"""Bearer tokens from a JSON file, with their permissions. Hashes in place of tokens give nothing away.
 
 {"tokens": [{"name": "shop", "sha256": "<64 hex digits>", "models": ["flowers"], "expires": "2027-01-01T00:00:00Z"}]}
 """
@@ -30,7 +30,7 @@ _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 @dataclass(frozen=True)
 class Token:
-    """What its bearer may do: use the models that are named, or all; read metrics; change what is served."""
+    """The permissions of a bearer: to use models, or all; to read metrics; to replace the served models."""
 
     name: str
     digest: bytes
@@ -41,22 +41,22 @@ class Token:
     """Seconds since 1970."""
 
     def check_model(self, name: str) -> None:
-        """Raises ServingError, whether or not there is a model of this name, where the bearer may not use it."""
+        """Raises ServingError if the bearer may not use a model of this name, whether it exists or not."""
         if name and self.models is not None and name not in self.models:
             raise _denied(f"The token is not for model {name}")
 
     def check_all_models(self) -> None:
-        """Raises ServingError where the bearer may not know which models there are."""
+        """Raises ServingError if the bearer may not know which models exist."""
         if self.models is not None:
             raise _denied("The token is not for all models")
 
     def check_metrics(self) -> None:
-        """Raises ServingError where the bearer may not read metrics, which name all models."""
+        """Raises ServingError if the bearer may not read metrics, which name all models."""
         if self.models is not None and not self.metrics:
             raise _denied("The token is not for metrics")
 
     def check_admin(self) -> None:
-        """Raises ServingError where the bearer may not change what is served, nor write traces."""
+        """Raises ServingError if the bearer may not replace the served models, nor write traces."""
         if not self.admin:
             raise _denied("The token is not for administration")
 
@@ -72,12 +72,12 @@ class Tokens:
         self._tokens = tokens
 
     def authenticate(self, authorization: str) -> Token:
-        """The token in the value of an Authorization header. Raises ServingError where there is none that counts."""
+        """The token in the value of an Authorization header. Raises ServingError if there is no valid one."""
         scheme, _, secret = authorization.strip().partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise ServingError(Code.UNAUTHENTICATED, "The request has no bearer token")
         digest = hashlib.sha256(secret.strip().encode()).digest()
-        # Every token is compared, and each in full, so that the time tells nothing.
+        # All tokens are compared, each in full, so that the time reveals nothing.
         found = [token for token in self._tokens if hmac.compare_digest(token.digest, digest)]
         if not found or (found[0].expires is not None and found[0].expires <= time.time()):
             raise ServingError(Code.UNAUTHENTICATED, "The token is unknown, or its time is over")
@@ -85,7 +85,7 @@ class Tokens:
 
 
 def read(path: str) -> Tokens:
-    """The tokens in a file. Raises ServingError where it cannot be read or followed."""
+    """The tokens in a file. Raises ServingError if it cannot be read or followed."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -105,7 +105,7 @@ def _token(entry: Any, place: str) -> Token:
     if not isinstance(entry, dict):
         raise invalid_argument(f"{place} is no object")
     for name, value in entry.items():
-        if not isinstance(value, _FIELDS.get(name, ())):  # a field that is passed over would let somebody in
+        if not isinstance(value, _FIELDS.get(name, ())):  # an ignored field might let somebody in
             raise invalid_argument(f"{place}: {name} is no field, or of another type; there are {', '.join(_FIELDS)}")
     models = entry.get("models")
     if models is not None and not all(isinstance(model, str) for model in models):

@@ -17,17 +17,17 @@ from google.protobuf.message import Message
 
 from serving.errors import Code, ServingError
 
-_FUNCTION = re.compile(r"\{\{function_node [^}]*\}\} ?")  # where in the graph, in names that nobody has given
+_FUNCTION = re.compile(r"\{\{function_node [^}]*\}\} ?")  # a place in the graph, in generated names
 
 
 class Buffer(ctypes.Structure):
-    """TF_Buffer: bytes, as messages are handed over."""
+    """TF_Buffer: the bytes of a message."""
 
     _fields_ = (("data", c_void_p), ("length", c_size_t), ("deallocator", c_void_p))
 
 
 class Output(ctypes.Structure):
-    """TF_Output: a tensor of a graph, by the operation that computes it."""
+    """TF_Output: a tensor of a graph, as an output of an operation."""
 
     _fields_ = (("operation", c_void_p), ("index", c_int))
 

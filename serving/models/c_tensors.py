@@ -1,4 +1,4 @@
-"""The runtime's tensors <-> arrays."""
+"""Tensors of the C API <-> arrays."""
 
 import ctypes
 import math
@@ -17,7 +17,7 @@ _STRING_SIZE = 24  # bytes of a TF_TString (core/platform/ctstring_internal.h)
 
 
 class Tensor:
-    """A TF_Tensor, which is deleted with the last array on its memory. Raises ServingError where there was no room."""
+    """A TF_Tensor, deleted with the last array on its memory. Raises ServingError if there was no room for it."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
@@ -31,7 +31,7 @@ class Tensor:
 
 
 def from_array(array: np.ndarray) -> Tensor:
-    """A tensor with what an array holds now. Raises ServingError where the runtime has no such type."""
+    """A tensor with a copy of an array. Raises ServingError if the runtime has no such type."""
     word = type_word(array)
     if word not in DATA_TYPES:
         raise invalid_argument(f"There is no tensor of type {word}")
@@ -45,7 +45,7 @@ def from_array(array: np.ndarray) -> Tensor:
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """The array of a tensor, on its memory; strings are bytes. Raises ServingError where NumPy has no such type."""
+    """The array of a tensor, on its memory; strings are bytes. Raises ServingError if NumPy has no such type."""
     handle = tensor.handle
     number = c_api.TF_TensorType(handle)
     shape = tuple(c_api.TF_Dim(handle, axis) for axis in range(c_api.TF_NumDims(handle)))
@@ -64,7 +64,7 @@ def _memory(tensor: Tensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.
 
 
 def _from_strings(array: np.ndarray) -> Tensor:
-    # By way of a message, as only the runtime itself can make strings that it frees with the tensor.
+    # Parsed from a message: only the runtime itself makes strings that are freed with the tensor.
     tensor = Tensor(c_api.TF_AllocateTensor(DATA_TYPES["string"], (c_int64 * 1)(0), 1, 0))
     with c_api.checked() as status, c_api.buffer_of(tensors.to_proto(array)) as proto:
         c_api.TF_TensorFromProto(proto, tensor.handle, status)

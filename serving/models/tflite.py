@@ -1,4 +1,4 @@
-"""TFLite models: interpreters in place of a session, and the signatures in such a file (tflite_session.cc)."""
+"""TFLite models: interpreters instead of a session, and the signatures in such a file (tflite_session.cc)."""
 
 import queue
 import warnings
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from flatbuffers import flexbuffers  # type: ignore[import-untyped]
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow.lite.python import schema_py_generated as schema
 
 from serving.call import Call
@@ -20,20 +20,20 @@ from serving.models.signature_defs import make_signature
 from serving.wire.signatures import DEFAULT_SIGNATURE
 
 MODEL_FILE = "model.tflite"
-"""What a version's directory may hold, and `prefer_tflite_model` runs."""
+"""The file in a version's directory that `prefer_tflite_model` runs."""
 
 _SIGNATURES = b"signature_defs_metadata"
 _PREDICT_METHOD = "tensorflow/serving/predict"
 
 Details = Mapping[str, Any]
-"""What an interpreter says of a tensor."""
+"""An interpreter's description of a tensor."""
 
 
 class InterpreterRunner:
     """Interpreters of one model, each of which runs one call at a time."""
 
     def __init__(self, path: Path, num_interpreters: int) -> None:
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[tf.lite.Interpreter] = queue.SimpleQueue()
         for _ in range(num_interpreters):
             interpreter = _make_interpreter(path)
             self._free.put(interpreter)
@@ -78,16 +78,16 @@ def load(directory: Path, num_interpreters: int = 1) -> Model:
     return Model(runner, {name: make_signature(name, each) for name, each in definitions.items()})
 
 
-def _make_interpreter(path: Path) -> Any:
+def _make_interpreter(path: Path) -> tf.lite.Interpreter:
     with warnings.catch_warnings():
-        # It is to become ai_edge_litert's; so far TensorFlow brings the same one along.
+        # The class is to move to ai_edge_litert; so far TensorFlow ships it, too.
         warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
         interpreter = tf.lite.Interpreter(str(path))
     interpreter.allocate_tensors()
     return interpreter
 
 
-def _invoke(interpreter: Any, arrays: Mapping[int, np.ndarray]) -> None:
+def _invoke(interpreter: tf.lite.Interpreter, arrays: Mapping[int, np.ndarray]) -> None:
     try:
         current = {each["index"]: tuple(each["shape"]) for each in interpreter.get_input_details()}
         resized = {index: array.shape for index, array in arrays.items() if array.shape != current[index]}
@@ -110,34 +110,25 @@ def _find(tensors: Mapping[str, Details], name: str, noun: str) -> Details:
     raise invalid_argument(f"Missing {noun} TFLite tensor: {name}")
 
 
-def _signature_definitions(content: bytes) -> dict[str, Any]:
-    """The SignatureDefs in the model's metadata, which is a flexbuffers map of serialized messages."""
+def _signature_definitions(content: bytes) -> dict[str, SignatureDef]:
+    """The SignatureDefs in the model's metadata: a flexbuffers map of serialized messages."""
     model = schema.Model.GetRootAsModel(content, 0)
     for number in range(model.MetadataLength()):
         metadata = model.Metadata(number)
         if metadata.Name() == _SIGNATURES:
             stored = flexbuffers.GetRoot(model.Buffers(metadata.Buffer()).DataAsNumpy().tobytes()).AsMap
-            return {
-                key: meta_graph_pb2.SignatureDef.FromString(value.AsStringBytes)
-                for key, value in zip(_keys(stored), stored.Values, strict=True)
-            }
+            names, messages = [key.AsKey for key in stored.Keys], [value.AsStringBytes for value in stored.Values]
+            return {name: SignatureDef.FromString(each) for name, each in zip(names, messages, strict=True)}
     return {}
 
 
-def _keys(stored: Any) -> list[str]:
-    return [key.AsKey for key in stored.Keys]
-
-
-def _made_up_definition(runner: InterpreterRunner) -> Any:
-    definition = meta_graph_pb2.SignatureDef(method_name=_PREDICT_METHOD)
+def _made_up_definition(runner: InterpreterRunner) -> SignatureDef:
+    definition = SignatureDef(method_name=_PREDICT_METHOD)
     for described, tensors in ((definition.inputs, runner.inputs), (definition.outputs, runner.outputs)):
         for name, details in tensors.items():
             described[name].name = name
-            described[name].dtype = _data_type(details["dtype"])
+            is_text = details["dtype"] is np.bytes_
+            described[name].dtype = types_pb2.DT_STRING if is_text else tf.as_dtype(details["dtype"]).as_datatype_enum
             for size in details["shape_signature"]:
                 described[name].tensor_shape.dim.add(size=size)
     return definition
-
-
-def _data_type(dtype: Any) -> int:
-    return types_pb2.DT_STRING if dtype is np.bytes_ else tf.as_dtype(dtype).as_datatype_enum

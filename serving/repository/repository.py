@@ -180,7 +180,7 @@ class Repository:
             transition(self._transition)
             tell(self._tell)
             with self._changed:
-                pause = _NEVER if all(model.is_settled() for model in self._models.values()) else _TICK
+                pause = _NEVER if all(model.is_settled for model in self._models.values()) else _TICK
                 self._changed.wait_since(seen, min(pause, max(0, next_poll - time.monotonic())))
 
     def _transition(self) -> None:
@@ -190,7 +190,7 @@ class Repository:
         threads = self._load_threads if is_serving else self._first_load_threads
         num_loading = sum(model.num_loading() for model in models)
         for model in models:
-            if model.is_settled():
+            if model.is_settled:
                 continue
             model.unload(self._unload_threads)
             while num_loading < limit and model.start_load(threads):

@@ -72,7 +72,8 @@ class ModelVersions:
         self._aspired: Mapping[int, Path] = {}
         self._versions: dict[int, _Version] = {}
         self._available: dict[int, _Version] = {}  # kept apart, as requests ask for it and versions become many
-        self._is_settled = True
+        self.is_settled = True
+        """Whether there is nothing to load or unload until something changes."""
 
     def statuses(self) -> list[VersionStatus]:
         """Every version ever seen, the highest first."""
@@ -95,10 +96,6 @@ class ModelVersions:
         """The number of versions that threads are loading."""
         with self._changed:
             return sum(entry.busy for entry in self._in(State.LOADING).values())
-
-    def is_settled(self) -> bool:
-        """Whether there is nothing to load or unload until something changes: cheap, as an idle server asks often."""
-        return self._is_settled
 
     def is_empty(self) -> bool:
         """Whether nothing is in memory, nor on its way to it."""
@@ -160,7 +157,7 @@ class ModelVersions:
         """Retires versions that are no longer aspired, and unloads retired ones that have no lease any more."""
         with self._changed:
             # No change announces a free thread, or the time of the next attempt.
-            self._is_settled = all(entry.busy for entry in self._waiting().values())
+            self.is_settled = all(entry.busy for entry in self._waiting().values())
             self._retire()
             for entry in self._in(State.UNLOADING).values():
                 if not entry.num_leases and not entry.busy:
@@ -251,7 +248,7 @@ class ModelVersions:
         self._notify()
 
     def _notify(self) -> None:
-        self._is_settled = False
+        self.is_settled = False
         self._changed.notify_all()
 
 

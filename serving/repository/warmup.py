@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.inference import CLASSIFY, REGRESS, find_task, find_tasks, infer
@@ -22,15 +21,12 @@ _METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
 def warm_up(model: Model, directory: Path, num_iterations: int = 1) -> int:
-    """Replays the warm-up requests of a version, if it has any, so many times each. Returns how many there are.
+    """Replays the warm-up requests of a version, each for a number of times. Returns the number of requests.
 
     Raises:
-        ServingError: A request can't be read or fails; the version is not to be served then.
+        ServingError: A request can't be read or fails; the version must not be served then.
     """
-    path = directory / WARMUP_FILE
-    if not path.is_file():
-        return 0
-    count = 0
+    path, count = directory / WARMUP_FILE, 0
     for count, record in enumerate(_records(path), start=1):
         if count > MOST_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}")
@@ -45,25 +41,22 @@ def _records(path: Path) -> Iterator[bytes]:
     try:
         yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     except tf.errors.DataLossError as error:
+        # Eager TensorFlow puts "{{function_node ...}} " before and " [Op:...]" after the text of the reader.
+        reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
         raise ServingError(
-            Code.DATA_LOSS, f"{_reason(error)}. Please verify your warmup data is in TFRecord format."
+            Code.DATA_LOSS, f"{reason}. Please verify your warmup data is in TFRecord format."
         ) from error
 
 
-def _reason(error: Any) -> str:
-    # Eager TensorFlow puts "{{function_node ...}} " before and " [Op:...]" behind the text of the reader.
-    return str(error.message).rpartition("}} ")[2].partition(" [Op:")[0]
-
-
-def _parse(record: bytes, path: Path) -> Any:
+def _parse(record: bytes, path: Path) -> PredictionLog:
     try:
-        return prediction_log_pb2.PredictionLog.FromString(record)
+        return PredictionLog.FromString(record)
     except DecodeError as error:
         text = record.decode("utf-8", "replace")
         raise invalid_argument(f"Failed to parse warmup record: {text} from {path}") from error
 
 
-def _replay(model: Model, log: Any) -> None:
+def _replay(model: Model, log: PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         message = log.predict_log.request

@@ -1,4 +1,4 @@
-"""Requests of a request log -> warm-up requests: each once, without the answers.
+"""Turns the requests of a request log into warm-up requests: each once, without its answer.
 
 python -m serving.repository.warmup_requests LOG... --output <version>/assets.extra/tf_serving_warmup_requests
 """
@@ -9,11 +9,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.repository.warmup import MOST_RECORDS
 from serving.telemetry.record_files import PART
@@ -22,7 +21,7 @@ _DEFAULT_NUMBER = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the file and says how many requests it holds. Returns the exit status."""
+    """Writes the file, and prints the number of its requests. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.repository.warmup_requests", description=__doc__.splitlines()[0]
     )
@@ -55,7 +54,7 @@ def distinct_requests(paths: Iterable[Path]) -> Iterator[bytes]:
             kind = log.WhichOneof("log_type")
             if kind is None:
                 continue
-            kept = prediction_log_pb2.PredictionLog()
+            kept = PredictionLog()
             getattr(kept, kind).request.CopyFrom(getattr(log, kind).request)
             request = kept.SerializeToString(deterministic=True)
             if request not in seen:
@@ -63,18 +62,18 @@ def distinct_requests(paths: Iterable[Path]) -> Iterator[bytes]:
                 yield request
 
 
-def _logs(path: Path) -> Iterator[Any]:
+def _logs(path: Path) -> Iterator[PredictionLog]:
     number = 0
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            yield prediction_log_pb2.PredictionLog.FromString(record)
+            yield PredictionLog.FromString(record)
             number += 1
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"there is no file {path}") from error
     except tf.errors.OpError as error:
         if not number:
             raise ValueError(f"{path} holds no TFRecords, or cannot be read") from error
-        # What a killed process has left ends within a record.
+        # The file of a killed process ends within a record.
     except DecodeError as error:
         raise ValueError(f"{path} holds no PredictionLogs") from error
 

@@ -173,7 +173,7 @@ def test_certificate_changes_while_requests_run(secured, authority, config_path,
     try:
         before = shown(secured, context)[0]
         config_path.write_text("server_key: 'broken'")
-        wait_until(lambda: "Went on with what" in caplog.text)
+        wait_until(lambda: "so that its earlier content stays in use: " in caplog.text)
         assert shown(secured, context)[0] == before
         write_config(config_path, authority)
         wait_until(lambda: shown(secured, context)[0] != before)

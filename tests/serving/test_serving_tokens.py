@@ -237,7 +237,7 @@ def test_file_that_changes_is_followed(ask, path, caplog):
             time.sleep(0.05)
 
     path.write_text('{"tokens": [{"name": "half')
-    wait_until(lambda: "Went on with what" in caplog.text)
+    wait_until(lambda: "so that its earlier content stays in use: " in caplog.text)
     assert ask("GET", "/v1/models/zoo", "Bearer for-all").status_code == 200
     path.write_text(json.dumps({"tokens": [*TOKENS["tokens"][1:], {"token": "new"}]}))
     wait_until(lambda: ask("GET", "/v1/models/zoo", "Bearer new").status_code == 200)
