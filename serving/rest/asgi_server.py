@@ -99,7 +99,7 @@ class AsgiServer(uvicorn.Server):
         while self.server_state.connections and time.monotonic() < end:
             self._look()
             await asyncio.sleep(_LAST_LOOK)
-        for connection in self._connections():
+        for connection in list(self.server_state.connections):
             connection.transport.abort()
 
     async def _accept(self) -> None:
@@ -121,10 +121,8 @@ class AsgiServer(uvicorn.Server):
 
     def _is_full(self, address: str) -> bool:
         limits, connections = self._shared.limits, self._connections()
-        if limits.connections and len(connections) >= limits.connections:
-            return True
-        most = limits.connections_per_address
-        return bool(most) and sum(each.address == address for each in connections) >= most
+        num_alike = sum(each.address == address for each in connections) if limits.connections_per_address else 0
+        return 0 < limits.connections <= len(connections) or 0 < limits.connections_per_address <= num_alike
 
     def _turn_away(self, accepted: socket.socket, peer: tuple[str, int]) -> None:
         with accepted:

@@ -29,7 +29,6 @@ the size of the body; returns headers to send with the answer."""
 _HEADER_OVERHEAD = 32  # bytes that each header counts for besides its own, as in HTTP/2 (RFC 9113, section 6.5.2)
 _CHUNK_OVERHEAD = 16  # bytes besides each byte of a body in chunks
 _PIECE_SIZE = 64 * 1024  # bytes of an answer that are written at a time
-_TOO_SLOW = "The request took too long to arrive."
 _UPGRADE = re.compile(rb"\nupgrade:", re.IGNORECASE)
 
 STATUS_LINE[499] = b"HTTP/1.1 499 Client Closed Request\r\n"  # nginx's, and TensorFlow Serving's for CANCELLED
@@ -100,13 +99,14 @@ class Connection(HttpToolsProtocol):
         self._body_rest: int | None = 0  # None where the body comes in chunks
         self._since = time.monotonic()  # since when the client is waited for
         self._abort_time = math.inf
+        self._head: bytes | None = b""  # of an answer, which waits for its body; None before it is written
         self._is_lingering = False  # nothing more is read; the client may still be sending
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """The client has connected, and the handshake is over."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(_PIECE_SIZE)
-        self.write, self.is_closing = transport.write, transport.is_closing
+        self.is_closing = transport.is_closing
         self._since = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,7 +133,7 @@ class Connection(HttpToolsProtocol):
                 end = len(self._unread) if self._body_rest is None else start + max(1, self._body_rest)
                 part = self._unread[start:end]
             else:
-                self._body_rest, end = 0, self._find_head()
+                end = self._find_head()
                 if not end:
                     return
                 part = _UPGRADE.sub(b"\nx-upgrade:", self._unread[start:end])  # and so is never granted
@@ -151,7 +151,7 @@ class Connection(HttpToolsProtocol):
         size = (end if end > 3 else len(self._unread)) - start
         num_lines = self._unread.count(b"\n", start, start + size)
         if size + num_lines * _HEADER_OVERHEAD > self._shared.limits.head_size:
-            self._refuse_head(431, "The headers are too large.")
+            self.refuse(431, "The headers are too large.")
             return 0
         if (
             end == 3 and not self._unread[start : start + 1].isupper()
@@ -165,8 +165,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self.refuse(400, "Malformed HTTP request: this is no proxy")
         except httptools.HttpParserError as error:
-            if self._body_rest is None and not self._in_message:
-                self.cycle.keep_alive = False  # another request came with the end of a body in chunks
+            if self._is_answering():  # another request comes with the end of a body in chunks
+                self.cycle.keep_alive = False
             elif not self._is_lingering:
                 self.refuse(400, f"Malformed HTTP request: {error}")
         if self._in_message and self._body_rest is None:
@@ -176,16 +176,15 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request has been parsed."""
-        if self._body_rest is None:
+        if self._is_answering():
             raise httptools.HttpParserError
         super().on_message_begin()
-        self._in_message = True
-        self._body_size = self._chunked_size = 0
 
     def on_headers_complete(self) -> None:
         """All headers have been parsed."""
         if self.parser.should_upgrade():  # CONNECT
             return
+        self._in_message = True
         headers = dict(self.headers)
         self._body_rest = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
         self.url = _without_host(self.url)
@@ -207,6 +206,7 @@ class Connection(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
             self._in_message = self.cycle.more_body = False
+            self._body_size = self._chunked_size = 0
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
@@ -223,6 +223,7 @@ class Connection(HttpToolsProtocol):
         """Sends a large body in pieces, so that it shows whether the client takes them."""
         if message["type"] == "http.response.start":
             cycle.keep_alive = cycle.keep_alive and self._can_go_on(cycle)
+            self._head = None
         elif message["type"] == "http.response.body":
             body = memoryview(message.get("body", b""))
             while len(body) > _PIECE_SIZE:
@@ -239,8 +240,18 @@ class Connection(HttpToolsProtocol):
         is_long = self._body_rest is None or self._body_rest > self._shared.limits.discarded_size
         return not self._shared.stopping and not (cycle.more_body and (is_long or cycle.waiting_for_100_continue))
 
+    def write(self, data: bytes) -> None:
+        """Sends a part of an answer, the first part of a body together with the head."""
+        if self._head is None:
+            self._head = data
+        else:
+            self.transport.write(self._head + data)
+            self._head = b""
+
     def on_response_complete(self) -> None:
         """An answer has been written."""
+        if self._head:  # there is no body, as for HEAD
+            self.write(b"")
         self._since = time.monotonic()
         if self.transport.is_closing() or self._is_lingering:
             return
@@ -260,6 +271,8 @@ class Connection(HttpToolsProtocol):
 
     def close(self) -> None:
         """Ends the connection after an answer, which the client has a time to read."""
+        if self._head:
+            self.write(b"")
         if self._in_message:
             self._linger()
         else:
@@ -274,15 +287,10 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         self.flow.resume_reading()
 
-    def _refuse_head(self, status: int, reason: str) -> None:
-        with suppress(httptools.HttpParserError):  # for the method and the address
-            self.parser.feed_data(self._unread[self._position :].partition(b"\r\n")[0])
-        self.refuse(status, reason)
-
     def refuse(self, status: int, reason: str) -> None:
         """Answers instead of the application, and reads nothing more from this client."""
         cycle, is_closing = self.cycle, self.is_closing()
-        if self._in_message and cycle is not None and cycle.more_body:
+        if self._in_message:
             cycle.disconnected = True
             cycle.message_event.set()
             self._shared.release(cycle)
@@ -294,12 +302,14 @@ class Connection(HttpToolsProtocol):
             self._linger()
 
     def _known_scope(self) -> HTTPScope:
-        if not self._in_message:
-            super().on_message_begin()
-        if "method" not in self.scope:
-            method = self.parser.get_method().decode("ascii") if self.url else ""
-            path = _without_host(self.url).partition(b"?")[0]
-            self.scope |= {"method": method, "path": path.decode("latin-1"), "raw_path": path}
+        if self._in_message:
+            return self.scope
+        super().on_message_begin()
+        with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):  # for the address and the first headers
+            self.parser.feed_data(self._unread[self._position :].partition(b"\r\n\r\n")[0])
+        method = self.parser.get_method().decode("ascii") if self.url else ""
+        path = _without_host(self.url).partition(b"?")[0]
+        self.scope |= {"method": method, "path": path.decode("latin-1"), "raw_path": path}
         return self.scope
 
     def check(self, now: float) -> None:
@@ -311,12 +321,9 @@ class Connection(HttpToolsProtocol):
             return
         elif self.flow.read_paused:  # the application takes its time
             self._since = now
-        elif self._in_message:
+        elif self._in_message or self._unread:
             if waited > limits.head_time + self._body_size / limits.body_rate:
-                self.refuse(408, _TOO_SLOW)
-        elif self._unread:
-            if waited > limits.head_time:
-                self._refuse_head(408, _TOO_SLOW)
+                self.refuse(408, "The request took too long to arrive.")
         # One that has just been answered may be sending already, and should not find the connection closed.
         elif waited > (limits.last_idle_time if self._shared.stopping else limits.idle_time):
             self._abort_time = now + limits.linger_time  # TLS waits for the client to close, too
