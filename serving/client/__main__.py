@@ -5,7 +5,6 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,14 +18,6 @@ from serving.wire.signatures import Signature
 _ENCODED = "image/encoded"  # the feature of a tf.Example that holds the bytes of an image
 
 Classify = Callable[[pathlib.Path], Sequence[Class]]
-
-
-class Answer(NamedTuple):
-    """The classes of an image, best first, or the error why there are none."""
-
-    path: pathlib.Path
-    classes: Sequence[Class] = ()
-    error: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,17 +43,20 @@ def _classify_images(client: Client, args: argparse.Namespace, labels: Sequence[
     if name not in signatures:
         return _fail(f"there is no signature {name}; the model has {', '.join(sorted(signatures))}", 2)
     classify = _classifier(client, signatures[name], args, labels)
-    answers, status = [], 0
+    rows, status = [("image", "label", "score")], 0
     for path in args.images:
-        answer = _answer(classify, path, args.top)
-        if answer.error:
-            status = _fail(answer.error, 2)
+        try:
+            classes = classify(path)[: args.top]
+        except (OSError, ServingError) as error:
+            answer: dict[str, object] = {"error": _explain(error, path)}
+            status = _fail(answer["error"], 2)
+        else:
+            answer = {"answers": [each._asdict() for each in classes]}
+            rows += [(str(path) if not i else "", each.label, f"{each.score:.3g}") for i, each in enumerate(classes)]
         if args.json:
-            print(_json_line(answer), flush=True)
-        elif answer.classes:
-            answers.append(answer)
-    if answers:
-        print(_table(answers))
+            print(json.dumps({"path": str(path), **answer}), flush=True)
+    if len(rows) > 1 and not args.json:
+        print(_table(rows))
     return status
 
 
@@ -91,47 +85,31 @@ def _classifier(client: Client, signature: Signature, args: argparse.Namespace, 
     options = {"signature": signature.name, "version": args.version, "label": args.label}
     if _gives_labels(signature):
         return lambda path: sorted(client.classify([{_ENCODED: path}], **options)[0], key=lambda each: -each.score)
-    return lambda path: _rank(_scores(client.predict(path, **options).outputs, signature.name), labels)
+    return lambda path: _rank(client.predict(path, **options).outputs, signature, labels)
 
 
-def _scores(outputs: Mapping[str, np.ndarray], signature_name: str) -> np.ndarray:
+def _rank(outputs: Mapping[str, np.ndarray], signature: Signature, labels: Sequence[str]) -> list[Class]:
+    """The classes by score. An index without a label is its own label."""
     tables = {name: array for name, array in sorted(outputs.items()) if array.dtype.kind == "f" and array.ndim == 2}
     if not tables:
-        raise ServingError(Code.FAILED_PRECONDITION, f"signature {signature_name} gives no scores by class")
-    return outputs.get("scores", next(iter(tables.values())))[0]
-
-
-def _rank(scores: np.ndarray, labels: Sequence[str]) -> list[Class]:
+        raise ServingError(Code.FAILED_PRECONDITION, f"signature {signature.name} gives no scores by class")
+    scores = outputs.get("scores", next(iter(tables.values())))[0]
     best = np.argsort(-scores, kind="stable")
     return [Class(labels[index] if index < len(labels) else str(index), float(scores[index])) for index in best]
 
 
-def _answer(classify: Classify, path: pathlib.Path, top: int) -> Answer:
-    """Classifies an image. Raises ServingError only if the server failed: one wrong image does not end the others."""
-    try:
-        return Answer(path, classify(path)[:top])
-    except OSError as error:
-        return Answer(path, error=f"{path} cannot be read: {error.strerror}")
-    except ServingError as error:
-        if error.code is not Code.INVALID_ARGUMENT:
-            raise
-        return Answer(path, error=f"{path} was refused: {error.message.strip().partition(chr(10))[0]}")
+def _explain(error: OSError | ServingError, path: pathlib.Path) -> str:
+    """Why an image has no classes. Raises the error again if it is not the fault of the image."""
+    if isinstance(error, OSError):
+        return f"{path} cannot be read: {error.strerror}"
+    if error.code is not Code.INVALID_ARGUMENT:
+        raise error
+    return f"{path} was refused: {error.message.strip().partition(chr(10))[0]}"
 
 
-def _table(answers: Sequence[Answer]) -> str:
-    """Answers for people, one line per label."""
-    rows = [("image", "label", "score")]
-    for answer in answers:
-        for place, (label, score) in enumerate(answer.classes):
-            rows.append((str(answer.path) if place == 0 else "", label, f"{score:.3g}"))
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
     paths, labels, scores = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(f"{row[0]:<{paths}}  {row[1]:<{labels}}  {row[2]:>{scores}}" for row in rows)
-
-
-def _json_line(answer: Answer) -> str:
-    """An answer for programs: `{"path": ..., "answers": [{"label": ..., "score": ...}, ...]}`, or `error` instead."""
-    found = {"error": answer.error} if answer.error else {"answers": [each._asdict() for each in answer.classes]}
-    return json.dumps({"path": str(answer.path), **found})
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

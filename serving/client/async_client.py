@@ -71,14 +71,12 @@ class AsyncClient:
         is_remembered = spec in self._signatures
         try:
             return await self._predict_by_signature(spec, inputs, outputs, limits)
-        except SignatureChangedError:
-            self._signatures.pop(spec, None)
-            if not is_remembered:
-                raise
         except ServingError as error:
-            if error.code is Code.INVALID_ARGUMENT:  # the signature may be that of an older version
-                self._signatures.pop(spec, None)
-            raise
+            has_changed = isinstance(error, SignatureChangedError)
+            if has_changed or error.code is Code.INVALID_ARGUMENT:
+                self._signatures.pop(spec, None)  # it may be that of an older version
+            if not (has_changed and is_remembered):
+                raise
         return await self._predict_by_signature(spec, inputs, outputs, limits)
 
     async def classify(
@@ -145,9 +143,10 @@ class AsyncClient:
     ) -> Prediction:
         signature = self._signatures.get(spec)
         if signature is None:
-            signatures = await self._calls.metadata(spec, limits)
-            signature = self._signatures[spec] = _find(spec, signatures)
-        _check_outputs(signature, outputs)
+            signature = self._signatures[spec] = _find(spec, await self._calls.metadata(spec, limits))
+        if unknown := set(outputs) - signature.outputs.keys():
+            text = f"signature {signature.name} has no output {', '.join(sorted(unknown))}"
+            raise ServingError(Code.INVALID_ARGUMENT, f"{text}; it has {', '.join(sorted(signature.outputs))}")
         arrays = inputs if are_arrays(inputs) else to_arrays(inputs, signature)
         return await self._calls.predict(spec, arrays, outputs, signature, limits)
 
@@ -161,7 +160,9 @@ class AsyncClient:
             return str(error)
         if any(each.state is State.AVAILABLE for each in statuses):
             return ""
-        return ", ".join(map(_describe, statuses)) or "no version"
+        reasons = (f" ({each.message})" if each.message else "" for each in statuses)
+        states = (f"version {each.version} is {each.state.name}" for each in statuses)
+        return ", ".join(map(str.__add__, states, reasons)) or "no version"
 
 
 def _open(server: Server, is_async: bool) -> GrpcCalls | RestCalls:
@@ -185,16 +186,3 @@ def _find(spec: ModelSpec, signatures: Mapping[str, Signature]) -> Signature:
         known = ", ".join(sorted(signatures))
         raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found; the model has {known}')
     return signatures[name]
-
-
-def _check_outputs(signature: Signature, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in signature.outputs:
-            known = ", ".join(sorted(signature.outputs))
-            text = f"signature {signature.name} has no output {name}; it has {known}"
-            raise ServingError(Code.INVALID_ARGUMENT, text)
-
-
-def _describe(status: VersionStatus) -> str:
-    reason = f" ({status.message})" if status.message else ""
-    return f"version {status.version} is {status.state.name}{reason}"

@@ -16,7 +16,7 @@ from serving.errors import Code, ServingError
 T = TypeVar("T")
 
 _GRPC_PORT = 8500  # TensorFlow Serving's
-_GRPC = {"grpc": False, "grpcs": True, "unix": False}  # whether the scheme means TLS
+_GRPC = ("grpc", "grpcs", "unix")
 _REST = ("http", "https")
 
 
@@ -60,8 +60,8 @@ class Server(NamedTuple):
 
     @property
     def has_tls(self) -> bool:
-        """Whether gRPC runs over TLS."""
-        return _GRPC[urlsplit(self.url).scheme]
+        """Whether connections are over TLS."""
+        return urlsplit(self.url).scheme in ("grpcs", "https")
 
     @property
     def target(self) -> str:

@@ -3,27 +3,16 @@
 import functools
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 import numpy as np
 from google.protobuf.message import Message
 
+from serving.client import messages
 from serving.client.connection import Limits, RetryableError, Server, Tls
 from serving.client.inputs import Examples, Features
-from serving.client.messages import (
-    ClassificationRequest,
-    ClassificationResponse,
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-    PredictResponse,
-    RegressionRequest,
-    RegressionResponse,
-    SignatureDefMap,
-)
 from serving.client.predict_bytes import write_predict, write_spec
 from serving.client.replies import Class
 from serving.errors import Code, ServingError
@@ -39,23 +28,16 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),  # by default a server that was restarted is found after minutes
 ]
+_REPLIES: Mapping[str, type[Message]] = {
+    "PredictionService/Predict": messages.PredictResponse,
+    "PredictionService/Classify": messages.ClassificationResponse,
+    "PredictionService/Regress": messages.RegressionResponse,
+    "PredictionService/GetModelMetadata": messages.GetModelMetadataResponse,
+    "ModelService/GetModelStatus": messages.GetModelStatusResponse,
+}
 _Callable: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, Message] | grpc.aio.UnaryUnaryMultiCallable[bytes, Message]"
 _SIGNATURE_DEF = "signature_def"
 _FEATURE_FIELDS = {bytes: "bytes_list", int: "int64_list", float: "float_list"}
-
-
-class Method(NamedTuple):
-    """The path of a method, and the class of its replies."""
-
-    path: str
-    reply: type[Message]
-
-
-_PREDICT = Method("/tensorflow.serving.PredictionService/Predict", PredictResponse)
-_CLASSIFY = Method("/tensorflow.serving.PredictionService/Classify", ClassificationResponse)
-_REGRESS = Method("/tensorflow.serving.PredictionService/Regress", RegressionResponse)
-_METADATA = Method("/tensorflow.serving.PredictionService/GetModelMetadata", GetModelMetadataResponse)
-_STATUS = Method("/tensorflow.serving.ModelService/GetModelStatus", GetModelStatusResponse)
 
 
 class GrpcCalls:
@@ -69,7 +51,7 @@ class GrpcCalls:
         self._metadata = None if server.token is None else (("authorization", f"Bearer {server.token}"),)
         # A channel for asyncio belongs to the event loop that runs when it is opened.
         self._channel: grpc.Channel | grpc.aio.Channel | None = None if is_async else self._open(grpc)
-        self._callables: dict[Method, _Callable] = {}
+        self._callables: dict[str, _Callable] = {}
 
     async def predict(
         self,
@@ -80,7 +62,7 @@ class GrpcCalls:
         limits: Limits,
     ) -> Prediction:
         """Runs a signature on tensors. Raises ValueError if no tensor holds an array's dtype."""
-        reply = await self._send(_PREDICT, write_predict(spec, inputs, output_names), limits)
+        reply = await self._send("PredictionService/Predict", write_predict(spec, inputs, output_names), limits)
         answered = reply.model_spec
         return Prediction(
             ModelSpec(answered.name, answered.version.value, signature_name=answered.signature_name),
@@ -89,28 +71,30 @@ class GrpcCalls:
 
     async def classify(self, spec: ModelSpec, examples: Examples, limits: Limits) -> list[list[Class]]:
         """Runs a classify signature on tf.Examples."""
-        reply = await self._send(_CLASSIFY, _write_examples(spec, examples, ClassificationRequest()), limits)
+        request = _write_examples(spec, examples, messages.ClassificationRequest())
+        reply = await self._send("PredictionService/Classify", request, limits)
         return [[Class(each.label, each.score) for each in row.classes] for row in reply.result.classifications]
 
     async def regress(self, spec: ModelSpec, examples: Examples, limits: Limits) -> np.ndarray:
         """Runs a regress signature on tf.Examples."""
-        reply = await self._send(_REGRESS, _write_examples(spec, examples, RegressionRequest()), limits)
+        request = _write_examples(spec, examples, messages.RegressionRequest())
+        reply = await self._send("PredictionService/Regress", request, limits)
         return np.array([each.value for each in reply.result.regressions], np.float32)
 
     async def metadata(self, spec: ModelSpec, limits: Limits) -> dict[str, Signature]:
         """The signatures of a model."""
-        message = GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
+        message = messages.GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
         write_spec(spec, message.model_spec)
-        reply = await self._send(_METADATA, message.SerializeToString(), limits)
-        packed = SignatureDefMap()
+        reply = await self._send("PredictionService/GetModelMetadata", message.SerializeToString(), limits)
+        packed = messages.SignatureDefMap()
         reply.metadata[_SIGNATURE_DEF].Unpack(packed)
         return {name: _read_signature(name, definition) for name, definition in packed.signature_def.items()}
 
     async def status(self, spec: ModelSpec, limits: Limits) -> list[VersionStatus]:
         """The versions of a model."""
-        message = GetModelStatusRequest()
+        message = messages.GetModelStatusRequest()
         write_spec(spec, message.model_spec)
-        reply = await self._send(_STATUS, message.SerializeToString(), limits)
+        reply = await self._send("ModelService/GetModelStatus", message.SerializeToString(), limits)
         return [
             VersionStatus(each.version, State(each.state), Code(each.status.error_code), each.status.error_message)
             for each in reply.model_version_status
@@ -128,18 +112,18 @@ class GrpcCalls:
             return library.insecure_channel(self._target, _OPTIONS)
         return library.secure_channel(self._target, self._credentials, _OPTIONS)
 
-    async def _send(self, method: Method, request: bytes, limits: Limits) -> Any:
-        return await limits.retry(functools.partial(self._attempt, method, request))
-
-    async def _attempt(self, method: Method, request: bytes, timeout: float | None) -> Message:
+    async def _send(self, method: str, request: bytes, limits: Limits) -> Any:
         if self._channel is None:
             self._channel = self._open(grpc.aio)
         if method not in self._callables:
             self._callables[method] = self._channel.unary_unary(
-                method.path, response_deserializer=method.reply.FromString
+                f"/tensorflow.serving.{method}", response_deserializer=_REPLIES[method].FromString
             )
+        return await limits.retry(functools.partial(self._attempt, self._callables[method], request))
+
+    async def _attempt(self, call: _Callable, request: bytes, timeout: float | None) -> Message:
         try:
-            reply = self._callables[method](request, timeout=timeout, metadata=self._metadata)
+            reply = call(request, timeout=timeout, metadata=self._metadata)
             return reply if isinstance(reply, Message) else await reply
         except grpc.RpcError as error:
             code, text = Code[error.code().name], error.details() or ""

@@ -119,37 +119,29 @@ def _to_features(example: Example) -> Features:
     return {name: _to_feature(name, value) for name, value in example.items()}
 
 
+_INTEGERS = (int, np.integer, np.bool_)
+_FEATURE_TYPES: Sequence[tuple[tuple[type, ...], Callable[..., bytes | int | float]]] = (
+    (_INTEGERS, int),
+    ((*_INTEGERS, float, np.floating), float),
+    ((bytes,), bytes),
+)
+
+
 def _to_feature(name: str, value: object) -> list[bytes | int | float]:
     if isinstance(value, np.ndarray):
         value = value.reshape(-1).tolist()
     if isinstance(value, str) or _is_image(value):
         value = [value]
     values = list(value) if isinstance(value, Iterable) else [value]
-    for has_type, convert in _FEATURE_TYPES:
-        if all(map(has_type, values)):
-            return list(map(convert, values))
-    types = ", ".join(sorted({type(each).__name__ for each in values}))
-    raise ValueError(f"feature {name} must be integers, floats or bytes, and is of type {types}")
+    encoded = list(map(_encode, values))
+    for types, convert in _FEATURE_TYPES:
+        if all(isinstance(each, types) for each in encoded):
+            return list(map(convert, encoded))
+    names = ", ".join(sorted({type(each).__name__ for each in values}))
+    raise ValueError(f"feature {name} must be integers, floats or bytes, and is of type {names}")
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer | np.bool_)
-
-
-def _is_number(value: object) -> bool:
-    return _is_integer(value) or isinstance(value, float | np.floating)
-
-
-def _is_bytes(value: object) -> bool:
-    return isinstance(value, str) or _is_image(value)
-
-
-def _to_bytes(value: str | Image) -> bytes:
-    return value.encode() if isinstance(value, str) else _encode_image(value)
-
-
-_FEATURE_TYPES: Sequence[tuple[Callable[[object], bool], Callable[..., bytes | int | float]]] = (
-    (_is_integer, int),
-    (_is_number, float),
-    (_is_bytes, _to_bytes),
-)
+def _encode(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode()
+    return _encode_image(value) if _is_image(value) else value

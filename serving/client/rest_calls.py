@@ -54,7 +54,7 @@ class RestCalls:
         headers = {"accept-encoding": "identity"}
         if server.token is not None:
             headers["authorization"] = f"Bearer {server.token}"
-        verify = (server.tls or Tls()).context() if server.url.startswith("https:") else True
+        verify = (server.tls or Tls()).context() if server.has_tls else True
         library = httpx.AsyncClient if is_async else httpx.Client
         self._client = library(base_url=server.url, headers=headers, verify=verify, limits=_KEPT)
 
