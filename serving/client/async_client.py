@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from serving.client.connection import Limits, Retries, Server, Tls
+from serving.client.connection import Limits, Retries, Tls
 from serving.client.inputs import Example, Inputs, are_arrays, to_arrays, to_examples
 from serving.client.replies import Class, SignatureChangedError
 from serving.errors import Code, ServingError
@@ -50,7 +51,7 @@ class AsyncClient:
         self._model = model
         self._timeout = timeout
         self._retries = retries
-        self._calls = _open(Server(url, tls, token), self._is_async)
+        self._calls = _open(url, tls or Tls(), token, self._is_async)
         self._signatures: dict[ModelSpec, Signature] = {}
 
     async def predict(
@@ -165,19 +166,22 @@ class AsyncClient:
         return ", ".join(map(str.__add__, states, reasons)) or "no version"
 
 
-def _open(server: Server, is_async: bool) -> GrpcCalls | RestCalls:
+def _open(url: str, tls: Tls, token: str | None, is_async: bool) -> GrpcCalls | RestCalls:
     """Opens the protocol that the URL names. The library of the other one is not imported.
 
-    Raises MissingPackageError if its library is not installed.
+    Raises ValueError if the URL names neither, MissingPackageError if the library is not installed.
     """
+    scheme = urlsplit(url).scheme
     with needing("client"):
-        if server.is_grpc:
+        if scheme in ("grpc", "grpcs", "unix"):
             from serving.client.grpc_calls import GrpcCalls
 
-            return GrpcCalls(server, is_async)
-        from serving.client.rest_calls import RestCalls
+            return GrpcCalls(url, tls, token, is_async)
+        if scheme in ("http", "https"):
+            from serving.client.rest_calls import RestCalls
 
-        return RestCalls(server, is_async)
+            return RestCalls(url, tls, token, is_async)
+    raise ValueError(f"{url}: give grpc://host:8500, grpcs://, unix:/path, http://host:8501 or https://")
 
 
 def _find(spec: ModelSpec, signatures: Mapping[str, Signature]) -> Signature:

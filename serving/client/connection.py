@@ -1,4 +1,4 @@
-"""Where a server is, how it is trusted, and how often a call to it is repeated."""
+"""How a server is trusted, and how often and how long a call to it is tried."""
 
 import asyncio
 import math
@@ -8,16 +8,11 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 from serving.errors import Code, ServingError
 
 T = TypeVar("T")
-
-_GRPC_PORT = 8500  # TensorFlow Serving's
-_GRPC = ("grpc", "grpcs", "unix")
-_REST = ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -41,35 +36,6 @@ class Tls:
             None if path is None else pathlib.Path(path).read_bytes() for path in (self.ca, self.key, self.certificate)
         )
         return ca, key, certificate
-
-
-class Server(NamedTuple):
-    """A server's address, and the credentials for it."""
-
-    url: str
-    tls: Tls | None = None
-    token: str | None = None
-
-    @property
-    def is_grpc(self) -> bool:
-        """Whether the protocol is gRPC and not REST. Raises ValueError if the URL is of neither kind."""
-        scheme = urlsplit(self.url).scheme
-        if scheme not in (*_GRPC, *_REST):
-            raise ValueError(f"{self.url}: give grpc://host:8500, grpcs://, unix:/path, http://host:8501 or https://")
-        return scheme in _GRPC
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether connections are over TLS."""
-        return urlsplit(self.url).scheme in ("grpcs", "https")
-
-    @property
-    def target(self) -> str:
-        """The address as gRPC writes it."""
-        parts = urlsplit(self.url)
-        if parts.scheme == "unix":
-            return f"unix:{parts.path}"
-        return parts.netloc if parts.port else f"{parts.netloc}:{_GRPC_PORT}"
 
 
 @dataclass(frozen=True)

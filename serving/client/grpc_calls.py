@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
@@ -11,7 +12,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from serving.client import messages
-from serving.client.connection import Limits, RetryableError, Server, Tls
+from serving.client.connection import Limits, RetryableError, Tls
 from serving.client.inputs import Examples, Features
 from serving.client.predict_bytes import write_predict, write_spec
 from serving.client.replies import Class
@@ -36,6 +37,7 @@ _REPLIES: Mapping[str, type[Message]] = {
     "ModelService/GetModelStatus": messages.GetModelStatusResponse,
 }
 _Callable: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, Message] | grpc.aio.UnaryUnaryMultiCallable[bytes, Message]"
+_PORT = 8500  # TensorFlow Serving's
 _SIGNATURE_DEF = "signature_def"
 _FEATURE_FIELDS = {bytes: "bytes_list", int: "int64_list", float: "float_list"}
 
@@ -45,10 +47,10 @@ class GrpcCalls:
 
     needs_signatures = False  # tensors carry their own dtype and shape
 
-    def __init__(self, server: Server, is_async: bool) -> None:
-        self._target = server.target
-        self._credentials = grpc.ssl_channel_credentials(*(server.tls or Tls()).pem()) if server.has_tls else None
-        self._metadata = None if server.token is None else (("authorization", f"Bearer {server.token}"),)
+    def __init__(self, url: str, tls: Tls, token: str | None, is_async: bool) -> None:
+        self._target = _target(url)
+        self._credentials = grpc.ssl_channel_credentials(*tls.pem()) if url.startswith("grpcs:") else None
+        self._metadata = None if token is None else (("authorization", f"Bearer {token}"),)
         # A channel for asyncio belongs to the event loop that runs when it is opened.
         self._channel: grpc.Channel | grpc.aio.Channel | None = None if is_async else self._open(grpc)
         self._callables: dict[str, _Callable] = {}
@@ -88,7 +90,10 @@ class GrpcCalls:
         reply = await self._send("PredictionService/GetModelMetadata", message.SerializeToString(), limits)
         packed = messages.SignatureDefMap()
         reply.metadata[_SIGNATURE_DEF].Unpack(packed)
-        return {name: _read_signature(name, definition) for name, definition in packed.signature_def.items()}
+        return {
+            name: Signature(name, each.method_name, _read_info(each.inputs), _read_info(each.outputs))
+            for name, each in packed.signature_def.items()
+        }
 
     async def status(self, spec: ModelSpec, limits: Limits) -> list[VersionStatus]:
         """The versions of a model."""
@@ -130,6 +135,14 @@ class GrpcCalls:
             raise (RetryableError if code is Code.UNAVAILABLE else ServingError)(code, text) from error
 
 
+def _target(url: str) -> str:
+    """The address in gRPC's own form."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"unix:{parts.path}"
+    return parts.netloc if parts.port else f"{parts.netloc}:{_PORT}"
+
+
 def _write_examples(spec: ModelSpec, examples: Examples, message: Any) -> bytes:
     write_spec(spec, message.model_spec)
     if examples.context is None:
@@ -148,14 +161,10 @@ def _write_features(features: Features, example: Any) -> None:
         getattr(example.features.feature[name], field).value.extend(values)
 
 
-def _read_signature(name: str, definition: Any) -> Signature:
-    inputs, outputs = (
-        {key: _read_info(info) for key, info in side.items()} for side in (definition.inputs, definition.outputs)
-    )
-    return Signature(name, definition.method_name, inputs, outputs)
-
-
-def _read_info(info: Any) -> TensorInfo:
-    sizes = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-    shape = None if info.tensor_shape.unknown_rank else sizes
-    return TensorInfo(info.name, TYPE_WORDS.get(info.dtype, f"type {info.dtype}"), shape)
+def _read_info(infos: Any) -> dict[str, TensorInfo]:
+    tensors = {}
+    for key, info in infos.items():
+        sizes = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+        shape = None if info.tensor_shape.unknown_rank else sizes
+        tensors[key] = TensorInfo(info.name, TYPE_WORDS.get(info.dtype, f"type {info.dtype}"), shape)
+    return tensors

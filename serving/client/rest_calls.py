@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import orjson
 
-from serving.client.connection import Limits, RetryableError, Server, Tls
+from serving.client.connection import Limits, RetryableError, Tls
 from serving.client.inputs import Examples
 from serving.client.replies import Class, SignatureChangedError
 from serving.errors import Code, ServingError
@@ -50,13 +50,13 @@ class RestCalls:
 
     needs_signatures = True  # JSON says neither dtypes nor the names of single outputs
 
-    def __init__(self, server: Server, is_async: bool) -> None:
+    def __init__(self, url: str, tls: Tls, token: str | None, is_async: bool) -> None:
         headers = {"accept-encoding": "identity"}
-        if server.token is not None:
-            headers["authorization"] = f"Bearer {server.token}"
-        verify = (server.tls or Tls()).context() if server.has_tls else True
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        verify = tls.context() if url.startswith("https:") else True
         library = httpx.AsyncClient if is_async else httpx.Client
-        self._client = library(base_url=server.url, headers=headers, verify=verify, limits=_KEPT)
+        self._client = library(base_url=url, headers=headers, verify=verify, limits=_KEPT)
 
     async def predict(
         self,
@@ -89,8 +89,10 @@ class RestCalls:
     async def metadata(self, spec: ModelSpec, limits: Limits) -> dict[str, Signature]:
         """The signatures of a model."""
         document = await self._send(f"{_path(spec)}/metadata", limits)
-        definitions = document["metadata"]["signature_def"]["signature_def"]
-        return {name: _read_signature(name, definition) for name, definition in definitions.items()}
+        return {
+            name: Signature(name, each.get("method_name", ""), _read_info(each, "inputs"), _read_info(each, "outputs"))
+            for name, each in document["metadata"]["signature_def"]["signature_def"].items()
+        }
 
     async def status(self, spec: ModelSpec, limits: Limits) -> list[VersionStatus]:
         """The versions of a model."""
@@ -226,15 +228,11 @@ def _read_strings(value: Any) -> Any:
     return base64.b64decode(value["b64"]) if isinstance(value, dict) else str(value).encode()
 
 
-def _read_signature(name: str, definition: Mapping[str, Any]) -> Signature:
-    inputs, outputs = (
-        {key: _read_info(info) for key, info in definition.get(side, {}).items()} for side in ("inputs", "outputs")
-    )
-    return Signature(name, definition.get("method_name", ""), inputs, outputs)
-
-
-def _read_info(info: Mapping[str, Any]) -> TensorInfo:
-    described = info.get("tensor_shape", {})
-    sizes = [int(dim.get("size", 0)) for dim in described.get("dim", ())]
-    shape = None if described.get("unknown_rank") else tuple(None if size < 0 else size for size in sizes)
-    return TensorInfo(info.get("name", ""), info["dtype"].removeprefix("DT_").lower(), shape)
+def _read_info(definition: Mapping[str, Any], side: str) -> dict[str, TensorInfo]:
+    tensors = {}
+    for key, info in definition.get(side, {}).items():
+        described = info.get("tensor_shape", {})
+        sizes = [int(dim.get("size", 0)) for dim in described.get("dim", ())]
+        shape = None if described.get("unknown_rank") else tuple(None if size < 0 else size for size in sizes)
+        tensors[key] = TensorInfo(info.get("name", ""), info["dtype"].removeprefix("DT_").lower(), shape)
+    return tensors
