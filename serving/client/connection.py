@@ -68,8 +68,6 @@ class RetryableError(ServingError):
 class Limits:
     """When a call ends, some seconds from now or never if they are None, and how it waits until it is repeated."""
 
-    __slots__ = ("_end", "_is_async", "_retries")
-
     def __init__(self, seconds: float | None, retries: Retries, is_async: bool) -> None:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
         self._retries = retries

@@ -64,10 +64,7 @@ def to_examples(examples: Sequence[Example], context: Example | None) -> Example
         ValueError: A feature holds values of several types, or of a type that a tf.Example cannot hold.
         OSError: A file cannot be read.
     """
-    return Examples(
-        [_to_features(each) for each in examples],
-        None if context is None else _to_features(context),
-    )
+    return Examples([_to_features(each) for each in examples], None if context is None else _to_features(context))
 
 
 def _to_array(value: Value, info: TensorInfo) -> np.ndarray:
