@@ -43,8 +43,7 @@ class AccessLog:
         self._lines: deque[bytes] = deque()
         self._num_lost = 0
         self._unwritten = b""
-        self._is_torn = False
-        """Whether the disk took a part of the first line of `_unwritten`, which is then written again."""
+        self._is_torn = False  # the disk took a part of the first line of these
         self._file = -1
         self._stamp: tuple[int, ...] = ()
         self._thread = Periodic("write the access log", self._write, _PAUSE, self._close)
@@ -59,10 +58,7 @@ class AccessLog:
         self._thread.stop()
 
     def add(self, call: Call, status: int | str, size: int, reason: str = "") -> None:
-        """Adds the line of a call that has just been answered with that many bytes.
-
-        A call that was refused before it was a whole request has a reason.
-        """
+        """Adds the line of a call that has just been answered; the reason is that of a request that is not whole."""
         if len(self._lines) < _MOST_WAITING:
             self._lines.append(_line(call, status, size, reason))
         else:
@@ -88,7 +84,7 @@ class AccessLog:
 
     def _open(self) -> None:
         if self._path == STDOUT:
-            self._file = sys.stdout.fileno()
+            self._file = os.dup(sys.stdout.fileno())
             return
         before, self._file = self._file, os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         status = os.fstat(self._file)
@@ -100,8 +96,7 @@ class AccessLog:
         try:
             self._write()
         finally:
-            if self._path != STDOUT:
-                os.close(self._file)
+            os.close(self._file)
             lost = self._num_lost + self._unwritten.count(b"\n") + len(self._lines)
             if lost:
                 logger.error("The access log has lost %d lines", lost)

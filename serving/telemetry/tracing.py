@@ -7,11 +7,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 
 from opentelemetry import propagate, trace
-from opentelemetry.propagators.textmap import Getter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -32,14 +30,12 @@ _SERVER_ERRORS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "
 
 
 class Tracing:
-    """Exports spans in the background until `stop`. Raises ServingError if the exporter is not installed.
-
-    The scheme is that of the REST API.
-    """
+    """Exports spans in the background until `stop`. Raises ServingError if the exporter is not installed."""
 
     def __init__(self, scheme: str = "http") -> None:
-        _complain_rarely()
         self._scheme = scheme
+        opentelemetry = logging.getLogger("opentelemetry")
+        opentelemetry.propagate, opentelemetry.handlers = False, [_RareComplaints()]
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: _SERVICE}))
@@ -60,15 +56,18 @@ class Tracing:
 
         The span continues the client's trace. The route is the path with placeholders, where the path has one.
         """
-        ended = time.perf_counter()
-        offset = time.time_ns() - round(ended * 1e9)  # makes nanoseconds since 1970 of the performance counter
+        epoch, end = time.time() - time.perf_counter(), time.perf_counter()
+        moments = call.arrived, call.started or call.arrived, call.run_started, call.run_ended, end
+        arrived, started, run_started, run_ended, ended = [round((epoch + moment) * 1e9) for moment in moments]
         name, attributes = _grpc(call, status) if call.transport == GRPC else _http(call, status, route, self._scheme)
+        attributes |= {"model.name": call.model, "model.version": call.version, "model.signature_name": call.signature}
+        headers = {field: call.header(field) for field in propagate.get_global_textmap().fields}
         span = self._tracer.start_span(
             name,
-            propagate.extract(call, getter=_GETTER),
+            propagate.extract({field: value for field, value in headers.items() if value}),
             SpanKind.SERVER,
             {key: value for key, value in attributes.items() if value != ""},
-            start_time=offset + round(call.arrived * 1e9),
+            start_time=arrived,
         )
         context = span.get_span_context()
         call.trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
@@ -76,19 +75,12 @@ class Tracing:
             if attributes["error.type"]:
                 span.set_status(StatusCode.ERROR)
             parent = trace.set_span_in_context(span)
-            for part, start, end in _parts(call, ended):
-                child = self._tracer.start_span(part, parent, start_time=offset + round(start * 1e9))
-                child.end(offset + round(end * 1e9))
-        span.end(offset + round(ended * 1e9))
-
-
-def _parts(call: Call, ended: float) -> Iterator[tuple[str, float, float]]:
-    started = call.started or call.arrived
-    yield "queue", call.arrived, started
-    if call.run_ended:
-        yield "decode", started, call.run_started
-        yield "run", call.run_started, call.run_ended
-        yield "encode", call.run_ended, ended
+            self._tracer.start_span("queue", parent, start_time=arrived).end(started)
+            if call.run_ended:
+                self._tracer.start_span("decode", parent, start_time=started).end(run_started)
+                self._tracer.start_span("run", parent, start_time=run_started).end(run_ended)
+                self._tracer.start_span("encode", parent, start_time=run_ended).end(ended)
+        span.end(ended)
 
 
 def _http(call: Call, status: int | str, route: str, scheme: str) -> tuple[str, dict[str, str | int]]:
@@ -99,8 +91,8 @@ def _http(call: Call, status: int | str, route: str, scheme: str) -> tuple[str, 
         "http.response.status_code": status,
         "url.scheme": scheme,
         "url.path": call.path,
+        "client.address": call.client,
         "error.type": str(status) if int(status) >= 500 else "",
-        **_of_both(call),
     }
 
 
@@ -110,30 +102,9 @@ def _grpc(call: Call, status: int | str) -> tuple[str, dict[str, str | int]]:
         "rpc.system.name": "grpc",
         "rpc.method": method,
         "rpc.response.status_code": status,
-        "error.type": status if status in _SERVER_ERRORS else "",
-        **_of_both(call),
-    }
-
-
-def _of_both(call: Call) -> dict[str, str]:
-    return {
         "client.address": call.client,
-        "model.name": call.model,
-        "model.version": call.version,
-        "model.signature_name": call.signature,
+        "error.type": status if status in _SERVER_ERRORS else "",
     }
-
-
-class _HeaderGetter(Getter[Call]):
-    def get(self, carrier: Call, key: str) -> list[str] | None:
-        value = carrier.header(key)
-        return [value] if value else None
-
-    def keys(self, carrier: Call) -> list[str]:
-        return []
-
-
-_GETTER = _HeaderGetter()
 
 
 class _RareComplaints(logging.Handler):
@@ -148,12 +119,6 @@ class _RareComplaints(logging.Handler):
         if time.monotonic() - self._last.get(message, float("-inf")) >= _BETWEEN_COMPLAINTS:
             self._last[message] = time.monotonic()
             logger.log(record.levelno, "OpenTelemetry: %s", record.getMessage())
-
-
-def _complain_rarely() -> None:
-    opentelemetry = logging.getLogger("opentelemetry")
-    opentelemetry.propagate = False
-    opentelemetry.handlers = [_RareComplaints()]
 
 
 def _make_exporter() -> SpanExporter | None:
