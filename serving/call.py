@@ -59,6 +59,11 @@ class Call:
         return None if self.timeout is None else max(0.0, self.arrived + self.timeout - time.perf_counter())
 
     @property
+    def run_time(self) -> float:
+        """Seconds of the run; 0 if none has succeeded."""
+        return self.run_ended - self.run_started if self.run_ended else 0.0
+
+    @property
     def queue_time(self) -> float:
         """Seconds that it waited for a thread."""
         return self.started - self.arrived if self.started else 0.0

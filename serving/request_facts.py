@@ -36,7 +36,7 @@ class RequestFacts(threading.local):
     def note(self, call: Call) -> None:
         """Keeps what became known of a call."""
         self.model, self.version, self.signature = call.model, call.version, call.signature
-        self.run_time, self.run_ended = call.run_ended - call.run_started, call.run_ended
+        self.run_time, self.run_ended = call.run_time, call.run_ended
 
 
 facts = RequestFacts()

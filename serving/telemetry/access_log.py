@@ -5,6 +5,7 @@ library's QueueListener and WatchedFileHandler write line by line, which takes f
 while the disk is full.
 """
 
+import json
 import logging
 import os
 import random
@@ -126,7 +127,7 @@ def _line(call: Call, status: int | str, size: int, reason: str) -> bytes:
             "status": status,
             "bytes": size,
             "queue_ms": round(call.queue_time * 1e3, 3),
-            "run_ms": round((call.run_ended - call.run_started) * 1e3, 3),
+            "run_ms": round(call.run_time * 1e3, 3),
             "ms": round(seconds * 1e3, 3),
             "reason": reason,
         }
@@ -137,9 +138,5 @@ def _json(fields: dict[str, object]) -> bytes:
     known = {name: value for name, value in fields.items() if value != ""}
     try:
         return orjson.dumps(known, option=_FORMAT)
-    except TypeError:  # a name has characters that UTF-8 does not encode
-        return orjson.dumps({name: _encodable(value) for name, value in known.items()}, option=_FORMAT)
-
-
-def _encodable(value: object) -> object:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    except TypeError:  # a name has half of a surrogate pair, which UTF-8 does not encode
+        return json.dumps(known, default=str).encode() + b"\n"

@@ -169,8 +169,5 @@ def _upstream_labels(path: str, labels: Mapping[str, str]) -> str:
     kept = {name: labels[ours] for name, ours in _UPSTREAM_LABELS.get(path, {}).items()} or dict(labels)
     if "le" in labels:
         kept["le"] = f"{float(labels['le']):g}".replace("inf", "+Inf")
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in kept.items())
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+    return ",".join(f'{name}="{value.translate(escaped)}"' for name, value in kept.items())

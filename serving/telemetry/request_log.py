@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 from urllib.parse import quote
 
 from google.protobuf.message import EncodeError, Message
@@ -45,12 +44,6 @@ class LoggingConfig:
     sampling_rate: float = 0.0
 
 
-class _Record(NamedTuple):
-    model: str
-    prefix: str
-    content: bytes
-
-
 class RequestLog:
     """Logs requests of the models that `configure` names; the files are whole after `stop`.
 
@@ -62,7 +55,7 @@ class RequestLog:
         self._options = options
         self._count = metrics.record_request_log
         self._configs: Mapping[str, LoggingConfig] = {}
-        self._waiting: deque[_Record] = deque()
+        self._waiting: deque[tuple[str, str, bytes]] = deque()  # model, prefix, record
         self._num_bytes = 0
         self._counting = threading.Lock()
         self._has_dropped = False
@@ -75,11 +68,11 @@ class RequestLog:
         Raises ServingError, and changes nothing, if the folder of a model cannot be written to.
         """
         completed = {model: self._complete(model, config) for model, config in configs.items()}
-        completed = {model: config for model, config in completed.items() if config.sampling_rate}
-        for model, config in completed.items():
+        sampled = {model: config for model, config in completed.items() if config.sampling_rate}
+        for model, config in sampled.items():
             _make_folder(model, config.filename_prefix)
-        self._configs = completed
-        if completed:
+        self._configs = sampled
+        if sampled:
             self._thread.start()
 
     def stop(self) -> None:
@@ -105,7 +98,7 @@ class RequestLog:
             fits = self._num_bytes + len(content) <= _MOST_WAITING
             if fits:
                 self._num_bytes += len(content)
-                self._waiting.append(_Record(call.model, config.filename_prefix, content))
+                self._waiting.append((call.model, config.filename_prefix, content))
         if not fits:
             self._drop(call.model)
 
@@ -118,16 +111,15 @@ class RequestLog:
     def _write(self) -> None:
         failure = None
         for _ in range(len(self._waiting)):
-            record = self._waiting.popleft()
+            model, prefix, record = self._waiting.popleft()
             try:
-                files = self._files.setdefault(record.prefix, RecordFiles(record.prefix, self._options))
-                files.write(record.content)
+                self._files.setdefault(prefix, RecordFiles(prefix, self._options)).write(record)
                 code = Code.OK
             except Exception as error:  # of any kind: the record is counted, and the next one is tried
                 code, failure = Code.UNAVAILABLE, error
-            self._count(record.model, code)
+            self._count(model, code)
             with self._counting:
-                self._num_bytes -= len(record.content)
+                self._num_bytes -= len(record)
         self._end_files()
         if failure is not None:
             raise failure

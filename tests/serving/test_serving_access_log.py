@@ -192,7 +192,13 @@ def test_line_is_exactly(log, tmp_path):
     assert 125 <= times_of(fields)["ms"] < 1000
 
 
-@pytest.mark.parametrize(("model", "written"), [('a\n"b', 'a\n"b'), ("\ud800", "?"), ("x" * 1000, "x" * 256)])
+def test_run_that_failed_took_no_time(log, tmp_path):
+    log.add(Call(run_started=time.perf_counter()), "INTERNAL", 0)
+    log.stop()
+    assert json.loads((tmp_path / "access.log").read_text())["run_ms"] == 0
+
+
+@pytest.mark.parametrize(("model", "written"), [('a\n"b', 'a\n"b'), ("\ud800", "\ud800"), ("x" * 1000, "x" * 256)])
 def test_what_clients_make_up_breaks_no_line(log, tmp_path, model, written):
     log.add(call("a", model), 200, 1)
     log.stop()
