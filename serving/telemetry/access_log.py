@@ -1,7 +1,7 @@
 """The access log: one line of JSON per request, and the request id that it shares with the client.
 
 A thread writes all new lines at once, four times per second, so that no request waits for the disk. The standard
-library's QueueListener and WatchedFileHandler write line by line, which takes four times as much time, and lose lines
+library's QueueListener and WatchedFileHandler write line by line, which takes twice the CPU time, and lose lines
 while the disk is full.
 """
 
