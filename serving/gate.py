@@ -1,19 +1,16 @@
 """What stands between the network and the service, as options ask for it: TLS, tokens, limits, a log, traces."""
 
-import ipaddress
-import logging
 import ssl
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
-from serving.admission import certificates, tokens
-from serving.admission.queue_limits import QueueLimits, TimelyApplication, TimelyCalls, busy
+from serving.admission import certificates
+from serving.admission.policy import Policy
+from serving.admission.queue_limits import QueueLimits, TimelyApplication, busy
 from serving.admission.threads import RequestThreads
 from serving.background import FileWatcher
-from serving.errors import ServingError, invalid_argument
-from serving.extras import MissingPackageError, needing
+from serving.errors import ServingError
 from serving.http.reception import AnswerAtOnce, Reception
 from serving.http.requests import Limits, Request
 from serving.http.responses import Response
@@ -23,55 +20,21 @@ from serving.rest import authorization
 from serving.rest.cross_origin import cross_origin_headers
 from serving.rest.logging import LoggedApplication, logging_at_once, logging_refused
 from serving.rest.tracing import TracedApplication
-from serving.rpc.authorization import Authorization
-from serving.rpc.logging import LoggedCalls
-from serving.rpc.tracing import TracedCalls
-from serving.telemetry.access_log import AccessLog
-
-if TYPE_CHECKING:
-    from serving.telemetry.tracing import Tracing
-
-logger = logging.getLogger("serving")
 
 
 class Gate:
     """Who may come in, and how. Raises ServingError where a file that an option names cannot be followed."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, policy: Policy, watcher: FileWatcher) -> None:
         self._options = options
-        self._watcher = FileWatcher()
         self._grpc_config = self._rest_context = None
         if options.ssl_config_file:
             first = certificates.read_config(options.ssl_config_file)
-            self._grpc_config = self._watcher.watch(options.ssl_config_file, certificates.keeping_client_verify(first))
+            self._grpc_config = watcher.watch(options.ssl_config_file, certificates.keeping_client_verify(first))
         if options.rest_api_ssl_config_file:
-            self._rest_context = self._watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
+            self._rest_context = watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
         self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)
-        self._log = AccessLog(options.access_log) if options.access_log else None
-        self._tracing = (
-            _start_tracing("https" if options.rest_api_ssl_config_file else "http") if options.enable_tracing else None
-        )
-        self._tokens = None
-        if options.auth_token_file:
-            self._tokens = self._watcher.watch(options.auth_token_file, tokens.read)
-            _warn_of_plain_transports(options)
-
-    def start(self) -> None:
-        """Keeps up with the files from now on. Raises ServingError where the access log cannot be written."""
-        self._watcher.start()
-        if self._log is not None:
-            try:
-                self._log.start()
-            except OSError as error:
-                raise invalid_argument(f"--access_log={self._options.access_log}: {error.strerror}") from error
-
-    def stop(self) -> None:
-        """Ends what `start` began."""
-        self._watcher.stop()
-        if self._log is not None:
-            self._log.stop()
-        if self._tracing is not None:
-            self._tracing.stop()
+        self._log, self._tracing, self._tokens = policy._log, policy._tracing, policy._tokens
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """For one address on which gRPC listens; nothing where it is plain."""
@@ -123,42 +86,3 @@ class Gate:
             return None
 
         return answer_or_refuse
-
-    def interceptors(self) -> Sequence[grpc.ServerInterceptor]:
-        """What calls of gRPC have to pass, the first one first."""
-        file, passed = self._tokens, list[grpc.ServerInterceptor]()
-        if self._log:
-            passed.append(LoggedCalls(self._log))
-        if self._tracing:
-            passed.append(TracedCalls(self._tracing))
-        if self._queue.time:
-            passed.append(TimelyCalls(self._queue))
-        if file:
-            passed.append(Authorization(lambda: file.value))
-        return passed
-
-
-def _start_tracing(scheme: str) -> "Tracing":
-    try:
-        with needing("tracing"):
-            from serving.telemetry.tracing import Tracing
-    except MissingPackageError as error:
-        raise invalid_argument(f"--enable_tracing: {error}") from error
-    return Tracing(scheme)
-
-
-def _warn_of_plain_transports(options: Options) -> None:
-    plain = {
-        "gRPC": options.port and not options.ssl_config_file,
-        "REST": options.rest_api_port and not options.rest_api_ssl_config_file,
-    }
-    for transport in (name for name, is_plain in plain.items() if is_plain):
-        if not _is_loopback(options.host):
-            logger.warning("Tokens come over %s in the clear: only a proxy with TLS before it hides them", transport)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,17 +7,16 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Self
 
+from serving.admission.policy import Policy
 from serving.admission.readiness import Phase, Readiness
 from serving.admission.threads import RequestThreads
 from serving.api.service import Service
+from serving.background import FileWatcher
 from serving.gate import Gate
 from serving.http.server import HttpServer
 from serving.options import Options
 from serving.rest.application import RestApplication
-from serving.rpc import server as grpc_server
-from serving.rpc.drain import Refusal
-from serving.rpc.health import Health
-from serving.rpc.receiving import CallThreads, Receiving
+from serving.rpc.server import GrpcServer
 from serving.startup import bind
 from serving.telemetry.metrics import DEFAULT_PATH
 from serving.wire.protos import MonitoringConfig, read_text
@@ -36,17 +35,14 @@ class Server:
         self._options = options
         self._pick_free_ports = pick_free_ports
         self.service = Service(options)
-        self._refusal = Refusal()
         self._readiness = Readiness(self.service.repository.availability, names_models=not options.auth_token_file)
-        self._health = Health(self.service.repository.availability) if options.enable_grpc_healthcheck_service else None
-        self._grpc_threads = CallThreads(options.grpc_max_threads, options.max_queued_requests)
         self._rest_threads = RequestThreads(options.rest_api_num_threads, "rest")
         self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
-        self._gate = Gate(options)
-        interceptors = [self._refusal, Receiving(self._grpc_threads), *self._gate.interceptors()]
-        self._grpc = grpc_server.make_server(self.service, options, self._grpc_threads, self._health, interceptors)
+        self._watcher = FileWatcher()
+        self._policy = Policy(options, self.service.metrics, self._watcher)
+        self._gate = Gate(options, self._policy, self._watcher)
+        self._grpc = GrpcServer(self.service, options, self._policy)
         self._http: HttpServer | None = None
-        self.grpc_port = 0
         self.rest_port = 0
 
     def __enter__(self) -> Self:
@@ -68,15 +64,14 @@ class Server:
             # there is a model unless that is asked for: clients take a port that is open for a server that answers.
             grpc_socket = on_failure.enter_context(self._bind(options.port, "port"))
             rest_socket = on_failure.enter_context(self._bind(self._wanted_rest_port(), "rest_api_port"))
-            self._gate.start()
+            self._watcher.start()
+            self._policy.start()
             if rest_socket is not None and options.rest_api_opens_while_loading:
                 self._open_rest(rest_socket)
-            if self._health is not None:
-                self.service.repository.on_change(self._health.update)
             self.service.start()
             if rest_socket is not None and self._http is None:
                 self._open_rest(rest_socket)
-            self._open_grpc(grpc_socket)
+            self._grpc.start(grpc_socket, options.grpc_socket_path, self._gate.credentials)
             self._readiness.phase = Phase.SERVING
             on_failure.pop_all()
 
@@ -90,25 +85,27 @@ class Server:
         self._leave()
         end = time.monotonic() + grace
         self._readiness.phase = Phase.DRAINING
-        if grace:
-            self._refusal.begin()
-        stopped = self._grpc.stop(max(0, end - time.monotonic()))
+        self._grpc.stop(grace)
         if self._http is not None:
             self._http.stop(max(0, end - time.monotonic()))
-        stopped.wait()
         ended = self.service.stop(max(0, end - time.monotonic()))
-        self._grpc_threads.shutdown(wait=ended)
+        self._grpc.threads.shutdown(wait=ended)
         self._rest_threads.shutdown(wait=ended)
-        self._gate.stop()
+        self._watcher.stop()
+        self._policy.stop()
         return ended
 
     def _leave(self) -> None:
         """Tells those who probe that nothing new should come, and gives them the time to hear it."""
-        if self._health is not None:
-            self._health.stop()
+        self._grpc.leave()
         if self._readiness.phase is Phase.SERVING:
             self._readiness.phase = Phase.LEAVING
             time.sleep(self._options.shutdown_delay_seconds)
+
+    @property
+    def grpc_port(self) -> int:
+        """The port of the gRPC API."""
+        return self._grpc.port
 
     def addresses(self) -> list[str]:
         """Where it listens, in TensorFlow Serving's words."""
@@ -152,15 +149,6 @@ class Server:
         reception = self._gate.reception(self._rest_threads, self._readiness.answer, self._monitoring_path)
         self._http = HttpServer(guarded, bound, grace, self._gate.limits(), self._gate.tls(), reception)
         self._http.start()
-
-    def _open_grpc(self, bound: socket.socket | None) -> None:
-        path = self._options.grpc_socket_path
-        if bound is not None:
-            self.grpc_port = grpc_server.listen(self._grpc, bound, self._gate.credentials())
-        if path:
-            grpc_server.listen_on_path(self._grpc, path, self._gate.credentials())
-        if bound is not None or path:
-            self._grpc.start()
 
 
 def _read_monitoring_path(path: str) -> str:

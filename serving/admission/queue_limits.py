@@ -1,11 +1,6 @@
 """Requests that wait for a thread: not too many, and not for too long. Who is refused may ask another server."""
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import grpc
 
 from serving.admission.threads import RequestThreads
 from serving.errors import Code, ServingError
@@ -14,8 +9,6 @@ from serving.http.responses import Response
 from serving.http.server import Application
 from serving.request_facts import facts
 from serving.rest.responses import STATUSES
-from serving.rpc.handlers import Behavior, wrapped
-from serving.rpc.servicers import STATUSES as GRPC_STATUSES
 from serving.wire.json_text import error_body
 
 _RETRY_AFTER = b"Retry-After: 1\r\n"
@@ -56,28 +49,6 @@ class TimelyApplication:
         except ServingError as error:
             return busy(error)
         return self._application.answer(request)
-
-
-class TimelyCalls(grpc.ServerInterceptor):
-    """The same for gRPC."""
-
-    def __init__(self, limits: QueueLimits) -> None:
-        self._limits = limits
-
-    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
-        """The handler of a call, which looks at the time first."""
-        return wrapped(continuation(handler_call_details), self._wrap)
-
-    def _wrap(self, behavior: Behavior) -> Behavior:
-        @functools.wraps(behavior)
-        def answer(request: Any, context: grpc.ServicerContext, *others: Any) -> Any:
-            try:
-                self._limits.check_time()
-            except ServingError as error:
-                context.abort(GRPC_STATUSES[error.code], error.message)
-            return behavior(request, context, *others)
-
-        return answer
 
 
 def busy(error: ServingError) -> Response:

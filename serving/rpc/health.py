@@ -1,10 +1,11 @@
 """grpc.health.v1: whether the models answer."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.errors import Code, ServingError
 
 SERVICES = (
     "",
@@ -13,37 +14,54 @@ SERVICES = (
     "tensorflow.serving.ModelService",
     "tensorflow.serving.PredictionService",
 )
-"""What answers when every configured model does. A model's name is a service too, and stands for that model."""
+"""The services that answer if every configured model does. A model's name is a service too, and stands for it alone."""
+
+_Response = health_pb2.HealthCheckResponse
 
 
-class Health:
-    """The health service, kept in step by `update`."""
+class Health(health_pb2_grpc.HealthServicer):
+    """The health service. grpcio-health-checking's own lets a client that does not read hold up all that is told."""
 
-    def __init__(self, availability: Callable[[], Mapping[str, bool]]) -> None:
+    def __init__(self, availability: Callable[[], Mapping[str, bool]], loop: asyncio.AbstractEventLoop) -> None:
         self._availability = availability
-        self._servicer = health.HealthServicer()
-        self._told: dict[str, bool] = {}
-        self.update()
-
-    def add_to(self, server: grpc.Server) -> None:
-        """Lets a server answer for it."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        self._loop = loop
+        self._changed = asyncio.Event()
+        self._is_leaving = False
 
     def update(self) -> None:
-        """Tells what has changed to those who watch."""
-        models = dict(self._availability())
-        gone = dict.fromkeys(self._told.keys() - models.keys(), False)
-        states = gone | models | dict.fromkeys(SERVICES, all(models.values()))
-        for service, serves in states.items():
-            if self._told.get(service) != serves:
-                self._servicer.set(service, _status(serves))
-        self._told = states
+        """Lets those that watch know of a change. Any thread may call it."""
+        if not self._is_leaving:
+            self._loop.call_soon_threadsafe(self._wake)
 
-    def stop(self) -> None:
-        """Tells everybody that nothing answers any more."""
-        self._servicer.enter_graceful_shutdown()
+    def leave(self) -> None:
+        """Says from now on that nothing answers."""
+        self._is_leaving = True
+        self._loop.call_soon_threadsafe(self._wake)
 
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: object) -> AsyncIterator[_Response]:  # noqa: N802
+        """Tells whether a service answers now."""
+        status = self._status(request.service)
+        if status == _Response.SERVICE_UNKNOWN:
+            raise ServingError(Code.NOT_FOUND, "")
+        yield _Response(status=status)
 
-def _status(serves: bool) -> Any:
-    response = health_pb2.HealthCheckResponse
-    return response.SERVING if serves else response.NOT_SERVING
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: object) -> AsyncIterator[_Response]:  # noqa: N802
+        """Tells whether a service answers, now and after each change."""
+        told = None
+        while True:
+            changed, status = self._changed, self._status(request.service)
+            if status != told:
+                yield _Response(status=status)
+            told = status
+            await changed.wait()
+
+    def _status(self, service: str) -> int:
+        models = self._availability()
+        if service not in SERVICES and service not in models:
+            return _Response.SERVICE_UNKNOWN
+        serves = all(models.values()) if service in SERVICES else models[service]
+        return _Response.SERVING if serves and not self._is_leaving else _Response.NOT_SERVING
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

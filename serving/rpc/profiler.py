@@ -17,8 +17,8 @@ import grpc
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import profiler_options_pb2
 
+from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
-from serving.rpc.servicers import answering_errors
 from serving.wire.protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
 
 SERVICE = "tensorflow.ProfilerService"
@@ -49,8 +49,7 @@ class Profiler:
             },
         )
 
-    @answering_errors
-    def Profile(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def Profile(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Records for so many milliseconds; sends the trace back, or writes it to the repository of traces."""
         for name in (request.session_id, request.host_name):
             if name and (not _FILE_NAME.fullmatch(name) or name in (".", "..")):
@@ -59,7 +58,7 @@ class Profiler:
         if self._running.setdefault(request.session_id, ended) is not ended:
             raise ServingError(Code.ALREADY_EXISTS, "Another profiler is running.")
         try:
-            trace = _record(request, lambda: ended.is_set() or not context.is_active())
+            trace = _record(request, lambda: ended.is_set() or call.is_cancelled())
         finally:
             del self._running[request.session_id]
         if request.emit_xspace:
@@ -68,8 +67,7 @@ class Profiler:
             _write(request, trace)
         return ProfileResponse(empty_trace=not trace)
 
-    @answering_errors
-    def Terminate(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def Terminate(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Ends a recording before its time."""
         running = self._running.get(request.session_id)
         if running is not None:

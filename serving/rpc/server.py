@@ -1,10 +1,15 @@
 """The gRPC server: which services it has, and where and how it listens."""
 
+import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
     model_service_pb2,
@@ -13,13 +18,20 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.admission.policy import Policy
+from serving.admission.threads import RequestThreads
 from serving.api.service import Service
+from serving.background import BackgroundThread
 from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
 from serving.rpc.health import Health
+from serving.rpc.interceptor import Interceptor
 from serving.rpc.profiler import Profiler
-from serving.rpc.receiving import CallThreads
 from serving.rpc.servicers import ModelServicer, PredictionServicer
+
+T = TypeVar("T")
+Credentials = Callable[[], grpc.ServerCredentials | None]
+"""Makes those of one address; None if it is plain."""
 
 _DEFAULT_ARGUMENTS = {
     "grpc.so_reuseport": 0,  # two servers on one port would share its requests without a word
@@ -30,43 +42,92 @@ _DEFAULT_ARGUMENTS = {
 }
 
 
-def make_server(
-    service: Service,
-    options: Options,
-    threads: CallThreads,
-    health: Health | None = None,
-    interceptors: Sequence[grpc.ServerInterceptor] = (),
-) -> grpc.Server:
-    """A gRPC server over a service, with no port yet. Calls pass the first interceptor first."""
+class GrpcServer:
+    """The gRPC API of a service, in an event loop that has a thread of its own, and threads that run models."""
+
+    def __init__(self, service: Service, options: Options, policy: Policy) -> None:
+        self.port = 0
+        """0 unless it listens on one."""
+        self.threads = RequestThreads(options.grpc_max_threads, "grpc")
+        self._service = service
+        self._options = options
+        self._arguments = _arguments(options)
+        self._interceptor = Interceptor(policy, self.threads)
+        self._loop = uvloop.new_event_loop()
+        self._thread = BackgroundThread(self._loop.run_forever, "grpc")
+        self._server: grpc.aio.Server | None = None
+        self._health: Health | None = None
+        if options.enable_grpc_healthcheck_service:
+            self._health = Health(service.repository.availability, self._loop)
+            service.repository.on_change(self._health.update)
+
+    def start(self, bound: socket.socket | None, path: str, credentials: Credentials) -> None:
+        """Listens at the address of a bound socket, which is closed as gRPC takes only addresses, and on a UNIX socket.
+
+        Raises ServingError if it cannot.
+        """
+        if bound is None and not path:
+            return
+        self._thread.start()
+        self._server = self._wait(self._make_server())
+        if bound is not None:
+            self.port = _listen(self._server, bound, credentials())
+        if path:
+            _add_port(self._server, f"unix:{Path(path).absolute()}", credentials(), f"--grpc_socket_path={path}")
+        self._wait(self._server.start())
+
+    def leave(self) -> None:
+        """Tells the clients that ask for its health that no more calls should come."""
+        if self._health is not None:
+            self._health.leave()
+
+    def stop(self, grace: float) -> None:
+        """Refuses new calls, and cancels those that have not ended after so many seconds."""
+        if self._server is not None:
+            self._wait(self._stop(self._server, grace))
+            self._server = None
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+    async def _stop(self, server: grpc.aio.Server, grace: float) -> None:
+        end = self._loop.time() + grace
+        if grace:
+            await self._interceptor.drain()
+        await server.stop(max(0.0, end - self._loop.time()))
+
+    async def _make_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=[self._interceptor], options=list(self._arguments.items()))
+        options, service = self._options, self._service
+        prediction = PredictionServicer(service, options.enable_serialization_as_tensor_content)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
+        model = ModelServicer(service, options.enable_reload_config_request)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(model, server)
+        names = [
+            prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
+            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+        ]
+        if self._health is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            names.append("grpc.health.v1.Health")
+        if options.enable_profiler:
+            server.add_generic_rpc_handlers((Profiler().handlers(),))
+        if options.enable_grpc_reflection:
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+        return server
+
+    def _wait(self, work: Coroutine[object, object, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _arguments(options: Options) -> dict[str, str | int]:
     most_connections = options.grpc_max_connections
-    arguments = {
+    return {
         **_DEFAULT_ARGUMENTS,
         "grpc.max_send_message_length": 2**31 - 1,
         "grpc.max_receive_message_length": options.grpc_max_message_bytes,
         **({"grpc.max_allowed_incoming_connections": most_connections} if most_connections else {}),
         **parse_channel_arguments(options.grpc_channel_arguments),
     }
-    server = grpc.server(
-        threads,
-        interceptors=list(interceptors),
-        options=list(arguments.items()),
-        maximum_concurrent_rpcs=threads.number if threads.most_queued else None,
-    )
-    prediction = PredictionServicer(service, options.enable_serialization_as_tensor_content)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service), server)
-    names = [
-        prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
-        model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-    ]
-    if health is not None:
-        health.add_to(server)
-        names.append("grpc.health.v1.Health")
-    if options.enable_profiler:
-        server.add_generic_rpc_handlers((Profiler().handlers(),))
-    if options.enable_grpc_reflection:
-        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    return server
 
 
 def parse_channel_arguments(text: str) -> dict[str, str | int]:
@@ -80,20 +141,14 @@ def parse_channel_arguments(text: str) -> dict[str, str | int]:
     return arguments
 
 
-def listen(server: grpc.Server, bound: socket.socket, credentials: grpc.ServerCredentials | None) -> int:
-    """Adds the address of a bound socket, which is closed, as gRPC takes only addresses. Returns the port."""
+def _listen(server: grpc.aio.Server, bound: socket.socket, credentials: grpc.ServerCredentials | None) -> int:
     host, port = bound.getsockname()[:2]
     bound.close()
     address = f"[{host}]" if ":" in host else host
     return _add_port(server, f"{address}:{port}", credentials, f"--port={port}")
 
 
-def listen_on_path(server: grpc.Server, path: str, credentials: grpc.ServerCredentials | None) -> None:
-    """Adds a UNIX socket."""
-    _add_port(server, f"unix:{Path(path).absolute()}", credentials, f"--grpc_socket_path={path}")
-
-
-def _add_port(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None, flag: str) -> int:
+def _add_port(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None, flag: str) -> int:
     try:
         if credentials is None:
             return server.add_insecure_port(address)

@@ -1,149 +1,103 @@
-"""The gRPC API: PredictionService and ModelService."""
+"""The gRPC API: PredictionService and ModelService. The interceptor calls their methods in a thread, with the Call."""
 
 import functools
-import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-import grpc
+from google.protobuf.message import Message
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving.api.service import Service
-from serving.call import GRPC, Call
-from serving.errors import Code, ServingError, invalid_argument, truncate
+from serving.call import Call
+from serving.errors import Code, ServingError, invalid_argument
 from serving.repository import config as config_file
-from serving.request_facts import facts
 from serving.wire import messages
-from serving.wire.hints import helpful_text
 from serving.wire.requests import ModelSpec
 
-logger = logging.getLogger("serving")
-
-STATUSES = {code: grpc.StatusCode[code.name] for code in Code}
-_FOR_EVER = 1e9  # seconds
-
-Method = Callable[[Any, Any, grpc.ServicerContext], Any]
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+_Method = Callable[["PredictionServicer", _Request, Call], _Response]
 
 
-def answering_errors(method: Method) -> Method:
-    """Turns what a method raises into the status of its call."""
+def _recorded(method: _Method[_Request, _Response]) -> _Method[_Request, _Response]:
+    """Lets a method that runs a model be counted, and a sample of its requests be logged."""
 
     @functools.wraps(method)
-    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request, context)
-        except ServingError as error:
-            failure = error
-        except Exception:
-            logger.exception("%s failed", method.__name__)
-            failure = ServingError(Code.INTERNAL, "Internal error; the server's log has more.")
-        return context.abort(STATUSES[failure.code], truncate(helpful_text(failure)))
-
-    return answer
-
-
-def _counted(method: Callable[[Any, Any, Call], Any]) -> Method:
-    @functools.wraps(method)
-    def count(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        call, code = _call(context), Code.INTERNAL
-        call.action, call.model = method.__name__, _asked(self._service, request)
-        try:
-            response = method(self, request, call)
-            code = Code.OK
-        except ServingError as error:
-            code = error.code
-            raise
-        finally:
-            facts.note(call)
-            self._service.metrics.record_request(call, code)
-        log = self._service.request_log
+    def run(servicer: "PredictionServicer", request: _Request, call: Call) -> _Response:
+        call.action = method.__name__
+        response = method(servicer, request, call)
+        log = servicer.service.request_log
         if log.samples(call.model):
             log.add(call, request, response)
         return response
 
-    return count
-
-
-def _asked(service: Service, request: Any) -> str:
-    first = next(iter(request.tasks), None) if hasattr(request, "tasks") else request
-    name = first.model_spec.name if first is not None else ""
-    # Clients make names up, and series that were counted once stay.
-    return name if service.repository.knows(name) else ""
-
-
-def _call(context: grpc.ServicerContext) -> Call:
-    # A call without a deadline has billions of seconds left.
-    remaining = context.time_remaining()
-    timeout = remaining if remaining < _FOR_EVER else None
-    return Call(transport=GRPC, timeout=timeout, is_cancelled=lambda: not context.is_active())
+    return run
 
 
 class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
     """TensorFlow Serving's PredictionService. Answers to Predict hold typed fields, or tensor_content."""
 
     def __init__(self, service: Service, as_content: bool = False) -> None:
-        self._service = service
+        self.service = service
         self._as_content = as_content
 
-    @answering_errors
-    @_counted
+    @_recorded
     def Predict(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs a signature on tensors."""
-        with self._service.lease(messages.decode_spec(request), call) as model:
+        with self.service.lease(messages.decode_spec(request), call) as model:
             name = request.model_spec.signature_name
             prediction = model.predict(messages.decode_predict(request, model.signatures, name))
         return messages.encode_predict(prediction, self._as_content)
 
-    @answering_errors
-    @_counted
+    @_recorded
     def Classify(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs a classify signature on tf.Examples."""
         spec = messages.decode_spec(request)
-        examples = messages.decode_examples(request.input)
-        with self._service.lease(spec, call) as model:
+        with self.service.lease(spec, call) as model:
+            examples = messages.decode_examples(request.input)
             return messages.encode_classify(model.classify(spec.signature_name, examples))
 
-    @answering_errors
-    @_counted
+    @_recorded
     def Regress(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs a regress signature on tf.Examples."""
         spec = messages.decode_spec(request)
-        examples = messages.decode_examples(request.input)
-        with self._service.lease(spec, call) as model:
+        with self.service.lease(spec, call) as model:
+            examples = messages.decode_examples(request.input)
             return messages.encode_regress(model.regress(spec.signature_name, examples))
 
-    @answering_errors
-    @_counted
+    @_recorded
     def MultiInference(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Runs several classify and regress signatures on the same tf.Examples."""
         tasks = messages.decode_tasks(request)
-        examples = messages.decode_examples(request.input)
-        with self._service.lease(tasks[0].spec if tasks else ModelSpec(""), call) as model:
+        with self.service.lease(tasks[0].spec if tasks else ModelSpec(""), call) as model:
+            examples = messages.decode_examples(request.input)
             return messages.encode_multi_inference(model.multi_inference(tasks, examples))
 
-    @answering_errors
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def GetModelMetadata(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Tells the signatures of a model."""
         spec = messages.decode_spec(request)
         messages.check_metadata_fields(request.metadata_field)
-        with self._service.lease(spec, _call(context)) as model:
+        with self.service.lease(spec, call) as model:
             return messages.encode_metadata(model.metadata())
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """TensorFlow Serving's ModelService."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, may_reload: bool = True) -> None:
         self._service = service
+        self._may_reload = may_reload
 
-    @answering_errors
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Tells how the versions of a model are."""
+    def GetModelStatus(self, request: Any, call: Call) -> Any:  # noqa: N802
+        """Tells the states of the versions of a model."""
         return messages.encode_statuses(self._service.status(messages.decode_spec(request)))
 
-    @answering_errors
-    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def HandleReloadConfigRequest(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Replaces the models that are served; answers when the new ones do."""
+        if not self._may_reload:
+            raise ServingError(
+                Code.PERMISSION_DENIED, "--enable_reload_config_request=false: the models cannot be replaced over gRPC"
+            )
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
@@ -158,5 +112,5 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 )
         metrics = self._service.metrics
         before = {name: metrics.total(name) for name in request.metric_names}
-        self._service.reload(configs, lambda: not context.is_active())
+        self._service.reload(configs, call.is_cancelled)
         return messages.encode_reload({name: metrics.total(name) - count for name, count in before.items()})

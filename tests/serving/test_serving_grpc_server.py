@@ -87,6 +87,15 @@ def test_request_that_its_client_cancelled_is_not_run(
         assert list(answer.outputs["runs"].int64_val) == [1]
 
 
+def test_reload_of_the_configuration_can_be_turned_off(serve, grpc_stubs, predict_request, status_of, zoo_path):
+    with serve(zoo_path, enable_reload_config_request=False) as server, grpc_stubs(server) as stubs:
+        reload = model_management_pb2.ReloadConfigRequest()
+        reload.config.model_config_list.config.add(name="other", base_path="/nowhere", model_platform="tensorflow")
+        refusal = "--enable_reload_config_request=false: the models cannot be replaced over gRPC"
+        assert status_of(stubs.model.HandleReloadConfigRequest, reload) == ("PERMISSION_DENIED", refusal)
+        assert list(stubs.prediction.Predict(predict_request(x=ONE)).outputs["y"].float_val) == [2.5]
+
+
 def test_reflection_names_the_services(server):
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

@@ -12,8 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.admission.threads import RequestThreads, Turns
-from serving.rpc.receiving import CallThreads, Receiving
+from serving.admission.threads import RequestThreads
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -37,15 +36,15 @@ def narrow(serve, zoo_path):
 
 
 @contextlib.contextmanager
-def busy_rest(server):
-    """The one thread of the server's REST API has something else to do, as long as the context is open."""
+def busy(threads):
+    """The one thread of a pool has something else to do, as long as the context is open."""
     gate, started = threading.Event(), threading.Event()
 
     def hold():
         started.set()
         assert gate.wait(WAIT)
 
-    held = server._rest_threads.submit(hold)
+    held = threads.submit(hold)
     assert started.wait(WAIT)
     try:
         yield
@@ -68,7 +67,7 @@ def test_compressed_body_inflates_to_no_more_than_a_body_may_have(narrow):
 
 def test_rest_refuses_where_too_many_wait(narrow, rest_client):
     with ThreadPoolExecutor(1) as others, rest_client(narrow) as rest:
-        with busy_rest(narrow):
+        with busy(narrow._rest_threads):
             waiting = others.submit(ask_rest, narrow)
             wait_until(lambda: narrow._rest_threads.num_queued == 1)
             answer = rest.post("/v1/models/zoo:predict", json={"instances": [1]})
@@ -81,29 +80,15 @@ def test_rest_refuses_where_too_many_wait(narrow, rest_client):
 
 
 def test_grpc_refuses_where_too_many_wait(narrow, grpc_stubs, predict_request, status_of):
-    request, turns = predict_request(x=np.float32([1])), narrow._grpc_threads.turns
+    request, threads = predict_request(x=np.float32([1])), narrow._grpc.threads
     with grpc_stubs(narrow) as stubs:
-        with turns.turn():
+        with busy(threads):
             waiting = stubs.prediction.Predict.future(request, timeout=WAIT)
-            wait_until(lambda: turns.num_queued == 1)
+            wait_until(lambda: threads.num_queued == 1)
             refused = ("RESOURCE_EXHAUSTED", "1 requests wait already. Try again later.")
             assert status_of(stubs.prediction.Predict, request, timeout=WAIT) == refused
         assert list(waiting.result(WAIT).outputs["y"].float_val) == [2.5]
         assert list(stubs.prediction.Predict(request, timeout=WAIT).outputs["y"].float_val) == [2.5]
-
-
-def test_calls_run_in_the_order_in_which_they_came():
-    turns, order = Turns(1), []
-
-    def run(number):
-        with turns.turn():
-            order.append(number)
-
-    with ThreadPoolExecutor(10) as threads, turns.turn():
-        for number in range(10):
-            threads.submit(run, number)
-            wait_until(lambda number=number: turns.num_queued == number + 1)
-    assert order == list(range(10))
 
 
 def test_bodies_and_messages_too_large_are_refused(narrow, rest_client, grpc_stubs, predict_request, status_of):
@@ -119,11 +104,11 @@ def test_request_that_has_waited_for_too_long_is_not_run(serve, grpc_stubs, pred
     one = {"rest_api_num_threads": 1, "grpc_max_threads": 1, "max_queue_time_in_ms": 50}
     message = "The request waited for more than 50 ms. Try again later."
     with serve(zoo_path, **one) as server, grpc_stubs(server) as stubs, ThreadPoolExecutor(1) as others:
-        turns = server._grpc_threads.turns
-        with busy_rest(server), turns.turn():
+        pools = server._rest_threads, server._grpc.threads
+        with busy(pools[0]), busy(pools[1]):
             over_rest = others.submit(ask_rest, server)
             over_grpc = stubs.prediction.Predict.future(predict_request(x=np.float32([1])), timeout=WAIT)
-            wait_until(lambda: server._rest_threads.num_queued == 1 and turns.num_queued == 1)
+            wait_until(lambda: [pool.num_queued for pool in pools] == [1, 1])
             time.sleep(0.06)
         answer = over_rest.result(WAIT)
         assert (answer.status_code, answer.json()) == (503, {"error": message})
@@ -170,31 +155,20 @@ def test_grpc_connections_have_a_limit(serve, grpc_stubs, predict_request, zoo_p
         first.prediction.Predict(request, timeout=WAIT)
 
 
-def test_messages_have_a_limit_together(status_of):
-    gate, started = threading.Event(), threading.Event()
-
-    def hold(message, context):
-        started.set()
-        assert gate.wait(WAIT)
-        return message
-
-    threads = CallThreads(2)
-    server = grpc.server(threads, interceptors=[Receiving(threads, most_bytes=1000)])
-    handlers = {"Hold": grpc.unary_unary_rpc_method_handler(hold)}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test", handlers)])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_unary("/test/Hold")
-        held = call.future(b"a" * 800)
-        assert started.wait(WAIT)
-        refused = ("RESOURCE_EXHAUSTED", "The server holds too many messages. Try again later.")
-        assert status_of(call, b"b" * 201, timeout=WAIT) == refused
-        small = call.future(b"c" * 200)
-        gate.set()
-        assert (held.result(WAIT), small.result(WAIT)) == (b"a" * 800, b"c" * 200)
-        assert call(b"d" * 2000, timeout=WAIT) == b"d" * 2000  # alone, it is as large as gRPC allows
-    server.stop(None).wait()
+def test_messages_have_a_limit_together(serve, grpc_stubs, predict_request, zoo_path, status_of, monkeypatch):
+    monkeypatch.setattr("serving.rpc.interceptor._MAX_BYTES", 10_000)
+    with serve(zoo_path, grpc_max_threads=1) as server, grpc_stubs(server) as stubs:
+        predict = stubs.prediction.Predict
+        with busy(server._grpc.threads):
+            held = predict.future(predict_request(x=np.zeros(2000, np.float32)), timeout=WAIT)
+            wait_until(lambda: server._grpc.threads.num_queued == 1)
+            refused = ("RESOURCE_EXHAUSTED", "The server holds too many messages. Try again later.")
+            assert status_of(predict, predict_request(x=np.zeros(1000, np.float32)), timeout=WAIT) == refused
+            small = predict.future(predict_request(x=np.float32([1])), timeout=WAIT)
+        assert len(held.result(WAIT).outputs["y"].float_val) == 2000
+        assert list(small.result(WAIT).outputs["y"].float_val) == [2.5]
+        alone = predict(predict_request(x=np.zeros(5000, np.float32)), timeout=WAIT)  # as large as gRPC allows
+        assert len(alone.outputs["y"].float_val) == 5000
 
 
 def test_pool_counts_what_waits():

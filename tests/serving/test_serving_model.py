@@ -9,7 +9,7 @@ from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models.session import load
 from serving.rest.responses import STATUSES as REST_STATUSES
-from serving.rpc.servicers import STATUSES as GRPC_STATUSES
+from serving.rpc.interceptor import STATUSES as GRPC_STATUSES
 
 pytestmark = pytest.mark.xdist_group("serving")
 v1 = tf.compat.v1

@@ -15,9 +15,11 @@ from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from serving.background import FileWatcher
 from serving.errors import ServingError
 from serving.options import Options
 from serving.rest.routes import parse_route
+from serving.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -293,10 +295,10 @@ def test_exporter_that_is_not_installed_is_told(serve, zoo_path, monkeypatch):
 def test_without_the_flag_opentelemetry_is_not_imported(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
         monkeypatch.setitem(sys.modules, name, None)  # whoever imports it fails
-    for name in ("serving.telemetry.tracing", "serving.rest.tracing", "serving.rpc.tracing", "serving.gate"):
+    for name in ("serving.telemetry.tracing", "serving.admission.policy"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    gate = importlib.import_module("serving.gate").Gate(Options())
-    assert list(gate.interceptors()) == []
+    policy = importlib.import_module("serving.admission.policy").Policy(Options(), Metrics(), FileWatcher())
+    policy.stop()
 
 
 TEMPLATES = {

@@ -1,0 +1,316 @@
+"""The interceptor of the gRPC API: applies the policy to each call, waits for its message, has a thread answer it.
+
+The event loop does the waiting, so a client that sends no message, or does not read its answer, holds no thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import inspect
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from serving.admission.policy import Policy
+from serving.admission.threads import RequestThreads
+from serving.admission.tokens import ANYBODY, Token
+from serving.call import GRPC, Call
+from serving.errors import Code, ServingError, truncate
+from serving.rpc.health import SERVICES
+from serving.telemetry.access_log import REQUEST_ID_HEADER
+from serving.wire.hints import helpful_text
+
+logger = logging.getLogger("serving")
+
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, Message]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+STATUSES = {code: grpc.StatusCode[code.name] for code in Code}
+_MAX_BYTES = 2**31  # of all messages that are not answered
+_MAX_WAITING = 4096  # calls that wait for their clients; each takes about 16 kB
+_MAX_HEALTH_BYTES = 4096  # of a message to the health service, which anybody may send
+_QUIET = 0.1  # seconds without a call, after which probably no client is sending one
+_LONGEST_DRAIN = 1.0  # seconds to wait for that
+
+
+class _Access(enum.Enum):
+    """The token that a call needs."""
+
+    MODELS = "one for each model that its message names"
+    ADMIN = "one for administration"
+    ANY = "any"
+    HEALTH = "none, unless its message names a model"
+
+
+_ACCESS = {  # by the beginning of a method, the first that fits
+    "/tensorflow.serving.ModelService/HandleReloadConfigRequest": _Access.ADMIN,
+    "/tensorflow.serving.": _Access.MODELS,
+    "/grpc.health.v1.Health/": _Access.HEALTH,
+    "/grpc.reflection.": _Access.ANY,
+    "/": _Access.ADMIN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A method of a servicer, and how its messages are read and written."""
+
+    path: str
+    name: str
+    access: _Access
+    behavior: Callable[..., Any]
+    streams: bool
+    """Whether its client may send several messages."""
+    parse: Callable[[bytes], Any]
+    serialize: Callable[[Any], bytes]
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Answers each call according to the policy.
+
+    A method of a servicer that is a plain function runs in one of the threads; its context is the Call. An asynchronous
+    generator, as those of health and reflection, runs in the event loop.
+    """
+
+    def __init__(self, policy: Policy, threads: RequestThreads) -> None:
+        self._policy = policy
+        self._threads = threads
+        self._messages = _Messages(_MAX_BYTES)
+        self._waiting = _WaitingCalls()
+        self._handlers: dict[str, Handler] = {}
+        self._is_draining = False
+        self._last_call = float("-inf")  # by the monotonic clock
+
+    async def drain(self) -> None:
+        """Refuses calls from now on, and returns when the clients of open connections have probably noticed.
+
+        Those that gRPC itself refuses while it stops end with CANCELLED, after which no client tries another server.
+        """
+        self._is_draining = True
+        end = time.monotonic() + _LONGEST_DRAIN
+        while time.monotonic() < min(end, self._last_call + _QUIET):
+            await asyncio.sleep(_QUIET / 10)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Returns the handler of a method. To gRPC all clients stream, so that a call can be refused unread."""
+        self._last_call = time.monotonic()
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is None:
+            found = await continuation(handler_call_details)
+            if found is not None:
+                handler = self._handlers[path] = self._handler(path, found)
+        return handler
+
+    def _handler(self, path: str, found: Handler) -> Handler:
+        behavior = found.unary_unary or found.unary_stream or found.stream_stream
+        assert behavior is not None
+        access = next(access for beginning, access in _ACCESS.items() if path.startswith(beginning))
+        parse, serialize = found.request_deserializer or bytes, found.response_serializer or bytes
+        name = path.rpartition("/")[2]
+        method = _Method(path, name, access, behavior, found.request_streaming, parse, serialize)
+
+        # Plain functions: gRPC asks at each call whether they are coroutines, which takes longer of other callables.
+        async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes:
+            return await self._answer(method, context)
+
+        async def stream(messages: AsyncIterator[Message], context: Context) -> None:
+            await self._stream(method, messages, context)
+
+        if inspect.isasyncgenfunction(behavior):
+            return grpc.stream_stream_rpc_method_handler(stream, parse if method.streams else None, serialize)
+        return grpc.stream_unary_rpc_method_handler(answer)
+
+    async def _answer(self, method: _Method, context: Context) -> bytes:
+        call = _call_of(method, context)
+        try:
+            token = self._admit(method, call, context)
+            message = await self._receive(method, context)
+            call.arrived, call.timeout = time.perf_counter(), context.time_remaining()
+            self._policy.check_queue(self._threads.num_queued)
+            answer = self._submit(method, call, token, message)
+        except ServingError as error:
+            self._policy.end(call, error.code, error.code.name, 0)
+            return await _abort(context, error)
+        try:
+            return await asyncio.wrap_future(answer)
+        except ServingError as error:
+            return await _abort(context, error)
+
+    def _admit(self, method: _Method, call: Call, context: Context) -> Token:
+        """Checks a call by its head."""
+        self._policy.name(call)
+        if call.request_id:
+            context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
+        if method.access is _Access.HEALTH:
+            return ANYBODY
+        if self._is_draining:
+            raise ServingError(Code.UNAVAILABLE, "The server is shutting down.")
+        token = self._policy.authenticate(call)
+        if method.access is _Access.ADMIN:
+            token.check_admin()
+        return token
+
+    async def _receive(self, method: _Method, context: Context) -> bytes:
+        with self._waiting.one():
+            message = await context.read()
+        if not isinstance(message, bytes):  # but EOF
+            raise ServingError(Code.UNIMPLEMENTED, f'"{method.path}" requires exactly one request message.')
+        return message
+
+    def _submit(self, method: _Method, call: Call, token: Token, message: bytes) -> Future[bytes]:
+        size = len(message)
+        self._messages.hold(size)
+        answer = self._threads.submit(self._run, method, call, token, message)
+        answer.add_done_callback(lambda _: self._messages.release(size))
+        return answer
+
+    def _run(self, method: _Method, call: Call, token: Token, message: bytes) -> bytes:
+        """Answers a call in this thread, and records it."""
+        code, size = Code.OK, 0
+        try:
+            self._policy.begin(call)
+            request = self._parse(method, call, token, message)
+            answer = method.serialize(method.behavior(request, call))
+            size = len(answer)
+            return answer
+        except ServingError as error:
+            code = error.code
+            raise
+        except Exception as error:
+            logger.exception("%s failed", method.name)
+            code = Code.INTERNAL
+            raise ServingError(code, "Internal error; the server's log has more.") from error
+        finally:
+            self._policy.end(call, code, code.name, size)
+
+    def _parse(self, method: _Method, call: Call, token: Token, message: bytes) -> Any:
+        """Returns the request in a message. Raises PERMISSION_DENIED if the token is not for its models."""
+        try:
+            request = method.parse(message)
+        except DecodeError as error:
+            raise ServingError(Code.INTERNAL, "Exception deserializing request!") from error  # gRPC's own words
+        if method.access is _Access.MODELS:
+            for part in request.tasks if hasattr(request, "tasks") else [request]:
+                token.check_model(part.model_spec.name)
+        elif method.access is _Access.HEALTH and request.service not in SERVICES:
+            self._policy.authenticate(call).check_model(request.service)
+        return request
+
+    async def _stream(self, method: _Method, messages: AsyncIterator[Message], context: Context) -> None:
+        call, code = _call_of(method, context), Code.OK
+        try:
+            token = self._admit(method, call, context)
+            if method.streams:
+                with self._waiting.one():
+                    await _write_all(method.behavior(messages, context), context)
+            else:
+                message = await self._receive(method, context)
+                if len(message) > _MAX_HEALTH_BYTES:
+                    raise ServingError(Code.RESOURCE_EXHAUSTED, f"The message has more than {_MAX_HEALTH_BYTES} bytes.")
+                await _write_all(method.behavior(self._parse(method, call, token, message), context), context)
+        except ServingError as error:
+            code = error.code
+            await _abort(context, error)
+        except asyncio.CancelledError:
+            code = Code.CANCELLED
+            raise
+        finally:
+            self._policy.end(call, code, code.name, 0)
+
+
+class _WaitingCalls:
+    """Calls that wait for their clients. If they become too many, the one that has waited longest is refused."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[asyncio.Task[None], None] = {}  # the oldest first
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Counts the call of this task as long as the context is open."""
+        if len(self._tasks) >= _MAX_WAITING:
+            oldest = next(iter(self._tasks))
+            del self._tasks[oldest]
+            oldest.cancel()
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks[task] = None
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task in self._tasks:  # its client has cancelled the call
+                raise
+            task.uncancel()
+            raise ServingError(Code.RESOURCE_EXHAUSTED, "Too many calls wait for their clients.") from None
+        finally:
+            self._tasks.pop(task, None)
+
+
+class _Messages:
+    """The bytes of all messages that have come and are not answered."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def hold(self, size: int) -> None:
+        """Adds a message. Raises RESOURCE_EXHAUSTED if it is too much; a single one never is."""
+        with self._lock:
+            if self._held and self._held + size > self._max_bytes:
+                raise ServingError(Code.RESOURCE_EXHAUSTED, "The server holds too many messages. Try again later.")
+            self._held += size
+
+    def release(self, size: int) -> None:
+        """Takes a message away."""
+        with self._lock:
+            self._held -= size
+
+
+def _call_of(method: _Method, context: Context) -> Call:
+    task = asyncio.current_task()
+    assert task is not None
+    return Call(
+        transport=GRPC,
+        method=method.name,
+        path=method.path,
+        client=_address(context.peer()),
+        header=functools.partial(_value, context.invocation_metadata()),
+        is_cancelled=task.done,
+    )
+
+
+def _value(metadata: grpc.aio.Metadata | None, name: str) -> str:
+    """The value of a key; empty if there is none, or more than one."""
+    values = [value for key, value in metadata or () if key == name]
+    return str(values[0]) if len(values) == 1 else ""
+
+
+def _address(peer: str) -> str:
+    """The client's address in gRPC's words: "ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711", "unix:"."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+
+
+async def _write_all(responses: AsyncIterator[Message], context: Context) -> None:
+    async for response in responses:
+        await context.write(response)
+
+
+async def _abort(context: Context, error: ServingError) -> Any:
+    return await context.abort(STATUSES[error.code], truncate(helpful_text(error)))
