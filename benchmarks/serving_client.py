@@ -1,8 +1,8 @@
-"""What the clients cost above what they stand on: gRPC's stubs, and httpx posting a body that is ready.
+"""Measures the clients against the libraries under them: gRPC's stubs, and httpx with a body made before.
 
 python -m benchmarks.serving_client [--calls 2000]
 
-Those of a table take turns call by call, each over a connection of its own.
+The candidates of a table take turns call by call, each over its own connection.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from benchmarks.serving_models import Sample, save_perceptron, save_photos
 from benchmarks.serving_processes import Running, serving
 from serving.client import AsyncClient, Client
 
-BAR = 50e-6  # seconds of CPU time above a stub, sync or async, with a message that is ready
+TARGET = 50e-6  # seconds of CPU time above a stub, sync or async, with a message made before
 _MODEL = "m"
 _WARM_UP = 50  # calls
 _LONGEST = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -42,7 +42,7 @@ Call = Callable[[], Any]
 
 
 class Setting:
-    """A server with a request to it, an event loop, and what is closed after the calls."""
+    """A server, a request to it, an event loop, and the stack that closes everything after the calls."""
 
     def __init__(self, sample: Sample, server: Running, runner: asyncio.Runner, stack: contextlib.ExitStack) -> None:
         self.inputs = {sample.input_name: sample.batch}
@@ -54,7 +54,7 @@ class Setting:
 
 
 def main() -> int:
-    """Measures, prints, and returns 0 where the bar holds."""
+    """Measures, prints, and returns 0 if the target is met."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving_client", description=__doc__)
     parser.add_argument("--calls", type=int, default=2000, help="of each candidate")
     calls = parser.parse_args().calls
@@ -64,11 +64,11 @@ def main() -> int:
         above = measure("784 floats", perceptron, calls)
         photo, _ = save_photos(Path(folder, "photos"))
         measure("224x224x3 floats", photo, max(1, calls // 10))
-    return 0 if max(above[:2]) < BAR else 1
+    return 0 if max(above[:2]) < TARGET else 1
 
 
 def measure(name: str, sample: Sample, calls: int) -> list[float]:
-    """Prints what each candidate took. Returns by how many seconds of CPU time each client lies above the first."""
+    """Prints the time of each candidate. Returns how many CPU seconds each client takes above the first candidate."""
     above = []
     for group in (over_grpc, over_grpc_async, over_rest, over_rest_async):
         with serving(sample) as server, asyncio.Runner() as runner, contextlib.ExitStack() as stack:
@@ -82,7 +82,7 @@ def measure(name: str, sample: Sample, calls: int) -> list[float]:
 
 
 def over_grpc(setting: Setting) -> Mapping[str, Call]:
-    """The client last, and before it what does the same without it."""
+    """The client last, after stubs that do the same without it."""
     channels = [setting.stack.enter_context(grpc.insecure_channel(setting.grpc_address, _LONGEST)) for _ in range(2)]
     ready, written = map(prediction_service_pb2_grpc.PredictionServiceStub, channels)
     client = setting.stack.enter_context(Client(f"grpc://{setting.grpc_address}", _MODEL))
@@ -103,7 +103,7 @@ def over_grpc_async(setting: Setting) -> Mapping[str, Call]:
     """The same in asyncio."""
     message = request(setting.inputs)
 
-    async def open_channel() -> Any:
+    async def open_channel() -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(setting.grpc_address, _LONGEST)
 
     channel, client = setting.run(open_channel()), AsyncClient(f"grpc://{setting.grpc_address}", _MODEL)
@@ -118,7 +118,7 @@ def over_grpc_async(setting: Setting) -> Mapping[str, Call]:
 
 
 def over_rest(setting: Setting) -> Mapping[str, Call]:
-    """The client last, and before it posts of the same body, whose answers are not read."""
+    """The client last, after posts of the same body, whose answers are not read."""
     client = setting.stack.enter_context(Client(setting.rest_url, _MODEL))
     posting = setting.stack.enter_context(httpx.Client())
     connection = http.client.HTTPConnection("127.0.0.1", setting.server.rest)
@@ -159,7 +159,7 @@ def request(inputs: Mapping[str, np.ndarray]) -> predict_pb2.PredictRequest:
 
 
 def json_request(setting: Setting) -> tuple[str, bytes]:
-    """The path and the body of the client's own request."""
+    """The path and the body of the request that the client sends."""
     document = {"signature_name": "serving_default", "inputs": setting.inputs}
     return f"/v1/models/{_MODEL}:predict", orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -1,4 +1,4 @@
-"""What clients of each kind are told by a server, and that it is the same."""
+"""Clients of each kind get the same answers from a server."""
 
 import io
 
@@ -157,6 +157,6 @@ def test_call_that_takes_too_long(client):
 
 
 @pytest.mark.slow
-def test_version_that_answered_is_told_over_grpc(open_client, url_of, server):
+def test_version_that_answered_is_known_over_grpc(open_client, url_of, server):
     with open_client("grpc", url_of(server, "grpc"), "zoo") as client:
         assert client.predict([1]).spec.version == 123

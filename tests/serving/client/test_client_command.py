@@ -82,7 +82,7 @@ def test_scores_alone_get_labels_from_a_file(ask, red, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["answers"] == [{"label": "1", "score": 1.0}]
 
 
-def test_files_that_are_no_images_are_told_and_passed(ask, red, capsys, tmp_path):
+def test_files_that_are_no_images_are_reported_and_passed(ask, red, capsys, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     assert ask(tmp_path / "nothing.png", tmp_path / "notes.txt", red, "--top=1") == 2
     out, err = capsys.readouterr()

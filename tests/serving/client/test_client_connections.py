@@ -186,7 +186,7 @@ def test_wait_that_cannot_be_read_is_none(open_client, value):
         assert len(left) == 1
 
 
-def test_last_of_all_attempts_is_told(open_client):
+def test_error_of_the_last_attempt_is_raised(open_client):
     replies = [(503, b'{"error": "full"}')] * 3
     with (
         proxy(*replies) as (url, left),
