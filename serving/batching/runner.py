@@ -12,7 +12,6 @@ import math
 import queue
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +20,7 @@ from serving.batching.options import BatchingOptions
 from serving.batching.scheduler import BatchScheduler, Client, Key
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
-
-if TYPE_CHECKING:
-    from serving.models.model import Runner
+from serving.models.model import Runner
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -38,7 +35,7 @@ class BatchedRunner:
     def __init__(
         self,
         scheduler: BatchScheduler,
-        runner: "Runner",
+        runner: Runner,
         options: BatchingOptions,
         observe: Callable[[str, Sequence[int], int, Sequence[float]], None] | None = None,
     ) -> None:
