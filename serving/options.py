@@ -79,7 +79,8 @@ class Options:
         "", "bfloat16 computes in that type, by oneDNN, where TensorFlow deems it precise enough."
     )
     xla_cpu_compilation_enabled: bool = _flag(
-        True, "Whether XLA may compile functions that were exported with jit_compile; false takes both flags."
+        True,
+        "Whether XLA may compile functions that were exported with jit_compile; both flags must be false to forbid it.",
     )
     xla_gpu_compilation_enabled: bool = _flag(True, "The same.")
     prefer_tflite_model: bool = _flag(False, "Whether to run model.tflite where a version's directory has one.")
