@@ -18,7 +18,6 @@ from serving.options import Options
 from serving.rest.application import RestApplication
 from serving.rpc.server import GrpcServer
 from serving.startup import bind
-from serving.telemetry.metrics import DEFAULT_PATH
 from serving.wire.protos import MonitoringConfig, read_text
 
 logger = logging.getLogger("serving")
@@ -156,4 +155,4 @@ def _read_monitoring_path(path: str) -> str:
     if not path:
         return ""
     prometheus = read_text(path, MonitoringConfig).prometheus_config
-    return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
+    return (prometheus.path or "/monitoring/prometheus/metrics") if prometheus.enable else ""

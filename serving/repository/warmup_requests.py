@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.repository.warmup import MOST_RECORDS
-from serving.telemetry.record_files import PART
+from serving.telemetry.request_log import PART
 
 _DEFAULT_NUMBER = 100
 

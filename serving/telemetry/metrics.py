@@ -16,9 +16,6 @@ from prometheus_client.exposition import choose_encoder
 from serving.call import Call
 from serving.errors import Code
 
-DEFAULT_PATH = "/monitoring/prometheus/metrics"
-"""The path of TensorFlow Serving's page where a MonitoringConfig names none."""
-
 _REQUEST = ("model", "method", "transport", "version", "signature")
 # The labels of TensorFlow Serving's page, where it has fewer than there are here.
 _UPSTREAM_LABELS = {

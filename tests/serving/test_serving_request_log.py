@@ -24,8 +24,7 @@ from serving.errors import ServingError
 from serving.options import Options
 from serving.telemetry import request_log
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.record_files import RecordFiles
-from serving.telemetry.request_log import RequestLog
+from serving.telemetry.request_log import RecordFiles, RequestLog
 from serving.wire import tensors
 
 pytestmark = pytest.mark.xdist_group("serving")
