@@ -1,6 +1,7 @@
 """What stands between the network and the service, as options ask for it: TLS, tokens, limits, a log, traces."""
 
 import ssl
+from functools import partial
 from typing import Any
 
 import grpc
@@ -30,7 +31,9 @@ class Gate:
         self._grpc_config = self._rest_context = None
         if options.ssl_config_file:
             first = certificates.read_config(options.ssl_config_file)
-            self._grpc_config = watcher.watch(options.ssl_config_file, certificates.keeping_client_verify(first))
+            self._grpc_config = watcher.watch(
+                options.ssl_config_file, partial(certificates.read_config, client_verify=first.client_verify)
+            )
         if options.rest_api_ssl_config_file:
             self._rest_context = watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
         self._queue = QueueLimits(options.max_queued_requests, options.max_queue_time_in_ms / 1000)

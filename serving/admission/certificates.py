@@ -2,7 +2,6 @@
 
 import ssl
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -22,28 +21,21 @@ class Keys(NamedTuple):
     client_verify: bool
 
 
-def read_config(path: str) -> Keys:
-    """An SSLConfig whose key and certificates fit together. Raises ServingError if they do not."""
+def read_config(path: str, client_verify: bool | None = None) -> Keys:
+    """An SSLConfig whose key and certificates fit together. Raises ServingError if they do not.
+
+    It must have this `client_verify`, if one is given: gRPC takes it only once.
+    """
     message = read_text(path, SSLConfig)
     config = Keys(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
     if config.client_verify and not config.custom_ca:
         raise invalid_argument(f"{path}: Illegal to require client auth without providing root certificates!")
+    if client_verify not in (None, config.client_verify):
+        raise invalid_argument(f"{path}: client_verify changes with a restart only")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")  # gRPC's own TLS decides about short keys
     _fill(context, config, path)
     return config
-
-
-def keeping_client_verify(first: Keys) -> Callable[[str], Keys]:
-    """Reads like `read_config`; for gRPC, which takes only once whether clients must show certificates."""
-
-    def read(path: str) -> Keys:
-        config = read_config(path)
-        if config.client_verify != first.client_verify:
-            raise invalid_argument(f"{path}: client_verify changes with a restart only")
-        return config
-
-    return read
 
 
 def grpc_credentials(file: WatchedFile[Keys]) -> grpc.ServerCredentials:
