@@ -4,13 +4,17 @@ import base64
 import io
 import struct
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.example import example_pb2
 
-from serving.models.guard import ENDLESS, num_pixels
+from serving.call import Call
+from serving.errors import ServingError
+from serving.models.guard import ENDLESS, GuardedRunner, num_pixels
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -127,6 +131,27 @@ def test_image_in_an_example_is_refused(rest):
     body = {"signature_name": "classify", "examples": [features]}
     answer = rest.post("/v1/models/zoo:classify", json=body)
     assert (answer.status_code, "4225000000 pixels" in answer.text) == (400, True)
+
+
+class Nothing:
+    """Stands for a graph."""
+
+    def run(self, feeds, fetches, call):
+        return []
+
+
+@pytest.mark.parametrize("padding", [0, 5000], ids=["short", "long"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_image_of_any_kind_is_found_in_an_example(kind, padding):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(file, kind)
+    example = example_pb2.Example()
+    example.features.feature["text"].bytes_list.value.append(b"x" * padding)
+    example.features.feature["image"].bytes_list.value.append(file.getvalue())
+    feeds = {"inputs:0": np.array([example.SerializeToString()], object)}
+    GuardedRunner(Nothing(), Path("/models/m"), 6).run(feeds, [], Call())
+    with pytest.raises(ServingError, match="An image has 6 pixels: at most 5 pixels are decoded"):
+        GuardedRunner(Nothing(), Path("/models/m"), 5).run(feeds, [], Call())
 
 
 @pytest.mark.slow
