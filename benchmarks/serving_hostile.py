@@ -31,9 +31,9 @@ from serving.rest.content import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_t
 from serving.rest.responses import Response
 from serving.rest.routes import parse_route, signature_name
 from serving.wire.binding import bind_inputs, find_signature
-from serving.wire.expansion import LARGEST_EXPANSION
 from serving.wire.hints import helpful_text
 from serving.wire.json_text import error_body
+from serving.wire.requests import LARGEST_EXPANSION
 from serving.wire.signatures import Signature, TensorInfo
 
 SECONDS = 0.25

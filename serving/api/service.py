@@ -21,9 +21,18 @@ from serving.repository.repository import Repository
 from serving.repository.versions import Lease
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_log import RequestLog
-from serving.wire.requests import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression, Task
+from serving.wire.requests import (
+    Classification,
+    Metadata,
+    ModelSpec,
+    ModelStatus,
+    Prediction,
+    PredictRequest,
+    Regression,
+    Task,
+    VersionStatus,
+)
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
-from serving.wire.version_status import ModelStatus, VersionStatus
 
 logger = logging.getLogger("serving")
 

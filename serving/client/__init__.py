@@ -8,9 +8,8 @@ with needing("client"):
     from serving.client.connection import Retries, Tls
     from serving.client.replies import Class
     from serving.errors import Code, ServingError
-    from serving.wire.requests import Prediction
+    from serving.wire.requests import Prediction, State, VersionStatus
     from serving.wire.signatures import Signature, TensorInfo
-    from serving.wire.version_status import State, VersionStatus
 
 __all__ = [
     "AsyncClient",

@@ -13,9 +13,8 @@ from serving.client.inputs import Example, Inputs, are_arrays, to_arrays, to_exa
 from serving.client.replies import Class, SignatureChangedError
 from serving.errors import Code, ServingError
 from serving.extras import needing
-from serving.wire.requests import ModelSpec, Prediction
+from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
-from serving.wire.version_status import State, VersionStatus
 
 if TYPE_CHECKING:
     from serving.client.grpc_calls import GrpcCalls

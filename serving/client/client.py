@@ -9,9 +9,8 @@ from serving.client.async_client import AsyncClient
 from serving.client.connection import Retries, Tls
 from serving.client.inputs import Example, Inputs
 from serving.client.replies import Class
-from serving.wire.requests import Prediction
+from serving.wire.requests import Prediction, VersionStatus
 from serving.wire.signatures import Signature
-from serving.wire.version_status import VersionStatus
 
 T = TypeVar("T")
 

@@ -11,16 +11,14 @@ import grpc.aio
 import numpy as np
 from google.protobuf.message import Message
 
-from serving.client import messages
 from serving.client.connection import Limits, RetryableError, Tls
 from serving.client.inputs import Examples, Features
-from serving.client.predict_bytes import write_predict, write_spec
 from serving.client.replies import Class
 from serving.errors import Code, ServingError
-from serving.wire.requests import ModelSpec, Prediction
-from serving.wire.signatures import Signature, TensorInfo
-from serving.wire.tensor_fields import TYPE_WORDS, read_tensor
-from serving.wire.version_status import State, VersionStatus
+from serving.wire.protos import message_class
+from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus
+from serving.wire.signatures import DTYPE_NAMES, Signature, TensorInfo
+from serving.wire.tensor_proto import read_tensor, write_tensor
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -29,16 +27,17 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),  # by default a server that was restarted is found after minutes
 ]
-_REPLIES: Mapping[str, type[Message]] = {
-    "PredictionService/Predict": messages.PredictResponse,
-    "PredictionService/Classify": messages.ClassificationResponse,
-    "PredictionService/Regress": messages.RegressionResponse,
-    "PredictionService/GetModelMetadata": messages.GetModelMetadataResponse,
-    "ModelService/GetModelStatus": messages.GetModelStatusResponse,
+_REPLIES = {
+    "PredictionService/Predict": "PredictResponse",
+    "PredictionService/Classify": "ClassificationResponse",
+    "PredictionService/Regress": "RegressionResponse",
+    "PredictionService/GetModelMetadata": "GetModelMetadataResponse",
+    "ModelService/GetModelStatus": "GetModelStatusResponse",
 }
 _Callable: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, Message] | grpc.aio.UnaryUnaryMultiCallable[bytes, Message]"
 _PORT = 8500  # TensorFlow Serving's
 _SIGNATURE_DEF = "signature_def"
+_LARGEST_MESSAGE = 2**31 - 1  # bytes
 _FEATURE_FIELDS = {bytes: "bytes_list", int: "int64_list", float: "float_list"}
 
 
@@ -64,7 +63,7 @@ class GrpcCalls:
         limits: Limits,
     ) -> Prediction:
         """Runs a signature on tensors. Raises ValueError if no tensor holds an array's dtype."""
-        reply = await self._send("PredictionService/Predict", write_predict(spec, inputs, output_names), limits)
+        reply = await self._send("PredictionService/Predict", predict_request(spec, inputs, output_names), limits)
         answered = reply.model_spec
         return Prediction(
             ModelSpec(answered.name, answered.version.value, signature_name=answered.signature_name),
@@ -73,22 +72,22 @@ class GrpcCalls:
 
     async def classify(self, spec: ModelSpec, examples: Examples, limits: Limits) -> list[list[Class]]:
         """Runs a classify signature on tf.Examples."""
-        request = _write_examples(spec, examples, messages.ClassificationRequest())
+        request = _write_examples(spec, examples, _message_class("ClassificationRequest")())
         reply = await self._send("PredictionService/Classify", request, limits)
         return [[Class(each.label, each.score) for each in row.classes] for row in reply.result.classifications]
 
     async def regress(self, spec: ModelSpec, examples: Examples, limits: Limits) -> np.ndarray:
         """Runs a regress signature on tf.Examples."""
-        request = _write_examples(spec, examples, messages.RegressionRequest())
+        request = _write_examples(spec, examples, _message_class("RegressionRequest")())
         reply = await self._send("PredictionService/Regress", request, limits)
         return np.array([each.value for each in reply.result.regressions], np.float32)
 
     async def metadata(self, spec: ModelSpec, limits: Limits) -> dict[str, Signature]:
         """The signatures of a model."""
-        message = messages.GetModelMetadataRequest(metadata_field=[_SIGNATURE_DEF])
-        write_spec(spec, message.model_spec)
+        message = _message_class("GetModelMetadataRequest")(metadata_field=[_SIGNATURE_DEF])
+        _write_spec(spec, message.model_spec)
         reply = await self._send("PredictionService/GetModelMetadata", message.SerializeToString(), limits)
-        packed = messages.SignatureDefMap()
+        packed = _message_class("SignatureDefMap")()
         reply.metadata[_SIGNATURE_DEF].Unpack(packed)
         return {
             name: Signature(name, each.method_name, _read_info(each.inputs), _read_info(each.outputs))
@@ -97,8 +96,8 @@ class GrpcCalls:
 
     async def status(self, spec: ModelSpec, limits: Limits) -> list[VersionStatus]:
         """The versions of a model."""
-        message = messages.GetModelStatusRequest()
-        write_spec(spec, message.model_spec)
+        message = _message_class("GetModelStatusRequest")()
+        _write_spec(spec, message.model_spec)
         reply = await self._send("ModelService/GetModelStatus", message.SerializeToString(), limits)
         return [
             VersionStatus(each.version, State(each.state), Code(each.status.error_code), each.status.error_message)
@@ -122,7 +121,7 @@ class GrpcCalls:
             self._channel = self._open(grpc.aio)
         if method not in self._callables:
             self._callables[method] = self._channel.unary_unary(
-                f"/tensorflow.serving.{method}", response_deserializer=_REPLIES[method].FromString
+                f"/tensorflow.serving.{method}", response_deserializer=_message_class(_REPLIES[method]).FromString
             )
         return await limits.retry(functools.partial(self._attempt, self._callables[method], request))
 
@@ -143,8 +142,32 @@ def _target(url: str) -> str:
     return parts.netloc if parts.port else f"{parts.netloc}:{_PORT}"
 
 
+def predict_request(spec: ModelSpec, inputs: Mapping[str, np.ndarray], output_names: Sequence[str]) -> bytes:
+    """Serializes a request to run a signature. Raises ValueError if no message holds an array."""
+    message = _message_class("PredictRequest")(output_filter=output_names)
+    _write_spec(spec, message.model_spec)
+    for name, array in inputs.items():
+        if array.nbytes > _LARGEST_MESSAGE:
+            raise ValueError(f"Input {name} takes {array.nbytes} bytes, and a message {_LARGEST_MESSAGE} at most")
+        write_tensor(array, message.inputs[name], as_content=True)
+    return message.SerializeToString()
+
+
+def _message_class(name: str) -> Any:
+    return message_class(f"tensorflow.serving.{name}")
+
+
+def _write_spec(spec: ModelSpec, message: Any) -> None:
+    message.name = spec.name
+    message.signature_name = spec.signature_name
+    if spec.version is not None:
+        message.version.value = spec.version
+    elif spec.label is not None:
+        message.version_label = spec.label
+
+
 def _write_examples(spec: ModelSpec, examples: Examples, message: Any) -> bytes:
-    write_spec(spec, message.model_spec)
+    _write_spec(spec, message.model_spec)
     if examples.context is None:
         listed = message.input.example_list
     else:
@@ -166,5 +189,5 @@ def _read_info(infos: Any) -> dict[str, TensorInfo]:
     for key, info in infos.items():
         sizes = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
         shape = None if info.tensor_shape.unknown_rank else sizes
-        tensors[key] = TensorInfo(info.name, TYPE_WORDS.get(info.dtype, f"type {info.dtype}"), shape)
+        tensors[key] = TensorInfo(info.name, DTYPE_NAMES.get(info.dtype, f"type {info.dtype}"), shape)
     return tensors

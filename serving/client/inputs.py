@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
-from serving.wire.signatures import NUMPY_TYPES, Signature, TensorInfo
+from serving.wire.signatures import DTYPES, Signature, TensorInfo
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -74,7 +74,7 @@ def _to_array(value: Value, info: TensorInfo) -> np.ndarray:
         array = _image_array(value, info)
         is_one_example = info.shape is not None and array.ndim == len(info.shape) - 1
         return array[np.newaxis] if is_one_example else array
-    dtype = NUMPY_TYPES[info.dtype]
+    dtype = DTYPES[info.dtype].numpy
     if isinstance(value, list | tuple) and any(map(_is_image, value)):
         return np.stack([_image_array(each, info) if _is_image(each) else np.asarray(each, dtype) for each in value])
     return np.asarray(value, dtype)
@@ -83,7 +83,7 @@ def _to_array(value: Value, info: TensorInfo) -> np.ndarray:
 def _image_array(image: Image, info: TensorInfo) -> np.ndarray:
     if info.dtype == "string":
         return np.array(_encode_image(image), object)
-    return _read_pixels(image, info.shape[-1] if info.shape else None).astype(NUMPY_TYPES[info.dtype])
+    return _read_pixels(image, info.shape[-1] if info.shape else None).astype(DTYPES[info.dtype].numpy)
 
 
 def _is_image(value: object) -> TypeGuard[Image]:

@@ -18,9 +18,8 @@ from serving.client.connection import Limits, RetryableError, Tls
 from serving.client.inputs import Examples
 from serving.client.replies import Class, SignatureChangedError
 from serving.errors import Code, ServingError
-from serving.wire.requests import ModelSpec, Prediction
-from serving.wire.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
-from serving.wire.version_status import State, VersionStatus
+from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus
+from serving.wire.signatures import DEFAULT_SIGNATURE, DTYPES, Signature, TensorInfo
 
 _KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60)  # seconds
 _JSON = {"content-type": "application/json"}
@@ -217,7 +216,7 @@ def _read_outputs(value: Any, outputs: Mapping[str, TensorInfo]) -> dict[str, np
     if not isinstance(named, dict) or named.keys() != outputs.keys():
         raise ValueError("the names of the outputs differ")
     return {
-        name: np.array(_read_strings(named[name]) if info.dtype == "string" else named[name], NUMPY_TYPES[info.dtype])
+        name: np.array(_read_strings(named[name]) if info.dtype == "string" else named[name], DTYPES[info.dtype].numpy)
         for name, info in outputs.items()
     }
 

@@ -6,12 +6,12 @@ from ctypes import c_int64
 from typing import Any
 
 import numpy as np
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models import c_api
-from serving.wire import tensors
-from serving.wire.signatures import NUMPY_TYPES, type_word
-from serving.wire.tensor_fields import DATA_TYPES, TYPE_WORDS
+from serving.wire.signatures import DTYPE_NAMES, DTYPES, dtype_name
+from serving.wire.tensor_proto import write_tensor
 
 _STRING_SIZE = 24  # bytes of a TF_TString (core/platform/ctstring_internal.h)
 
@@ -32,13 +32,13 @@ class Tensor:
 
 def from_array(array: np.ndarray) -> Tensor:
     """A tensor with a copy of an array. Raises ServingError if the runtime has no such type."""
-    word = type_word(array)
-    if word not in DATA_TYPES:
+    word = dtype_name(array)
+    if word not in DTYPES:
         raise invalid_argument(f"There is no tensor of type {word}")
     if word == "string":
         return _from_strings(array)
     dimensions = (c_int64 * array.ndim)(*array.shape)
-    tensor = Tensor(c_api.TF_AllocateTensor(DATA_TYPES[word], dimensions, array.ndim, array.nbytes))
+    tensor = Tensor(c_api.TF_AllocateTensor(DTYPES[word].number, dimensions, array.ndim, array.nbytes))
     if array.size:
         np.copyto(_memory(tensor, array.dtype, array.shape), array)
     return tensor
@@ -49,14 +49,14 @@ def to_array(tensor: Tensor) -> np.ndarray:
     handle = tensor.handle
     number = c_api.TF_TensorType(handle)
     shape = tuple(c_api.TF_Dim(handle, axis) for axis in range(c_api.TF_NumDims(handle)))
-    if number not in TYPE_WORDS:
+    if number not in DTYPE_NAMES:
         raise ServingError(Code.UNIMPLEMENTED, f"A tensor of type {number} can't be given back")
-    word = TYPE_WORDS[number]
+    word = DTYPE_NAMES[number]
     if not math.prod(shape):
-        return np.empty(shape, NUMPY_TYPES[word])
+        return np.empty(shape, DTYPES[word].numpy)
     if word == "string":
         return _strings(tensor, shape)
-    return _memory(tensor, NUMPY_TYPES[word], shape)
+    return _memory(tensor, DTYPES[word].numpy, shape)
 
 
 def _memory(tensor: Tensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
@@ -65,8 +65,10 @@ def _memory(tensor: Tensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.
 
 def _from_strings(array: np.ndarray) -> Tensor:
     # Parsed from a message: only the runtime itself makes strings that are freed with the tensor.
-    tensor = Tensor(c_api.TF_AllocateTensor(DATA_TYPES["string"], (c_int64 * 1)(0), 1, 0))
-    with c_api.checked() as status, c_api.buffer_of(tensors.to_proto(array)) as proto:
+    tensor = Tensor(c_api.TF_AllocateTensor(DTYPES["string"].number, (c_int64 * 1)(0), 1, 0))
+    message = TensorProto()
+    write_tensor(array, message)
+    with c_api.checked() as status, c_api.buffer_of(message) as proto:
         c_api.TF_TensorFromProto(proto, tensor.handle, status)
     return tensor
 

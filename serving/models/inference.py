@@ -11,7 +11,7 @@ from serving.errors import Code, ServingError, invalid_argument
 from serving.models.model import Model
 from serving.wire.hints import knowing_features
 from serving.wire.requests import Task
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, type_word
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, dtype_name
 
 INPUTS = "inputs"
 """The name of the one input of a signature for Classify or Regress."""
@@ -122,8 +122,8 @@ def _read_classes(outputs: Mapping[str, np.ndarray], num_examples: int) -> tuple
     for name, array in outputs.items():
         if array.ndim != 2:
             raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_shape_text(array)}")
-        if type_word(array) != _CLASSIFY_TYPES[name]:
-            expected, got = f"DT_{_CLASSIFY_TYPES[name].upper()}", f"DT_{type_word(array).upper()}"
+        if dtype_name(array) != _CLASSIFY_TYPES[name]:
+            expected, got = f"DT_{_CLASSIFY_TYPES[name].upper()}", f"DT_{dtype_name(array).upper()}"
             raise invalid_argument(f"Expected {name} Tensor of {expected}. Got: {got}")
         if len(array) != num_examples:
             raise invalid_argument(f"Expected {name} output batch size of {num_examples}. Got: {len(array)}")
@@ -155,8 +155,8 @@ def _read_values(outputs: Mapping[str, np.ndarray], num_examples: int) -> np.nda
         )
     if len(array) != num_examples:
         raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
-    if type_word(array) != "float":
-        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: DT_{type_word(array).upper()}")
+    if dtype_name(array) != "float":
+        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: DT_{dtype_name(array).upper()}")
     return array.reshape(-1)
 
 

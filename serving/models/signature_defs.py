@@ -9,8 +9,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving.wire import tensors
 from serving.wire.signatures import Feature, Signature, TensorInfo
+from serving.wire.tensor_proto import read_tensor
 
 _PARSERS = ("ParseExample", "ParseExampleV2", "ParseSingleExample")
 
@@ -25,7 +25,7 @@ def make_signature(name: str, definition: meta_graph_pb2.SignatureDef, graph: Gr
         method_name=definition.method_name,
         inputs={alias: _tensor_info(info) for alias, info in definition.inputs.items()},
         outputs={alias: _tensor_info(info) for alias, info in definition.outputs.items()},
-        defaults={alias: tensors.from_proto(proto) for alias, proto in definition.defaults.items()},
+        defaults={alias: read_tensor(proto) for alias, proto in definition.defaults.items()},
         definition=definition,
         features={} if graph is None else find_features(graph, fetched),
     )
@@ -109,7 +109,7 @@ def _dense_keys(nodes: Nodes, parser: NodeDef, inputs: list[str]) -> list[str]:
 
 def _constant(nodes: Nodes, name: str) -> np.ndarray | None:
     node = nodes.get(_node_name(name))
-    return tensors.from_proto(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
+    return read_tensor(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
 
 
 def _node_name(name: str) -> str:

@@ -23,7 +23,7 @@ from serving.repository.config import (
 )
 from serving.repository.storage import find_versions
 from serving.repository.versions import Changes, Lease, Load, ModelVersions
-from serving.wire.version_status import ModelStatus, VersionStatus, servable_not_found
+from serving.wire.requests import ModelStatus, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
 

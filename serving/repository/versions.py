@@ -14,7 +14,7 @@ from serving.errors import Code, ServingError
 from serving.models.guard import without_path
 from serving.models.model import Model
 from serving.options import Options
-from serving.wire.version_status import State, VersionStatus, servable_not_found
+from serving.wire.requests import State, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
 

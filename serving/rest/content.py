@@ -9,7 +9,7 @@ from backports import zstd
 
 from serving.errors import invalid_argument
 from serving.rest.responses import Response
-from serving.wire.expansion import LARGEST_EXPANSION
+from serving.wire.requests import LARGEST_EXPANSION
 
 JSON = "application/json"
 NPY = "application/x-npy"

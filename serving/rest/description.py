@@ -15,8 +15,8 @@ from serving.rest.sample_bodies import method_of, sample_body
 from serving.wire import messages
 from serving.wire.binding import find_signature
 from serving.wire.json_text import write, write_indented
+from serving.wire.requests import ModelStatus
 from serving.wire.signatures import DEFAULT_SIGNATURE
-from serving.wire.version_status import ModelStatus
 
 OPENAPI_PATH = "/openapi.json"
 

@@ -13,7 +13,7 @@ from serving.rest.responses import Response, version_header
 from serving.rest.routes import Route
 from serving.wire import messages
 from serving.wire.json_examples import decode_examples
-from serving.wire.request_messages import encode_predict_request, fill_examples_request
+from serving.wire.messages import encode_predict_request, fill_examples_request
 
 
 class Handlers:

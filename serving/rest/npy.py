@@ -10,8 +10,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from serving.errors import ServingError, invalid_argument
-from serving.wire.expansion import LARGEST_EXPANSION
-from serving.wire.signatures import NUMPY_TYPES
+from serving.wire.requests import LARGEST_EXPANSION
+from serving.wire.signatures import DTYPES
 
 _LARGEST_HEADER = 10_000  # bytes, NumPy's own limit
 _MOST_ARRAYS = 1000
@@ -76,7 +76,7 @@ def _npy_error(reason: str) -> ServingError:
 
 def _read_values(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
     if dtype == _STORED_BFLOAT16:
-        dtype = NUMPY_TYPES["bfloat16"]
+        dtype = DTYPES["bfloat16"].numpy
     elif dtype.kind not in "biufcSU":
         raise ValueError(f"there is no tensor of {dtype}")
     size = math.prod(shape)

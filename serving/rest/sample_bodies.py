@@ -9,7 +9,7 @@ from serving.errors import Code, ServingError
 from serving.models.inference import INPUTS
 from serving.wire.json_examples import decode_examples
 from serving.wire.json_tensors import is_json_type
-from serving.wire.signatures import DEFAULT_SIGNATURE, NUMPY_TYPES, Signature, TensorInfo
+from serving.wire.signatures import DEFAULT_SIGNATURE, DTYPES, Signature, TensorInfo
 
 LARGEST_SAMPLE = 2**20
 """Values of a sample. An image of 512 by 512 pixels has fewer."""
@@ -108,4 +108,4 @@ def _value(name: str, dtype: str) -> Value:
         return {"b64": _PNG} if any(word in name.lower() for word in _IMAGE_WORDS) else "text"
     if dtype == "bool":
         return True
-    return 0.5 if NUMPY_TYPES[dtype].kind == "f" else 1
+    return 0.5 if DTYPES[dtype].numpy.kind == "f" else 1

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 import numpy as np
 
 from serving.errors import invalid_argument
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, type_word
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, dtype_name
 
 _LEAST_RANK_CHECKED = 3  # rows of what convolutions of one dimension take
 
@@ -24,7 +24,7 @@ def bind_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[
     arrays = {
         alias: inputs[alias] if alias in inputs else signature.defaults[alias] for alias in sorted(signature.inputs)
     }
-    check_tensors(signature, {alias: (type_word(array), array.shape) for alias, array in arrays.items()})
+    check_tensors(signature, {alias: (dtype_name(array), array.shape) for alias, array in arrays.items()})
     return {signature.inputs[alias].name: array for alias, array in arrays.items()}
 
 

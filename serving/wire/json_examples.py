@@ -1,16 +1,15 @@
 """TensorFlow Serving's JSON <-> tf.Examples and what a model says of them, for Classify and Regress."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tensorflow.core.example import example_pb2
 
 from serving.errors import ServingError, invalid_argument
-from serving.wire.expansion import with_context
 from serving.wire.json_tensors import decode_base64, encode_tensor, is_base64
 from serving.wire.json_text import type_name, value_text, write, write_array
-from serving.wire.requests import Classification, Regression
+from serving.wire.requests import LARGEST_EXPANSION, Classification, Regression
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
@@ -20,6 +19,21 @@ def decode_examples(document: Mapping[str, Any]) -> np.ndarray:
     """The serialized examples of a request, each behind the context."""
     context = _example(document["context"]).SerializeToString() if "context" in document else b""
     return with_context(context, [_example(each).SerializeToString() for each in _listed(document)])
+
+
+def with_context(context: bytes, examples: Sequence[bytes]) -> np.ndarray:
+    """Serialized examples, each behind the context of all: it parses as the union of both.
+
+    Raises ServingError where the context is repeated too often for its length.
+    """
+    if len(context) * len(examples) > LARGEST_EXPANSION:
+        raise invalid_argument(
+            f"A context of {len(context)} bytes for {len(examples)} examples: repeated for each it may have "
+            f"{LARGEST_EXPANSION} bytes"
+        )
+    array = np.empty(len(examples), object)
+    array[:] = [context + example for example in examples]
+    return array
 
 
 def encode_classify(classification: Classification) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.wire.json_text import type_name, value_text, write, write_array
-from serving.wire.signatures import NUMPY_TYPES, type_word
+from serving.wire.signatures import DTYPES, dtype_name
 
 _MOST_DIMENSIONS = 64  # of a NumPy array
 _CHUNK = 1024  # elements among which the first wrong one is looked for
@@ -21,7 +21,7 @@ _INTEGER_RANGES = {
 }
 # Integers up to here are exact in the type; greater ones are refused (IsLosslessDecimal).
 _EXACT_INTEGERS = {"float": 2**24 - 1, "double": 2**53 - 1}
-_LARGEST = {dtype: float(np.finfo(NUMPY_TYPES[dtype]).max) for dtype in _EXACT_INTEGERS}
+_LARGEST = {dtype: float(np.finfo(DTYPES[dtype].numpy).max) for dtype in _EXACT_INTEGERS}
 _LITERALS: dict[str, frozenset[type]] = {  # types of Python that each dtype takes
     "bool": frozenset({bool}),
     **dict.fromkeys(_INTEGER_RANGES, frozenset({int})),
@@ -125,10 +125,10 @@ def _numbers(elements: list[object], dtype: str) -> np.ndarray | None:
         return None
     widest = np.float64 if dtype in _EXACT_INTEGERS else np.int64 if dtype not in ("bool", "uint64") else None
     try:
-        array = np.fromiter(elements, widest or NUMPY_TYPES[dtype], len(elements))
+        array = np.fromiter(elements, widest or DTYPES[dtype].numpy, len(elements))
     except OverflowError:
         return None
-    return array.astype(NUMPY_TYPES[dtype], copy=False) if _is_exact(array, elements, dtype) else None
+    return array.astype(DTYPES[dtype].numpy, copy=False) if _is_exact(array, elements, dtype) else None
 
 
 def _is_exact(array: np.ndarray, elements: list[object], dtype: str) -> bool:
@@ -178,7 +178,7 @@ def _element_error(value: object, dtype: str, rank: int) -> ServingError:
 
 
 def _writable_type(array: np.ndarray) -> str:
-    dtype = type_word(array)
+    dtype = dtype_name(array)
     if not is_json_type(dtype):
         raise invalid_argument(f"Failed to write JSON value for tensor type: {dtype}")
     return dtype

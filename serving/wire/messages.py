@@ -1,40 +1,109 @@
-"""TensorFlow Serving's protobuf messages <-> what the service understands."""
+"""TensorFlow Serving's protobuf messages <-> requests and answers."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
-    predict_pb2,
-    regression_pb2,
+from google.protobuf.message import Message
+from tensorflow.core.example.example_pb2 import Example
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow_serving.apis.classification_pb2 import (
+    ClassificationRequest,
+    ClassificationResponse,
+    ClassificationResult,
 )
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from tensorflow_serving.apis.input_pb2 import Input
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
+from tensorflow_serving.apis.model_pb2 import ModelSpec as ModelSpecMessage
+from tensorflow_serving.apis.predict_pb2 import PredictRequest as PredictMessage
+from tensorflow_serving.apis.predict_pb2 import PredictResponse
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse, RegressionResult
 
 from serving.errors import invalid_argument
-from serving.wire import tensors
 from serving.wire.binding import check_names, check_tensors
-from serving.wire.expansion import LARGEST_EXPANSION, with_context
 from serving.wire.hints import knowing
-from serving.wire.requests import Classification, Metadata, ModelSpec, Prediction, PredictRequest, Regression, Task
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, type_word
-from serving.wire.tensor_fields import Values, read_values
-from serving.wire.version_status import VersionStatus
+from serving.wire.json_examples import with_context
+from serving.wire.requests import (
+    LARGEST_EXPANSION,
+    Classification,
+    Metadata,
+    ModelSpec,
+    Prediction,
+    PredictRequest,
+    Regression,
+    Task,
+    VersionStatus,
+)
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, dtype_name
+from serving.wire.tensor_proto import Values, read_values, write_tensor
 
 _SIGNATURE_DEF = "signature_def"  # the one kind of metadata there is
 
 
-def decode_spec(message: Any) -> ModelSpec:
-    """The model that a request message names."""
+# Requests
+
+
+def decode_spec(message: Message) -> ModelSpec:
+    """Returns the model that a request message names."""
     if not message.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-    return _decode_spec(message.model_spec)
+    return _decode_spec(message.model_spec)  # type: ignore[attr-defined]  # of every request
 
 
-def _decode_spec(spec: Any) -> ModelSpec:
+def decode_predict(message: PredictMessage, signatures: Mapping[str, Signature], signature_name: str) -> PredictRequest:
+    """Returns the arrays in a message for the signature of this name. Raises ServingError where they do not fit it.
+
+    Without such a signature there are none.
+    """
+    signature = signatures.get(signature_name or DEFAULT_SIGNATURE)
+    inputs = {} if signature is None else _decode_inputs(message.inputs, signature)
+    return PredictRequest(signature_name, inputs, list(message.output_filter))
+
+
+def decode_examples(message: Input) -> np.ndarray:
+    """Returns the serialized examples of an Input, each behind the context."""
+    kind = message.WhichOneof("kind")
+    listed = getattr(message, kind).examples if kind else ()
+    context = message.example_list_with_context.context if kind == "example_list_with_context" else None
+    prefix = b"" if context is None else context.SerializeToString()
+    return with_context(prefix, [example.SerializeToString() for example in listed])
+
+
+def decode_tasks(message: MultiInferenceRequest) -> list[Task]:
+    """Returns the tasks of a request."""
+    return [Task(_decode_spec(task.model_spec), task.method_name) for task in message.tasks]
+
+
+def check_metadata_fields(fields: Sequence[str]) -> None:
+    """Raises ServingError unless the metadata that a client asks for is the one kind there is."""
+    if not fields:
+        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in fields:
+        if field != _SIGNATURE_DEF:
+            raise invalid_argument(f"Metadata field {field} is not supported")
+
+
+def encode_predict_request(spec: ModelSpec, request: PredictRequest) -> PredictMessage:
+    """Returns the message that a client of gRPC would have sent, with its values as tensor_content."""
+    message = PredictMessage(output_filter=request.output_names)
+    _encode_spec(spec._replace(signature_name=request.signature_name), message.model_spec)
+    for name, array in request.inputs.items():
+        write_tensor(array, message.inputs[name], as_content=True)
+    return message
+
+
+def fill_examples_request(
+    message: ClassificationRequest | RegressionRequest, spec: ModelSpec, serialized: Iterable[bytes]
+) -> None:
+    """Puts serialized tf.Examples into an empty request."""
+    _encode_spec(spec, message.model_spec)
+    message.input.example_list.SetInParent()
+    message.input.example_list.examples.extend(map(Example.FromString, serialized))
+
+
+def _decode_spec(spec: ModelSpecMessage) -> ModelSpec:
     choice = spec.WhichOneof("version_choice")
     return ModelSpec(
         name=spec.name,
@@ -44,119 +113,14 @@ def _decode_spec(spec: Any) -> ModelSpec:
     )
 
 
-def decode_predict(message: Any, signatures: Mapping[str, Signature], signature_name: str) -> PredictRequest:
-    """The arrays in a PredictRequest, for the signature of this name. Raises ServingError where they do not fit it.
-
-    Without such a signature there are none.
-    """
-    signature = signatures.get(signature_name or DEFAULT_SIGNATURE)
-    inputs = {} if signature is None else _decode_inputs(message.inputs, signature)
-    return PredictRequest(signature_name, inputs, list(message.output_filter))
-
-
-def encode_predict(prediction: Prediction, as_content: bool = False) -> Any:
-    """The PredictResponse of a prediction, with its values in typed fields or as tensor_content."""
-    response = predict_pb2.PredictResponse()
-    _encode_spec(prediction.spec, response.model_spec)
-    for name, array in prediction.outputs.items():
-        response.outputs[name].CopyFrom(tensors.to_proto(array, as_content))
-    return response
-
-
-def decode_examples(message: Any) -> np.ndarray:
-    """The serialized examples of an Input, each behind the context."""
-    kind = message.WhichOneof("kind")
-    listed = getattr(message, kind).examples if kind else ()
-    context = message.example_list_with_context.context if kind == "example_list_with_context" else None
-    prefix = b"" if context is None else context.SerializeToString()
-    return with_context(prefix, [example.SerializeToString() for example in listed])
-
-
-def encode_classify(classification: Classification) -> Any:
-    """The ClassificationResponse of a classification."""
-    response = classification_pb2.ClassificationResponse()
-    _encode_spec(classification.spec, response.model_spec)
-    _encode_classification(classification, response.result)
-    return response
-
-
-def encode_regress(regression: Regression) -> Any:
-    """The RegressionResponse of a regression."""
-    response = regression_pb2.RegressionResponse()
-    _encode_spec(regression.spec, response.model_spec)
-    _encode_regression(regression, response.result)
-    return response
-
-
-def decode_tasks(message: Any) -> list[Task]:
-    """The tasks of a MultiInferenceRequest."""
-    return [Task(_decode_spec(task.model_spec), task.method_name) for task in message.tasks]
-
-
-def encode_multi_inference(answers: Sequence[Classification | Regression]) -> Any:
-    """The MultiInferenceResponse of the answers to its tasks."""
-    response = inference_pb2.MultiInferenceResponse()
-    for answer in answers:
-        result = response.results.add()
-        _encode_spec(answer.spec, result.model_spec)
-        if isinstance(answer, Classification):
-            _encode_classification(answer, result.classification_result)
-        else:
-            _encode_regression(answer, result.regression_result)
-    return response
-
-
-def check_metadata_fields(fields: Sequence[str]) -> None:
-    """Raises ServingError where metadata is asked for that there is not."""
-    if not fields:
-        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
-    for field in fields:
-        if field != _SIGNATURE_DEF:
-            raise invalid_argument(f"Metadata field {field} is not supported")
-
-
-def encode_metadata(metadata: Metadata) -> Any:
-    """The GetModelMetadataResponse of a model's signatures."""
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
-    response.model_spec.name = metadata.spec.name
-    response.model_spec.version.value = metadata.spec.version
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in metadata.definitions.items():
-        signatures.signature_def[name].CopyFrom(definition)
-    response.metadata[_SIGNATURE_DEF].Pack(signatures)
-    return response
-
-
-def encode_statuses(statuses: Sequence[VersionStatus]) -> Any:
-    """The GetModelStatusResponse of the versions of a model."""
-    response = get_model_status_pb2.GetModelStatusResponse()
-    for each in statuses:
-        message = response.model_version_status.add(version=each.version, state=each.state)
-        message.status.error_code = each.code
-        message.status.error_message = each.message
-    return response
-
-
-def encode_reload(increases: Mapping[str, int]) -> Any:
-    """The ReloadConfigResponse of a reload that was followed, with what counters have counted meanwhile.
-
-    The status of a reload that failed is that of the call.
-    """
-    response = model_management_pb2.ReloadConfigResponse()
-    response.status.SetInParent()
-    for name, increase in increases.items():
-        response.metric.add(name=name, int64_value_increase=increase)
-    return response
-
-
-def _decode_inputs(inputs: Mapping[str, Any], signature: Signature) -> dict[str, np.ndarray]:
+def _decode_inputs(inputs: Mapping[str, TensorProto], signature: Signature) -> dict[str, np.ndarray]:
     # As in predict_util.cc: what the signature has no input for is refused before any tensor is read. And none is
     # filled up that the model will not take.
     with knowing(signature):
         check_names(signature, set(inputs))
     values = {alias: _read_values(alias, inputs[alias]) for alias in sorted(inputs)}
     with knowing(signature):
-        check_tensors(signature, {alias: (type_word(each.given), each.shape) for alias, each in values.items()})
+        check_tensors(signature, {alias: (dtype_name(each.given), each.shape) for alias, each in values.items()})
     missing = sum(each.missing_size for each in values.values())
     if missing > LARGEST_EXPANSION:
         given = ", ".join(f"{alias}: {len(each.given)} values of shape {each.shape}" for alias, each in values.items())
@@ -167,14 +131,97 @@ def _decode_inputs(inputs: Mapping[str, Any], signature: Signature) -> dict[str,
     return {alias: each.filled() for alias, each in values.items()}
 
 
-def _read_values(alias: str, proto: Any) -> Values:
+def _read_values(alias: str, proto: TensorProto) -> Values:
     try:
         return read_values(proto)
     except ValueError as error:
         raise invalid_argument(f"tensor parsing error: {alias}") from error
 
 
-def _encode_classification(classification: Classification, result: Any) -> None:
+# Answers
+
+
+def encode_predict(prediction: Prediction, as_content: bool = False) -> PredictResponse:
+    """Returns the message of a prediction, with its values in typed fields or as tensor_content."""
+    response = PredictResponse()
+    _encode_spec(prediction.spec, response.model_spec)
+    for name, array in prediction.outputs.items():
+        write_tensor(array, response.outputs[name], as_content)
+    return response
+
+
+def encode_classify(classification: Classification) -> ClassificationResponse:
+    """Returns the message of a classification."""
+    response = ClassificationResponse()
+    _encode_spec(classification.spec, response.model_spec)
+    _encode_classification(classification, response.result)
+    return response
+
+
+def encode_regress(regression: Regression) -> RegressionResponse:
+    """Returns the message of a regression."""
+    response = RegressionResponse()
+    _encode_spec(regression.spec, response.model_spec)
+    _encode_regression(regression, response.result)
+    return response
+
+
+def encode_multi_inference(answers: Sequence[Classification | Regression]) -> MultiInferenceResponse:
+    """Returns the message of the answers to several tasks."""
+    response = MultiInferenceResponse()
+    for answer in answers:
+        result = response.results.add()
+        _encode_spec(answer.spec, result.model_spec)
+        if isinstance(answer, Classification):
+            _encode_classification(answer, result.classification_result)
+        else:
+            _encode_regression(answer, result.regression_result)
+    return response
+
+
+def encode_metadata(metadata: Metadata) -> GetModelMetadataResponse:
+    """Returns the message of a model's signatures."""
+    response, signatures = GetModelMetadataResponse(), SignatureDefMap()
+    response.model_spec.name = metadata.spec.name
+    response.model_spec.version.value = metadata.spec.version
+    for name, definition in metadata.definitions.items():
+        signatures.signature_def[name].CopyFrom(definition)
+    response.metadata[_SIGNATURE_DEF].Pack(signatures)
+    return response
+
+
+def encode_statuses(statuses: Sequence[VersionStatus]) -> GetModelStatusResponse:
+    """Returns the message of the versions of a model."""
+    response = GetModelStatusResponse()
+    for each in statuses:
+        message = response.model_version_status.add(version=each.version, state=each.state)
+        message.status.error_code = each.code
+        message.status.error_message = each.message
+    return response
+
+
+def encode_reload(increases: Mapping[str, int]) -> ReloadConfigResponse:
+    """Returns the message of a successful reload, with the increase of counters in the meantime.
+
+    The status of a reload that failed is that of the call.
+    """
+    response = ReloadConfigResponse()
+    response.status.SetInParent()
+    for name, increase in increases.items():
+        response.metric.add(name=name, int64_value_increase=increase)
+    return response
+
+
+def _encode_spec(spec: ModelSpec, message: ModelSpecMessage) -> None:
+    message.name = spec.name
+    message.signature_name = spec.signature_name
+    if spec.version is not None:
+        message.version.value = spec.version
+    elif spec.label is not None:
+        message.version_label = spec.label
+
+
+def _encode_classification(classification: Classification, result: ClassificationResult) -> None:
     result.SetInParent()
     for row in classification.rows():
         classes = result.classifications.add().classes
@@ -183,13 +230,7 @@ def _encode_classification(classification: Classification, result: Any) -> None:
             classes.add(label=label.decode("utf-8", "replace"), score=score)
 
 
-def _encode_regression(regression: Regression, result: Any) -> None:
+def _encode_regression(regression: Regression, result: RegressionResult) -> None:
     result.SetInParent()
     for value in regression.values.tolist():
         result.regressions.add(value=value)
-
-
-def _encode_spec(spec: ModelSpec, message: Any) -> None:
-    message.name = spec.name
-    message.signature_name = spec.signature_name
-    message.version.value = spec.version

@@ -1,76 +1,46 @@
-"""The messages of TensorFlow Serving and of its profiler that tensorflow-serving-api leaves out.
+"""Messages without generated modules: those of a client without TensorFlow, and those that no package brings.
 
-They are compatible on the wire and as text, and do not clash with a package that brings the real ones.
+`python -m tests.serving.make_descriptors` makes descriptors.pb, from tensorflow-serving-api without the parts that are
+not used and from the .proto files beside it. The messages have a pool of their own, in which they do not clash with a
+package that brings the same ones; on the wire and as text they are the same.
 """
 
 import sys
+from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.wire.descriptors import Messages, make_pool, message_class
 
 M = TypeVar("M", bound=Message)
 
-_PACKAGES = {"tensorflow_serving": "tensorflow.serving", "tsl": "tensorflow"}  # by the first part of the path
-_WRAPPERS = "google.protobuf"
-_FILES: dict[str, Messages] = {
-    "tensorflow_serving/servables/tensorflow/session_bundle_config.proto": {
-        "BatchingParameters": [
-            ("max_batch_size", 1, f"{_WRAPPERS}.Int64Value"),
-            ("batch_timeout_micros", 2, f"{_WRAPPERS}.Int64Value"),
-            ("max_enqueued_batches", 3, f"{_WRAPPERS}.Int64Value"),
-            ("num_batch_threads", 4, f"{_WRAPPERS}.Int64Value"),
-            ("thread_pool_name", 5, f"{_WRAPPERS}.StringValue"),
-            ("allowed_batch_sizes", 6, "repeated int64"),
-            ("pad_variable_length_inputs", 7, "bool"),
-            ("enable_large_batch_splitting", 8, f"{_WRAPPERS}.BoolValue"),
-            ("max_execution_batch_size", 9, f"{_WRAPPERS}.Int64Value"),
-        ]
-    },
-    "tensorflow_serving/config/monitoring_config.proto": {
-        "PrometheusConfig": [("enable", 1, "bool"), ("path", 2, "string")],
-        "MonitoringConfig": [("prometheus_config", 1, "tensorflow.serving.PrometheusConfig")],
-    },
-    "tensorflow_serving/config/ssl_config.proto": {
-        "SSLConfig": [
-            ("server_key", 1, "string"),
-            ("server_cert", 2, "string"),
-            ("custom_ca", 3, "string"),
-            ("client_verify", 4, "bool"),
-        ]
-    },
-    "tsl/profiler/protobuf/profiler_service.proto": {
-        "ProfileRequest": [
-            ("duration_ms", 1, "uint64"),
-            ("opts", 4, "bytes"),  # a ProfileOptions, which TensorFlow's own pool holds
-            ("repository_root", 5, "string"),
-            ("session_id", 6, "string"),
-            ("host_name", 7, "string"),
-            ("emit_xspace", 9, "bool"),
-        ],
-        "ProfileResponse": [("empty_trace", 7, "bool"), ("xspace", 8, "bytes")],  # an XSpace
-        "TerminateRequest": [("session_id", 1, "string")],
-        "TerminateResponse": [],
-    },
-}
-_POOL = make_pool({name: (_PACKAGES[name.partition("/")[0]], messages) for name, messages in _FILES.items()})
+_pool = DescriptorPool()
+for _file in FileDescriptorSet.FromString(resources.files("serving.wire").joinpath("descriptors.pb").read_bytes()).file:
+    _pool.Add(_file)
 
-BatchingParameters = message_class(_POOL, "tensorflow.serving.BatchingParameters")
-PrometheusConfig = message_class(_POOL, "tensorflow.serving.PrometheusConfig")
-MonitoringConfig = message_class(_POOL, "tensorflow.serving.MonitoringConfig")
-SSLConfig = message_class(_POOL, "tensorflow.serving.SSLConfig")
-ProfileRequest = message_class(_POOL, "tensorflow.ProfileRequest")
-ProfileResponse = message_class(_POOL, "tensorflow.ProfileResponse")
-TerminateRequest = message_class(_POOL, "tensorflow.TerminateRequest")
-TerminateResponse = message_class(_POOL, "tensorflow.TerminateResponse")
+
+def message_class(name: str) -> Any:
+    """Returns the class of a message by its full name."""
+    return GetMessageClass(_pool.FindMessageTypeByName(name))
+
+
+BatchingParameters = message_class("tensorflow.serving.BatchingParameters")
+MonitoringConfig = message_class("tensorflow.serving.MonitoringConfig")
+SSLConfig = message_class("tensorflow.serving.SSLConfig")
+ProfileRequest = message_class("tensorflow.ProfileRequest")
+ProfileResponse = message_class("tensorflow.ProfileResponse")
+TerminateRequest = message_class("tensorflow.TerminateRequest")
+TerminateResponse = message_class("tensorflow.TerminateResponse")
 
 
 def read_text(path: str | Path, message_class: type[M]) -> M:
-    """The message that a file holds as text.
+    """Returns the message that a file holds as text.
 
     Raises ServingError where there is none; protobuf's own line, with the place that is wrong, goes to stderr.
     """

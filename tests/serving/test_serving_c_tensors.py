@@ -9,17 +9,17 @@ import pytest
 from serving.errors import ServingError
 from serving.models import c_api
 from serving.models.c_tensors import Tensor, from_array, to_array
-from serving.wire.signatures import NUMPY_TYPES
+from serving.wire.signatures import DTYPES
 
 pytestmark = pytest.mark.xdist_group("serving")
 
-NUMBERS = [word for word in NUMPY_TYPES if word != "string"]
+NUMBERS = [word for word in DTYPES if word != "string"]
 
 
 @pytest.mark.parametrize("word", NUMBERS)
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3), (0, 4)], ids=["scalar", "vector", "matrix", "empty"])
 def test_numbers_come_back(word, shape):
-    array = (np.arange(np.prod(shape, dtype=int)) % 2 + 1).reshape(shape).astype(NUMPY_TYPES[word])
+    array = (np.arange(np.prod(shape, dtype=int)) % 2 + 1).reshape(shape).astype(DTYPES[word].numpy)
     given = to_array(from_array(array))
     assert (given.dtype, given.shape) == (array.dtype, shape)
     np.testing.assert_array_equal(given, array)

@@ -11,7 +11,7 @@ from serving.errors import Code, ServingError
 from serving.wire.json_examples import decode_examples
 from serving.wire.json_predict import Layout, decode_predict, decode_signature_name, encode_predict
 from serving.wire.json_text import error_body, parse_object
-from serving.wire.signatures import NUMPY_TYPES, Signature, TensorInfo
+from serving.wire.signatures import DTYPES, Signature, TensorInfo
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -49,8 +49,8 @@ def refusal(function, *arguments, **types):
 @pytest.mark.parametrize("layout", ["instances", "inputs"])
 def test_numbers_take_the_type_of_the_signature(layout, dtype, text, values):
     array = decode(f'{{"{layout}": {text}}}', x=dtype)["x"]
-    assert array.dtype == NUMPY_TYPES[dtype]
-    np.testing.assert_array_equal(array, np.array(values, NUMPY_TYPES[dtype]))
+    assert array.dtype == DTYPES[dtype].numpy
+    np.testing.assert_array_equal(array, np.array(values, DTYPES[dtype].numpy))
 
 
 WRONG_ELEMENTS = [
@@ -135,8 +135,8 @@ def test_large_arrays_keep_every_digit(form, dtype):
         "columns-of-objects": {"inputs": {"x": literals}},
     }[form]
     array = decode(json.dumps(document, indent=1), x=dtype)["x"]
-    assert array.dtype == NUMPY_TYPES[dtype]
-    np.testing.assert_array_equal(array, np.array(literals, NUMPY_TYPES[dtype]))
+    assert array.dtype == DTYPES[dtype].numpy
+    np.testing.assert_array_equal(array, np.array(literals, DTYPES[dtype].numpy))
 
 
 def test_values_at_the_limits_are_exact():

@@ -11,7 +11,7 @@ from backports import zstd
 from serving.errors import ServingError
 from serving.rest.content import SMALLEST_COMPRESSED, compressed, decompressed
 from serving.rest.responses import Response
-from serving.wire.expansion import LARGEST_EXPANSION
+from serving.wire.requests import LARGEST_EXPANSION
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -5,6 +5,7 @@ from google.protobuf import text_format
 
 from serving.errors import ServingError
 from serving.wire import protos
+from tests.serving import make_descriptors
 
 # The bytes follow from field numbers and types of the published .proto files: key = number << 3 | wire type.
 WIRE = {
@@ -28,6 +29,11 @@ WIRE = {
         b"\x0a\x01k\x12\x01c\x1a\x01a\x20\x01",
     ),
 }  # fmt: skip
+
+
+def test_descriptors_are_those_of_the_installed_packages():
+    made = make_descriptors.make().SerializeToString(deterministic=True)
+    assert make_descriptors.PATH.read_bytes() == made, "run python -m tests.serving.make_descriptors"
 
 
 @pytest.mark.parametrize(("message_class", "text", "wire"), WIRE.values(), ids=WIRE)

@@ -25,7 +25,7 @@ from serving.options import Options
 from serving.telemetry import request_log
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_log import RecordFiles, RequestLog
-from serving.wire import tensors
+from serving.wire.tensor_proto import read_tensor
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -121,7 +121,7 @@ def test_predict_over_rest_is_logged_as_grpc_would_have_sent_it(logged, rest, st
     assert rest.post("/v1/models/zoo/versions/123:predict", json=body).json() == {"predictions": [1, 5]}
     log = logged[1]().predict_log
     assert log.request.model_spec == model_pb2.ModelSpec(**SPEC | {"signature_name": "pick"})
-    arrays = {name: tensors.from_proto(tensor) for name, tensor in log.request.inputs.items()}
+    arrays = {name: read_tensor(tensor) for name, tensor in log.request.inputs.items()}
     assert arrays.keys() == {"a", "b"}
     assert (arrays["a"].dtype, arrays["a"].tolist()) == (np.int64, [1, -5])
     assert (arrays["b"].dtype, arrays["b"].tolist()) == (np.bool_, [True, False])
@@ -155,7 +155,7 @@ def test_requests_that_fail_are_not_logged(logged, rest, stubs, predict_request,
     assert status_of(stubs.prediction.Predict, predict_request("none"), timeout=WAIT)[0] == "FAILED_PRECONDITION"
     assert rest.post("/v1/models/zoo:predict", json={"instances": [7]}, headers=secret).status_code == 200
     log = logged[1]()  # the next one is the one that succeeded
-    assert tensors.from_proto(log.predict_log.request.inputs["x"]).tolist() == [7]
+    assert read_tensor(log.predict_log.request.inputs["x"]).tolist() == [7]
     assert b"secret" not in log.SerializeToString()
 
 
@@ -230,7 +230,7 @@ def test_reload_changes_what_is_logged(serve_config, zoo_path, rest_client, tmp_
         ask(3)
     logged = {
         str(file.relative_to(tmp_path)).partition("-")[0]: [
-            tensors.from_proto(log.predict_log.request.inputs["x"]).tolist() for log in read(file)
+            read_tensor(log.predict_log.request.inputs["x"]).tolist() for log in read(file)
         ]
         for file in tmp_path.glob("*/*.tfrecord")
     }

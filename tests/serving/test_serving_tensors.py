@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from serving.wire.signatures import NUMPY_TYPES
-from serving.wire.tensors import from_proto, to_proto
+from serving.wire.signatures import DTYPES
+from serving.wire.tensor_proto import read_tensor as from_proto
+from serving.wire.tensor_proto import write_tensor
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -14,19 +15,25 @@ pytestmark = pytest.mark.xdist_group("serving")
 def sample(word):
     if word == "string":
         return np.array([[b"a", b"\xff\0"], [b"", b"longer than one"]], object)
-    return np.array([[0, 1], [-2, 3]]).astype(NUMPY_TYPES[word])
+    return np.array([[0, 1], [-2, 3]]).astype(DTYPES[word].numpy)
 
 
-@pytest.mark.parametrize("word", NUMPY_TYPES)
+def to_proto(array):
+    proto = tensor_pb2.TensorProto()
+    write_tensor(array, proto)
+    return proto
+
+
+@pytest.mark.parametrize("word", DTYPES)
 def test_message_is_read_by_tensorflow(word):
     array = sample(word)
     np.testing.assert_array_equal(tf.make_ndarray(to_proto(array)), array)
 
 
-@pytest.mark.parametrize("word", NUMPY_TYPES)
+@pytest.mark.parametrize("word", DTYPES)
 def test_typed_fields_come_back(word):
     back = from_proto(to_proto(sample(word)))
-    assert back.dtype == NUMPY_TYPES[word]
+    assert back.dtype == DTYPES[word].numpy
     np.testing.assert_array_equal(back, sample(word))
 
 
@@ -37,7 +44,7 @@ def proto_of(dtype, shape, **fields):
     return proto
 
 
-@pytest.mark.parametrize("word", [word for word in NUMPY_TYPES if word != "string"])
+@pytest.mark.parametrize("word", [word for word in DTYPES if word != "string"])
 def test_tensor_content_is_read_as_tensorflow_reads_it(word):
     array = sample(word)
     proto = proto_of(to_proto(array).dtype, array.shape, tensor_content=array.tobytes())

@@ -9,7 +9,7 @@ from serving.models.session import load
 from serving.options import Options
 from serving.repository.config import ModelConfig
 from serving.repository.repository import Repository
-from serving.wire.version_status import State
+from serving.wire.requests import State
 
 pytestmark = pytest.mark.xdist_group("serving")
 

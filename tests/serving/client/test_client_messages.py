@@ -1,31 +1,31 @@
-"""Requests that the client writes without their messages, read by TensorFlow's own."""
+"""Requests of the client, read by TensorFlow's own messages."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from serving.client.predict_bytes import write_predict
+from serving.client.grpc_calls import predict_request
 from serving.wire.requests import ModelSpec
-from serving.wire.signatures import NUMPY_TYPES
+from serving.wire.signatures import DTYPES
 
 pytestmark = pytest.mark.xdist_group("serving")
 
 
 def read(spec, inputs, output_names=()):
-    return predict_pb2.PredictRequest.FromString(write_predict(spec, inputs, output_names))
+    return predict_pb2.PredictRequest.FromString(predict_request(spec, inputs, output_names))
 
 
 def sample(word):
     if word == "string":
         return np.array([[b"a", b"\xff\0"], [b"", b"longer than one"]], object)
-    return np.array([[0, 1], [-2, 3]]).astype(NUMPY_TYPES[word])
+    return np.array([[0, 1], [-2, 3]]).astype(DTYPES[word].numpy)
 
 
-@pytest.mark.parametrize("word", NUMPY_TYPES)
+@pytest.mark.parametrize("word", DTYPES)
 def test_array_of_each_type_is_read_by_tensorflow(word):
     array = tf.make_ndarray(read(ModelSpec("m"), {"x": sample(word)}).inputs["x"])
-    assert array.dtype == NUMPY_TYPES[word]
+    assert array.dtype == DTYPES[word].numpy
     np.testing.assert_array_equal(array, sample(word))
 
 
@@ -76,10 +76,10 @@ def test_model_signature_and_outputs_are_named(spec, choice):
 
 def test_type_that_no_tensor_has_is_refused():
     with pytest.raises(ValueError, match="There is no tensor of type datetime64"):
-        write_predict(ModelSpec("m"), {"x": np.array(["2026-01-01"], "datetime64[D]")}, ())
+        predict_request(ModelSpec("m"), {"x": np.array(["2026-01-01"], "datetime64[D]")}, ())
 
 
 def test_array_that_fits_no_message_is_refused_before_it_is_copied():
     endless = np.broadcast_to(np.uint8(0), 2**31)
     with pytest.raises(ValueError, match="Input x takes 2147483648 bytes"):
-        write_predict(ModelSpec("m"), {"x": endless}, ())
+        predict_request(ModelSpec("m"), {"x": endless}, ())
