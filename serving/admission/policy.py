@@ -24,8 +24,8 @@ logger = logging.getLogger("serving")
 class Policy:
     """Applies the options about tokens, queues, the access log and traces to each request.
 
-    A transport calls `receive`, `check_queue`, `begin` and `end` in this order, and asks the token for what the request
-    wants as soon as it knows that. Raises ServingError if a file that an option names cannot be read.
+    A transport calls `name`, `authenticate`, `check_queue`, `begin` and `end` in this order, and asks the token for
+    what the request wants as soon as it knows that. Raises ServingError if a file that an option names cannot be read.
     """
 
     def __init__(self, options: Options, metrics: Metrics, watcher: FileWatcher) -> None:
@@ -56,17 +56,9 @@ class Policy:
             self._tracing.stop()
 
     def name(self, call: Call) -> None:
-        """Gives a call the request id that its answer and its line in the log have; none if there is no log.
-
-        For probes and others that need no token; `receive` does it for all other calls.
-        """
+        """Gives a call the request id that its answer and its line in the log have; none if there is no log."""
         if self._log is not None:
             call.request_id = request_id(call.header(REQUEST_ID_HEADER))
-
-    def receive(self, call: Call) -> Token:
-        """Names a call, and returns its token: ANYBODY if the server needs none. Raises UNAUTHENTICATED."""
-        self.name(call)
-        return self.authenticate(call)
 
     def authenticate(self, call: Call) -> Token:
         """Returns the token in the header of a call: ANYBODY if the server needs none. Raises UNAUTHENTICATED."""

@@ -10,13 +10,11 @@ import enum
 import functools
 import inspect
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
 
 import grpc
@@ -36,6 +34,7 @@ logger = logging.getLogger("serving")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, Message]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Answered: TypeAlias = "asyncio.Future[bytes | ServingError]"
 
 STATUSES = {code: grpc.StatusCode[code.name] for code in Code}
 _MAX_BYTES = 2**31  # of all messages that are not answered
@@ -45,15 +44,9 @@ _QUIET = 0.1  # seconds without a call, after which probably no client is sendin
 _LONGEST_DRAIN = 1.0  # seconds to wait for that
 
 
-class _Access(enum.Enum):
-    """The token that a call needs."""
-
-    MODELS = "one for each model that its message names"
-    ADMIN = "one for administration"
-    ANY = "any"
-    HEALTH = "none, unless its message names a model"
-
-
+# The token that a call needs: one for each model that its message names, one for administration, any, or none unless
+# its message names a model.
+_Access = enum.Enum("_Access", "MODELS ADMIN ANY HEALTH")
 _ACCESS = {  # by the beginning of a method, the first that fits
     "/tensorflow.serving.ModelService/HandleReloadConfigRequest": _Access.ADMIN,
     "/tensorflow.serving.": _Access.MODELS,
@@ -65,14 +58,10 @@ _ACCESS = {  # by the beginning of a method, the first that fits
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """A method of a servicer, and how its messages are read and written."""
-
     path: str
     name: str
     access: _Access
     behavior: Callable[..., Any]
-    streams: bool
-    """Whether its client may send several messages."""
     parse: Callable[[bytes], Any]
     serialize: Callable[[Any], bytes]
 
@@ -87,7 +76,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def __init__(self, policy: Policy, threads: RequestThreads) -> None:
         self._policy = policy
         self._threads = threads
-        self._messages = _Messages(_MAX_BYTES)
+        self._num_bytes = 0  # of the messages that are not answered
         self._waiting = _WaitingCalls()
         self._handlers: dict[str, Handler] = {}
         self._is_draining = False
@@ -123,18 +112,17 @@ class Interceptor(grpc.aio.ServerInterceptor):
         assert behavior is not None
         access = next(access for beginning, access in _ACCESS.items() if path.startswith(beginning))
         parse, serialize = found.request_deserializer or bytes, found.response_serializer or bytes
-        name = path.rpartition("/")[2]
-        method = _Method(path, name, access, behavior, found.request_streaming, parse, serialize)
+        method = _Method(path, path.rpartition("/")[2], access, behavior, parse, serialize)
 
-        # Plain functions: gRPC asks at each call whether they are coroutines, which takes longer of other callables.
+        # gRPC asks at each call whether these are coroutines, which takes much longer if they are not plain functions.
         async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes:
             return await self._answer(method, context)
 
-        async def stream(messages: AsyncIterator[Message], context: Context) -> None:
-            await self._stream(method, messages, context)
+        async def stream(messages: AsyncIterator[Any], context: Context) -> None:
+            await self._stream(method, messages if found.request_streaming else None, context)
 
         if inspect.isasyncgenfunction(behavior):
-            return grpc.stream_stream_rpc_method_handler(stream, parse if method.streams else None, serialize)
+            return grpc.stream_stream_rpc_method_handler(stream, parse if found.request_streaming else None, serialize)
         return grpc.stream_unary_rpc_method_handler(answer)
 
     async def _answer(self, method: _Method, context: Context) -> bytes:
@@ -144,14 +132,16 @@ class Interceptor(grpc.aio.ServerInterceptor):
             message = await self._receive(method, context)
             call.arrived, call.timeout = time.perf_counter(), context.time_remaining()
             self._policy.check_queue(self._threads.num_queued)
-            answer = self._submit(method, call, token, message)
+            if self._num_bytes and self._num_bytes + len(message) > _MAX_BYTES:
+                raise ServingError(Code.RESOURCE_EXHAUSTED, "The server holds too many messages. Try again later.")
         except ServingError as error:
             self._policy.end(call, error.code, error.code.name, 0)
             return await _abort(context, error)
-        try:
-            return await asyncio.wrap_future(answer)
-        except ServingError as error:
-            return await _abort(context, error)
+        self._num_bytes += len(message)
+        answered = asyncio.get_running_loop().create_future()
+        self._threads.submit(self._run, method, call, token, message, answered)
+        answer = await answered
+        return answer if isinstance(answer, bytes) else await _abort(context, answer)
 
     def _admit(self, method: _Method, call: Call, context: Context) -> Token:
         """Checks a call by its head."""
@@ -174,31 +164,33 @@ class Interceptor(grpc.aio.ServerInterceptor):
             raise ServingError(Code.UNIMPLEMENTED, f'"{method.path}" requires exactly one request message.')
         return message
 
-    def _submit(self, method: _Method, call: Call, token: Token, message: bytes) -> Future[bytes]:
-        size = len(message)
-        self._messages.hold(size)
-        answer = self._threads.submit(self._run, method, call, token, message)
-        answer.add_done_callback(lambda _: self._messages.release(size))
-        return answer
+    def _run(self, method: _Method, call: Call, token: Token, message: bytes, answered: _Answered) -> None:
+        """Answers a call in this thread, unless its client has gone."""
+        answer: bytes | ServingError = ServingError(Code.CANCELLED, "The client has gone.")
+        try:
+            if not call.is_cancelled():
+                answer = self._run_method(method, call, token, message)
+        finally:
+            answered.get_loop().call_soon_threadsafe(self._finish, len(message), answered, answer)
 
-    def _run(self, method: _Method, call: Call, token: Token, message: bytes) -> bytes:
-        """Answers a call in this thread, and records it."""
-        code, size = Code.OK, 0
+    def _run_method(self, method: _Method, call: Call, token: Token, message: bytes) -> bytes | ServingError:
+        answer: bytes | ServingError
         try:
             self._policy.begin(call)
-            request = self._parse(method, call, token, message)
-            answer = method.serialize(method.behavior(request, call))
-            size = len(answer)
-            return answer
+            answer = method.serialize(method.behavior(self._parse(method, call, token, message), call))
         except ServingError as error:
-            code = error.code
-            raise
-        except Exception as error:
+            answer = error
+        except Exception:
             logger.exception("%s failed", method.name)
-            code = Code.INTERNAL
-            raise ServingError(code, "Internal error; the server's log has more.") from error
-        finally:
-            self._policy.end(call, code, code.name, size)
+            answer = ServingError(Code.INTERNAL, "Internal error; the server's log has more.")
+        code, size = (Code.OK, len(answer)) if isinstance(answer, bytes) else (answer.code, 0)
+        self._policy.end(call, code, code.name, size)
+        return answer
+
+    def _finish(self, num_bytes: int, answered: _Answered, answer: bytes | ServingError) -> None:
+        self._num_bytes -= num_bytes
+        if not answered.cancelled():
+            answered.set_result(answer)
 
     def _parse(self, method: _Method, call: Call, token: Token, message: bytes) -> Any:
         """Returns the request in a message. Raises PERMISSION_DENIED if the token is not for its models."""
@@ -213,11 +205,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
             self._policy.authenticate(call).check_model(request.service)
         return request
 
-    async def _stream(self, method: _Method, messages: AsyncIterator[Message], context: Context) -> None:
-        call, code = _call_of(method, context), Code.OK
+    async def _stream(self, method: _Method, messages: AsyncIterator[Any] | None, context: Context) -> None:
+        call, code = _call_of(method, context), Code.UNKNOWN
         try:
             token = self._admit(method, call, context)
-            if method.streams:
+            if messages is not None:
                 with self._waiting.one():
                     await _write_all(method.behavior(messages, context), context)
             else:
@@ -225,6 +217,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if len(message) > _MAX_HEALTH_BYTES:
                     raise ServingError(Code.RESOURCE_EXHAUSTED, f"The message has more than {_MAX_HEALTH_BYTES} bytes.")
                 await _write_all(method.behavior(self._parse(method, call, token, message), context), context)
+            code = Code.OK
         except ServingError as error:
             code = error.code
             await _abort(context, error)
@@ -262,27 +255,6 @@ class _WaitingCalls:
             self._tasks.pop(task, None)
 
 
-class _Messages:
-    """The bytes of all messages that have come and are not answered."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._held = 0
-        self._lock = threading.Lock()
-
-    def hold(self, size: int) -> None:
-        """Adds a message. Raises RESOURCE_EXHAUSTED if it is too much; a single one never is."""
-        with self._lock:
-            if self._held and self._held + size > self._max_bytes:
-                raise ServingError(Code.RESOURCE_EXHAUSTED, "The server holds too many messages. Try again later.")
-            self._held += size
-
-    def release(self, size: int) -> None:
-        """Takes a message away."""
-        with self._lock:
-            self._held -= size
-
-
 def _call_of(method: _Method, context: Context) -> Call:
     task = asyncio.current_task()
     assert task is not None
@@ -312,5 +284,5 @@ async def _write_all(responses: AsyncIterator[Message], context: Context) -> Non
         await context.write(response)
 
 
-async def _abort(context: Context, error: ServingError) -> Any:
-    return await context.abort(STATUSES[error.code], truncate(helpful_text(error)))
+async def _abort(context: Context, error: ServingError) -> NoReturn:
+    await context.abort(STATUSES[error.code], truncate(helpful_text(error)))

@@ -97,15 +97,13 @@ class GrpcServer:
 
     async def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(interceptors=[self._interceptor], options=list(self._arguments.items()))
-        options, service = self._options, self._service
-        prediction = PredictionServicer(service, options.enable_serialization_as_tensor_content)
+        options = self._options
+        prediction = PredictionServicer(self._service, options.enable_serialization_as_tensor_content)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-        model = ModelServicer(service, options.enable_reload_config_request)
+        model = ModelServicer(self._service, options.enable_reload_config_request)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(model, server)
-        names = [
-            prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
-            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-        ]
+        files = prediction_service_pb2.DESCRIPTOR, model_service_pb2.DESCRIPTOR
+        names = [service.full_name for file in files for service in file.services_by_name.values()]
         if self._health is not None:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
             names.append("grpc.health.v1.Health")

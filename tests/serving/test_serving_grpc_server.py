@@ -174,6 +174,38 @@ def test_calls_without_a_message_do_not_fill_the_queue(serve, grpc_stubs, predic
         assert list(answer.outputs["y"].float_val) == [2.5]
 
 
+def test_too_many_calls_without_a_message_are_refused_from_the_oldest(serve, zoo_path, monkeypatch):
+    monkeypatch.setattr("serving.rpc.interceptor._MAX_WAITING", 3)
+    closed = threading.Event()
+
+    def no_messages():
+        closed.wait()
+        yield from ()
+
+    with serve(zoo_path) as server, grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        calls = []
+        for method in (PREDICT, REFLECTION, PREDICT, PREDICT, PREDICT):
+            calls.append(channel.stream_stream(method)(no_messages()))
+            with pytest.raises(grpc.RpcError, match="Method not found"):  # which is answered in turn
+                channel.unary_unary("/nothing")(b"", timeout=WAIT)
+        assert [call.code().name for call in calls[:2]] == ["RESOURCE_EXHAUSTED"] * 2
+        assert {call.details() for call in calls[:2]} == {"Too many calls wait for their clients."}
+        assert [call.is_active() for call in calls[2:]] == [True] * 3
+        closed.set()
+        assert [call.code().name for call in calls[2:]] == ["UNIMPLEMENTED"] * 3
+
+
+def test_client_that_pings_too_often_is_sent_away(server):
+    ping, go_away, calm_down = 6, 7, 11  # RFC 9113, sections 6.7, 6.8 and 7
+    with socket.create_connection(("127.0.0.1", server.grpc_port), timeout=WAIT) as client:
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        client.sendall((bytes([0, 0, 8, ping, 0, 0, 0, 0, 0]) + b"12345678") * 5)
+        with client.makefile("rb") as reader:
+            while (head := reader.read(9))[3] != go_away:
+                reader.read(int.from_bytes(head[:3]))
+            assert int.from_bytes(reader.read(8)[4:]) == calm_down
+
+
 def settings_of(port):
     """What the server tells of itself in its first frame of HTTP/2 (RFC 9113, section 6.5)."""
     with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as client, client.makefile("rb") as reader:

@@ -167,6 +167,11 @@ def test_messages_have_a_limit_together(serve, grpc_stubs, predict_request, zoo_
             small = predict.future(predict_request(x=np.float32([1])), timeout=WAIT)
         assert len(held.result(WAIT).outputs["y"].float_val) == 2000
         assert list(small.result(WAIT).outputs["y"].float_val) == [2.5]
+        with busy(server._grpc.threads):
+            cancelled = predict.future(predict_request(x=np.zeros(2000, np.float32)), timeout=WAIT)
+            wait_until(lambda: server._grpc.threads.num_queued == 1)
+            cancelled.cancel()  # its message is there until a thread comes to it
+            assert status_of(predict, predict_request(x=np.zeros(1000, np.float32)), timeout=WAIT) == refused
         alone = predict(predict_request(x=np.zeros(5000, np.float32)), timeout=WAIT)  # as large as gRPC allows
         assert len(alone.outputs["y"].float_val) == 5000
 
