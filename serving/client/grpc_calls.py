@@ -28,11 +28,11 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2000),  # by default a server that was restarted is found after minutes
 ]
 _REPLIES = {
-    "PredictionService/Predict": "PredictResponse",
-    "PredictionService/Classify": "ClassificationResponse",
-    "PredictionService/Regress": "RegressionResponse",
-    "PredictionService/GetModelMetadata": "GetModelMetadataResponse",
-    "ModelService/GetModelStatus": "GetModelStatusResponse",
+    "PredictionService/Predict": "tensorflow.serving.PredictResponse",
+    "PredictionService/Classify": "tensorflow.serving.ClassificationResponse",
+    "PredictionService/Regress": "tensorflow.serving.RegressionResponse",
+    "PredictionService/GetModelMetadata": "tensorflow.serving.GetModelMetadataResponse",
+    "ModelService/GetModelStatus": "tensorflow.serving.GetModelStatusResponse",
 }
 _Callable: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, Message] | grpc.aio.UnaryUnaryMultiCallable[bytes, Message]"
 _PORT = 8500  # TensorFlow Serving's
@@ -72,22 +72,21 @@ class GrpcCalls:
 
     async def classify(self, spec: ModelSpec, examples: Examples, limits: Limits) -> list[list[Class]]:
         """Runs a classify signature on tf.Examples."""
-        request = _write_examples(spec, examples, _message_class("ClassificationRequest")())
+        request = _write_examples(examples, _request("ClassificationRequest", spec))
         reply = await self._send("PredictionService/Classify", request, limits)
         return [[Class(each.label, each.score) for each in row.classes] for row in reply.result.classifications]
 
     async def regress(self, spec: ModelSpec, examples: Examples, limits: Limits) -> np.ndarray:
         """Runs a regress signature on tf.Examples."""
-        request = _write_examples(spec, examples, _message_class("RegressionRequest")())
+        request = _write_examples(examples, _request("RegressionRequest", spec))
         reply = await self._send("PredictionService/Regress", request, limits)
         return np.array([each.value for each in reply.result.regressions], np.float32)
 
     async def metadata(self, spec: ModelSpec, limits: Limits) -> dict[str, Signature]:
         """The signatures of a model."""
-        message = _message_class("GetModelMetadataRequest")(metadata_field=[_SIGNATURE_DEF])
-        _write_spec(spec, message.model_spec)
-        reply = await self._send("PredictionService/GetModelMetadata", message.SerializeToString(), limits)
-        packed = _message_class("SignatureDefMap")()
+        request = _request("GetModelMetadataRequest", spec, metadata_field=[_SIGNATURE_DEF]).SerializeToString()
+        reply = await self._send("PredictionService/GetModelMetadata", request, limits)
+        packed = message_class("tensorflow.serving.SignatureDefMap")()
         reply.metadata[_SIGNATURE_DEF].Unpack(packed)
         return {
             name: Signature(name, each.method_name, _read_info(each.inputs), _read_info(each.outputs))
@@ -96,9 +95,8 @@ class GrpcCalls:
 
     async def status(self, spec: ModelSpec, limits: Limits) -> list[VersionStatus]:
         """The versions of a model."""
-        message = _message_class("GetModelStatusRequest")()
-        _write_spec(spec, message.model_spec)
-        reply = await self._send("ModelService/GetModelStatus", message.SerializeToString(), limits)
+        request = _request("GetModelStatusRequest", spec).SerializeToString()
+        reply = await self._send("ModelService/GetModelStatus", request, limits)
         return [
             VersionStatus(each.version, State(each.state), Code(each.status.error_code), each.status.error_message)
             for each in reply.model_version_status
@@ -121,7 +119,7 @@ class GrpcCalls:
             self._channel = self._open(grpc.aio)
         if method not in self._callables:
             self._callables[method] = self._channel.unary_unary(
-                f"/tensorflow.serving.{method}", response_deserializer=_message_class(_REPLIES[method]).FromString
+                f"/tensorflow.serving.{method}", response_deserializer=message_class(_REPLIES[method]).FromString
             )
         return await limits.retry(functools.partial(self._attempt, self._callables[method], request))
 
@@ -144,8 +142,7 @@ def _target(url: str) -> str:
 
 def predict_request(spec: ModelSpec, inputs: Mapping[str, np.ndarray], output_names: Sequence[str]) -> bytes:
     """Serializes a request to run a signature. Raises ValueError if no message holds an array."""
-    message = _message_class("PredictRequest")(output_filter=output_names)
-    _write_spec(spec, message.model_spec)
+    message = _request("PredictRequest", spec, output_filter=output_names)
     for name, array in inputs.items():
         if array.nbytes > _LARGEST_MESSAGE:
             raise ValueError(f"Input {name} takes {array.nbytes} bytes, and a message {_LARGEST_MESSAGE} at most")
@@ -153,21 +150,18 @@ def predict_request(spec: ModelSpec, inputs: Mapping[str, np.ndarray], output_na
     return message.SerializeToString()
 
 
-def _message_class(name: str) -> Any:
-    return message_class(f"tensorflow.serving.{name}")
-
-
-def _write_spec(spec: ModelSpec, message: Any) -> None:
-    message.name = spec.name
-    message.signature_name = spec.signature_name
+def _request(name: str, spec: ModelSpec, **fields: Sequence[str]) -> Any:
+    message = message_class(f"tensorflow.serving.{name}")(**fields)
+    message.model_spec.name = spec.name
+    message.model_spec.signature_name = spec.signature_name
     if spec.version is not None:
-        message.version.value = spec.version
+        message.model_spec.version.value = spec.version
     elif spec.label is not None:
-        message.version_label = spec.label
+        message.model_spec.version_label = spec.label
+    return message
 
 
-def _write_examples(spec: ModelSpec, examples: Examples, message: Any) -> bytes:
-    _write_spec(spec, message.model_spec)
+def _write_examples(examples: Examples, message: Any) -> bytes:
     if examples.context is None:
         listed = message.input.example_list
     else:
