@@ -43,7 +43,7 @@ class Repository:
         self._configs: Sequence[ModelConfig] = ()
         self._labels: Labels = {}
         self._changed = Changes(threading.RLock())
-        self._configuring = threading.Lock()
+        self._configuring = threading.RLock()
         self._stopping = False
         self._complaints: dict[str, str] = {}
         # Loads beside models that answer have a low priority. The very first load has not: it starts the runtime's own
@@ -75,11 +75,14 @@ class Repository:
     def stop(self, timeout: float = 0) -> bool:
         """Unloads everything; requests in flight have that many seconds. Returns whether all ended."""
         with self._changed:
-            for model in self._models.values():
+            models = self._models.values()
+            for model in models:
                 model.aspire({})
             self._configs = ()
             self._changed.notify_all()
-            ended = not self._manager.is_alive() or self._changed.wait_for(self._is_empty, timeout)
+            ended = not self._manager.is_alive() or self._changed.wait_for(
+                lambda: all(model.is_empty() for model in models), timeout
+            )
             self._stopping = True
             self._changed.notify_all()
         if self._manager.ident is not None:
@@ -145,9 +148,6 @@ class Repository:
     def _is_available(self, name: str, version: int) -> bool:
         return name in self._models and self._models[name].is_available(version)
 
-    def _is_empty(self) -> bool:
-        return all(model.is_empty() for model in self._models.values())
-
     def _wait_until_available(
         self, names: Sequence[str], noun: str, is_awaited: Callable[[], bool] = lambda: True
     ) -> None:
@@ -175,10 +175,11 @@ class Repository:
         while not self._stopping:
             seen = self._changed.count
             if time.monotonic() >= next_poll:
-                look(self._poll_as_configured)
+                look(self._poll)
                 next_poll = time.monotonic() + wait
             transition(self._transition)
-            tell(self._tell)
+            for listener in self._listeners:
+                tell(listener)
             with self._changed:
                 pause = _NEVER if all(model.is_settled for model in self._models.values()) else _TICK
                 self._changed.wait_since(seen, min(pause, max(0, next_poll - time.monotonic())))
@@ -196,21 +197,14 @@ class Repository:
             while num_loading < limit and model.start_load(threads):
                 num_loading += 1
 
-    def _tell(self) -> None:
-        for listener in self._listeners:
-            listener()
-
-    def _poll_as_configured(self) -> None:
-        with self._configuring:
-            self._poll()
-
     def _poll(self) -> None:
-        configured = {each.name for each in self._configs}
-        for config in self._configs:
-            self._poll_model(config)
-        for name, model in list(self._models.items()):
-            if name not in configured:
-                model.aspire({})
+        with self._configuring:
+            configured = {each.name for each in self._configs}
+            for config in self._configs:
+                self._poll_model(config)
+            for name, model in list(self._models.items()):
+                if name not in configured:
+                    model.aspire({})
 
     def _poll_model(self, config: ModelConfig) -> None:
         try:
