@@ -30,11 +30,9 @@ from serving.rest.bodies import Body, decode_examples, decode_predict, parse_bod
 from serving.rest.content import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, compressed, media_type
 from serving.rest.responses import Response
 from serving.rest.routes import parse_route, signature_name
-from serving.wire.binding import bind_inputs, find_signature
-from serving.wire.hints import helpful_text
 from serving.wire.json_text import error_body
 from serving.wire.requests import LARGEST_EXPANSION
-from serving.wire.signatures import Signature, TensorInfo
+from serving.wire.signatures import Signature, TensorInfo, bind_inputs, find_signature, helpful_text
 
 SECONDS = 0.25
 SECONDS_PER_BYTE = 5e-6

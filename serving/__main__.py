@@ -11,8 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from serving import flags, systemd
-from serving.errors import ServingError
-from serving.extras import MissingPackageError, needing
+from serving.errors import MissingPackageError, ServingError, needing
 from serving.startup import bind, quiet_import
 
 if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must already work

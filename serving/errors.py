@@ -1,12 +1,8 @@
 """The one error type of the server, with the canonical codes that every transport translates."""
 
-from __future__ import annotations
-
 import enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from serving.wire.signatures import Signature
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # util/status_util and grpc_status_util.cc: longer texts would not fit HTTP/2 trailers.
 LONGEST_MESSAGE = 1024
@@ -35,26 +31,44 @@ class Code(enum.IntEnum):
 
 
 class ServingError(Exception):
-    """A request or a version that failed, with the code and the text that its caller is to see.
+    """A failed request or version, with the code and the text for the client.
 
-    `signature` is the one that the arguments of a request were for, where they may be the cause.
+    A hint tells a client whose arguments do not fit the signature of this name what it takes.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, hint: str = "", signature_name: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.signature: Signature | None = None
+        self.hint = hint
+        self.signature_name = signature_name
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
 
 
 def invalid_argument(message: str) -> ServingError:
-    """The commonest error."""
+    """Makes the most common error."""
     return ServingError(Code.INVALID_ARGUMENT, message)
 
 
 def truncate(message: str) -> str:
     """Cuts a text that is too long for a gRPC status."""
     return message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + "...TRUNCATED"
+
+
+class MissingPackageError(ImportError):
+    """A package that is not installed; the text says how to install it."""
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Raises MissingPackageError if an import fails because a package of an extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package == __package__:
+            raise
+        brings_it = f"in a clone of keras_prelu, pip install -e '.[{extra}]' brings it"
+        raise MissingPackageError(f"{package} is not installed; {brings_it}", name=error.name) from error

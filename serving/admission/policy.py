@@ -9,8 +9,7 @@ from serving.admission import tokens
 from serving.admission.tokens import ANYBODY, Token
 from serving.background import FileWatcher, WatchedFile
 from serving.call import Call
-from serving.errors import Code, ServingError, invalid_argument
-from serving.extras import MissingPackageError, needing
+from serving.errors import Code, MissingPackageError, ServingError, invalid_argument, needing
 from serving.options import Options
 from serving.telemetry.access_log import REQUEST_ID_HEADER, AccessLog, request_id
 from serving.telemetry.metrics import Metrics

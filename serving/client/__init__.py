@@ -1,6 +1,6 @@
 """A client for this model server and for TensorFlow Serving, over REST and gRPC, without TensorFlow."""
 
-from serving.extras import needing
+from serving.errors import needing
 
 with needing("client"):
     from serving.client.async_client import AsyncClient

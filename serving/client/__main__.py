@@ -11,8 +11,7 @@ import numpy as np
 from serving.client.client import Client
 from serving.client.connection import Tls
 from serving.client.replies import Class
-from serving.errors import Code, ServingError
-from serving.extras import MissingPackageError
+from serving.errors import Code, MissingPackageError, ServingError
 from serving.wire.signatures import Signature
 
 _ENCODED = "image/encoded"  # the feature of a tf.Example that holds the bytes of an image

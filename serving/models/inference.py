@@ -9,9 +9,8 @@ import numpy as np
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.models.model import Model
-from serving.wire.hints import knowing_features
 from serving.wire.requests import Task
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, dtype_name
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, dtype_name, explaining
 
 INPUTS = "inputs"
 """The name of the one input of a signature for Classify or Regress."""
@@ -49,7 +48,7 @@ def infer(
     # A TF2 export has a placeholder per signature, and TensorFlow Serving refuses to run two at once.
     feeds = {signature.inputs[INPUTS].name: examples for _, signature in tasks}
     fetches = sorted({tensor for names in tensors for tensor in names.values()})
-    with knowing_features(signature for _, signature in tasks):
+    with explaining(next((signature for _, signature in tasks if signature.features), None)):
         outputs = model.runner.run(feeds, fetches, call or Call())
     by_tensor = dict(zip(fetches, outputs, strict=True))
     return [

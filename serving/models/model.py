@@ -7,9 +7,7 @@ import numpy as np
 
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
-from serving.wire.binding import bind_inputs, bind_outputs
-from serving.wire.hints import knowing, knowing_misfits
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, bind_inputs, bind_outputs, explaining, fits
 
 _PREDICT_METHODS = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
 
@@ -47,11 +45,12 @@ class Model:
     ) -> dict[str, np.ndarray]:
         """Computes the outputs of these names, or all. Without a call the time is not limited."""
         signature = self._signature(signature_name or DEFAULT_SIGNATURE)
-        with knowing(signature):
+        with explaining(signature):
             feeds = bind_inputs(signature, inputs)
         aliases = bind_outputs(signature, output_names)
         fetches = [signature.outputs[alias].name for alias in aliases]
-        with knowing_misfits(signature, inputs):
+        # Other errors of a run have causes that its inputs do not show.
+        with explaining(signature if signature.features or not fits(signature, inputs) else None):
             outputs = self.runner.run(feeds, fetches, call or Call())
         return dict(zip(aliases, outputs, strict=True))
 

@@ -16,8 +16,8 @@ from serving.rest.description import OPENAPI_PATH, describe, describe_api
 from serving.rest.handlers import Handlers
 from serving.rest.responses import STATUSES
 from serving.rest.routes import Route, parse_route
-from serving.wire.hints import helpful_text
 from serving.wire.json_text import error_body
+from serving.wire.signatures import helpful_text
 
 logger = logging.getLogger("serving")
 

@@ -4,7 +4,6 @@ A body is read in two steps, as in TensorFlow Serving: parsed before the model i
 signatures of the model.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,12 +20,10 @@ from serving.rest.npy import read_npy, read_npz, write_npy, write_npz
 from serving.rest.routes import Route, signature_name
 from serving.rest.uploads import Signatures
 from serving.wire import json_examples, json_predict, messages
-from serving.wire.binding import check_names, find_signature
-from serving.wire.hints import knowing
 from serving.wire.json_predict import Layout
 from serving.wire.json_text import parse_object
 from serving.wire.requests import Classification, ModelSpec, Prediction, PredictRequest, Regression
-from serving.wire.signatures import DEFAULT_SIGNATURE
+from serving.wire.signatures import DEFAULT_SIGNATURE, check_names, explaining, find_signature
 
 JsonObject = dict[str, object]
 
@@ -94,7 +91,7 @@ def decode_predict(body: Body, signatures: Signatures) -> tuple[PredictRequest, 
     if body.kind != NPZ:
         return uploads.bind_bytes([content], signatures, name)
     signature = find_signature(signatures, name)
-    with knowing(signature):
+    with explaining(signature):
         return PredictRequest(name, read_npz(content, partial(check_names, signature), body.largest)), Layout.COLUMN
 
 
@@ -106,7 +103,7 @@ def decode_examples(body: Body, signatures: Signatures, method: Method) -> tuple
     content, name = body.content, body.spec.signature_name
     if isinstance(content, dict):
         signature = signatures.get(name or DEFAULT_SIGNATURE)
-        with knowing(signature) if signature else nullcontext():
+        with explaining(signature):
             return name, json_examples.decode_examples(content)
     if isinstance(content, Message):
         return name, messages.decode_examples(content.input)  # type: ignore[attr-defined]  # both requests have it

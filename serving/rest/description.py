@@ -13,10 +13,9 @@ from serving.rest.responses import Response, version_header
 from serving.rest.routes import Route, path_of, signature_name
 from serving.rest.sample_bodies import method_of, sample_body
 from serving.wire import messages
-from serving.wire.binding import find_signature
 from serving.wire.json_text import write, write_indented
 from serving.wire.requests import ModelStatus
-from serving.wire.signatures import DEFAULT_SIGNATURE
+from serving.wire.signatures import DEFAULT_SIGNATURE, find_signature
 
 OPENAPI_PATH = "/openapi.json"
 

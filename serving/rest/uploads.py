@@ -13,12 +13,10 @@ from tensorflow.core.example import example_pb2
 from serving.errors import ServingError, invalid_argument
 from serving.models.inference import INPUTS, Method
 from serving.rest.content import FORM
-from serving.wire.binding import find_signature
-from serving.wire.hints import inputs_text
 from serving.wire.json_predict import Layout
 from serving.wire.json_tensors import decode_tensor
 from serving.wire.requests import PredictRequest
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, find_signature, inputs_text
 
 Signatures = Mapping[str, Signature]
 

@@ -28,7 +28,7 @@ from serving.call import GRPC, Call
 from serving.errors import Code, ServingError, truncate
 from serving.rpc.health import SERVICES
 from serving.telemetry.access_log import REQUEST_ID_HEADER
-from serving.wire.hints import helpful_text
+from serving.wire.signatures import helpful_text
 
 logger = logging.getLogger("serving")
 

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.wire.binding import find_signature
-from serving.wire.hints import knowing
 from serving.wire.json_tensors import decode_tensor, encode_tensor, is_base64, row_values
 from serving.wire.json_text import value_text, write
 from serving.wire.requests import PredictRequest
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, explaining, find_signature
 
 Row = object
 """One element of `instances`: the value of the only input, or an object with a value for each input."""
@@ -44,7 +42,7 @@ def decode_predict(
     inputs = find_signature(signatures, name).inputs
     if not inputs:
         raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
-    with knowing(signatures[name or DEFAULT_SIGNATURE]):
+    with explaining(signatures[name or DEFAULT_SIGNATURE]):
         layout = _decode_layout(document)
         value = document[layout.value]
         if layout is Layout.ROW and isinstance(value, list):

@@ -22,8 +22,6 @@ from tensorflow_serving.apis.predict_pb2 import PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse, RegressionResult
 
 from serving.errors import invalid_argument
-from serving.wire.binding import check_names, check_tensors
-from serving.wire.hints import knowing
 from serving.wire.json_examples import with_context
 from serving.wire.requests import (
     LARGEST_EXPANSION,
@@ -36,7 +34,7 @@ from serving.wire.requests import (
     Task,
     VersionStatus,
 )
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, dtype_name
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, check_names, check_tensors, dtype_name, explaining
 from serving.wire.tensor_proto import Values, read_values, write_tensor
 
 _SIGNATURE_DEF = "signature_def"  # the one kind of metadata there is
@@ -116,10 +114,10 @@ def _decode_spec(spec: ModelSpecMessage) -> ModelSpec:
 def _decode_inputs(inputs: Mapping[str, TensorProto], signature: Signature) -> dict[str, np.ndarray]:
     # As in predict_util.cc: what the signature has no input for is refused before any tensor is read. And none is
     # filled up that the model will not take.
-    with knowing(signature):
+    with explaining(signature):
         check_names(signature, set(inputs))
     values = {alias: _read_values(alias, inputs[alias]) for alias in sorted(inputs)}
-    with knowing(signature):
+    with explaining(signature):
         check_tensors(signature, {alias: (dtype_name(each.given), each.shape) for alias, each in values.items()})
     missing = sum(each.missing_size for each in values.values())
     if missing > LARGEST_EXPANSION:
