@@ -1,13 +1,13 @@
 """TensorFlow Serving's JSON <-> arrays for Predict: row form (instances) and column form (inputs)."""
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.wire.json_tensors import decode_tensor, encode_tensor, is_base64, row_values
-from serving.wire.json_text import value_text, write
+from serving.wire.json_text import document_error, value_text, write
 from serving.wire.requests import PredictRequest
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, explaining, find_signature
 
@@ -29,9 +29,7 @@ def decode_signature_name(document: Mapping[str, object]) -> str:
     """Returns the signature that a request names, or nothing."""
     name = document.get("signature_name", "")
     if not isinstance(name, str):
-        raise invalid_argument(
-            f"JSON Value: {value_text(document)} not formatted correctly. 'signature_name' key must be a string value."
-        )
+        raise document_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
     return name
 
 
@@ -66,13 +64,13 @@ def _decode_layout(document: Mapping[str, object]) -> Layout:
             raise invalid_argument(f"Missing '{columns}' or '{rows}' key")
         return Layout.COLUMN
     if columns in document:
-        raise _format_error(
+        raise document_error(
             document, f"Not formatted correctly expecting only one of '{columns}' or '{rows}' keys to exist "
         )
     if not isinstance(document[rows], list):
-        raise _format_error(document, f"Expecting '{rows}' to be an list/array")
+        raise document_error(document, f"Expecting '{rows}' to be an list/array")
     if not document[rows]:
-        raise _format_error(document, f"No values in '{rows}' array")
+        raise document_error(document, f"No values in '{rows}' array")
     return Layout.ROW
 
 
@@ -163,8 +161,7 @@ def _decode_row(item: int, row: Row, inputs: Mapping[str, TensorInfo], first: di
     named = isinstance(row, dict) and not is_base64(row)
     for name, value in row.items() if named else [(next(iter(inputs)), row)]:  # type: ignore[attr-defined]
         try:
-            array = _decode_element(name, value, inputs)
-            _check_alike(array, first.setdefault(name, array))
+            _decode_element(name, value, inputs, first)
         except ServingError as error:
             key = f" key: {name}" if named else ""
             message = f"Failed to process element: {item}{key} of 'instances' list. Error: {error}"
@@ -176,25 +173,20 @@ def _decode_row(item: int, row: Row, inputs: Mapping[str, TensorInfo], first: di
         )
 
 
-def _decode_element(name: str, value: object, inputs: Mapping[str, TensorInfo]) -> np.ndarray:
+def _decode_element(name: str, value: object, inputs: Mapping[str, TensorInfo], columns: dict[str, np.ndarray]) -> None:
     if name not in inputs:
         raise invalid_argument(f"JSON object: does not have named input: {name}")
-    return decode_tensor(value, inputs[name].dtype)
-
-
-def _check_alike(array: np.ndarray, first: np.ndarray) -> None:
+    array = decode_tensor(value, inputs[name].dtype)
+    first = columns.setdefault(name, array)
     if array.size != first.size:
         raise invalid_argument(f"Expecting tensor size: {first.size} but got: {array.size}")
     if array.shape != first.shape:
-        raise invalid_argument(f"Expecting shape {_shape_text(first)} but got: {_shape_text(array)}")
-
-
-def _shape_text(array: np.ndarray) -> str:
-    return f"[{','.join(map(str, array.shape))}]"
+        wanted, given = (f"[{','.join(map(str, each.shape))}]" for each in (first, array))
+        raise invalid_argument(f"Expecting shape {wanted} but got: {given}")
 
 
 def _encode_rows(outputs: Mapping[str, np.ndarray]) -> bytes:
-    _check_batch(outputs)
+    batch_size = _batch_size(outputs)
     if len(outputs) == 1:
         return _encode_columns(outputs)
     names = sorted(outputs)
@@ -202,25 +194,23 @@ def _encode_rows(outputs: Mapping[str, np.ndarray]) -> bytes:
     finite = [column for column in values if column is not None]
     if len(finite) == len(names):
         return write([dict(zip(names, row, strict=True)) for row in zip(*finite, strict=True)])
-    columns = [[_encode_output(name, row) for row in _rows(outputs[name])] for name in names]
+    # An index with an ellipsis keeps a scalar an array, of whatever type.
+    columns = [[_encode_output(name, outputs[name][row, ...]) for row in range(batch_size)] for name in names]
     rows = [_object_text(dict(zip(names, texts, strict=True))) for texts in zip(*columns, strict=True)]
     return b"[" + b",".join(rows) + b"]"
 
 
-def _check_batch(outputs: Mapping[str, np.ndarray]) -> None:
-    batch_size = None
+def _batch_size(outputs: Mapping[str, np.ndarray]) -> int:
+    sizes: list[int] = []
     for name in sorted(outputs):
         if outputs[name].ndim == 0:
             raise invalid_argument(f"Tensor name: {name} has no shape information ")
-        size = len(outputs[name])
-        if batch_size not in (None, size):
-            raise invalid_argument(f"Tensor name: {name} has inconsistent batch size: {size} expecting: {batch_size}")
-        batch_size = size
-
-
-def _rows(array: np.ndarray) -> Iterator[np.ndarray]:
-    # An index with an ellipsis keeps a scalar an array, of whatever type.
-    return (array[position, ...] for position in range(len(array)))
+        sizes.append(len(outputs[name]))
+        if sizes[-1] != sizes[0]:
+            raise invalid_argument(
+                f"Tensor name: {name} has inconsistent batch size: {sizes[-1]} expecting: {sizes[0]}"
+            )
+    return sizes[0]
 
 
 def _encode_output(name: str, array: np.ndarray) -> bytes:
@@ -229,7 +219,3 @@ def _encode_output(name: str, array: np.ndarray) -> bytes:
 
 def _object_text(texts: Mapping[str, bytes]) -> bytes:
     return b"{" + b",".join(write(name) + b":" + text for name, text in texts.items()) + b"}"
-
-
-def _format_error(document: Mapping[str, object], complaint: str) -> ServingError:
-    return invalid_argument(f"JSON Value: {value_text(document)} {complaint}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import chain
 
 import numpy as np
 import orjson
@@ -45,7 +46,7 @@ def parse_object(body: bytes) -> dict[str, object]:
     _check_number_of_values(body)
     document = _parse(body)
     if not isinstance(document, dict):
-        raise invalid_argument(f"JSON Value: {value_text(document)} Is not object")
+        raise document_error(document, "Is not object")
     return document
 
 
@@ -60,6 +61,11 @@ def value_text(value: object) -> str:
         if length > LONGEST_ERROR:  # an indented deep list has the square of its length
             break
     return "".join(pieces)
+
+
+def document_error(document: object, complaint: str) -> ServingError:
+    """Makes the error of a request whose JSON value is of another form."""
+    return invalid_argument(f"JSON Value: {value_text(document)} {complaint}")
 
 
 def type_name(value: object) -> str:
@@ -82,11 +88,12 @@ def write_indented(value: object) -> bytes:
 
 def write_array(array: np.ndarray) -> bytes:
     """Returns the JSON text of an array of numbers or booleans."""
-    if array.ndim == 0:
-        return _not_finite(float(array)) or write(array[()])
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return write(np.ascontiguousarray(array))
-    return b"[" + b",".join(write_array(each) for each in array) + b"]"
+    text = write(np.ascontiguousarray(array) if array.ndim else array[()])
+    if array.dtype.kind != "f":
+        return text
+    pieces = text.split(b"null")  # orjson's word for every number that is not finite
+    others = [_not_finite(value) for value in array[~np.isfinite(array)].tolist()]
+    return b"".join(chain.from_iterable(zip(pieces, [*others, b""], strict=True)))
 
 
 def error_body(error: ServingError) -> bytes:
@@ -149,11 +156,7 @@ def _first_of_each(members: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _not_finite(value: float) -> bytes:
-    if math.isnan(value):
-        return b"NaN"
-    if math.isinf(value):
-        return b"Infinity" if value > 0 else b"-Infinity"
-    return b""
+    return b"NaN" if math.isnan(value) else b"Infinity" if value > 0 else b"-Infinity"
 
 
 def _decimal(value: float) -> str:

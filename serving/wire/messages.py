@@ -6,20 +6,17 @@ import numpy as np
 from google.protobuf.message import Message
 from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.framework.tensor_pb2 import TensorProto
-from tensorflow_serving.apis.classification_pb2 import (
-    ClassificationRequest,
-    ClassificationResponse,
-    ClassificationResult,
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    input_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
 )
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
-from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
-from tensorflow_serving.apis.input_pb2 import Input
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
-from tensorflow_serving.apis.model_pb2 import ModelSpec as ModelSpecMessage
-from tensorflow_serving.apis.predict_pb2 import PredictRequest as PredictMessage
-from tensorflow_serving.apis.predict_pb2 import PredictResponse
-from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse, RegressionResult
 
 from serving.errors import invalid_argument
 from serving.wire.json_examples import with_context
@@ -50,7 +47,9 @@ def decode_spec(message: Message) -> ModelSpec:
     return _decode_spec(message.model_spec)  # type: ignore[attr-defined]  # of every request
 
 
-def decode_predict(message: PredictMessage, signatures: Mapping[str, Signature], signature_name: str) -> PredictRequest:
+def decode_predict(
+    message: predict_pb2.PredictRequest, signatures: Mapping[str, Signature], signature_name: str
+) -> PredictRequest:
     """Returns the arrays in a message for the signature of this name. Raises ServingError where they do not fit it.
 
     Without such a signature there are none.
@@ -60,7 +59,7 @@ def decode_predict(message: PredictMessage, signatures: Mapping[str, Signature],
     return PredictRequest(signature_name, inputs, list(message.output_filter))
 
 
-def decode_examples(message: Input) -> np.ndarray:
+def decode_examples(message: input_pb2.Input) -> np.ndarray:
     """Returns the serialized examples of an Input, each behind the context."""
     kind = message.WhichOneof("kind")
     listed = getattr(message, kind).examples if kind else ()
@@ -69,7 +68,7 @@ def decode_examples(message: Input) -> np.ndarray:
     return with_context(prefix, [example.SerializeToString() for example in listed])
 
 
-def decode_tasks(message: MultiInferenceRequest) -> list[Task]:
+def decode_tasks(message: inference_pb2.MultiInferenceRequest) -> list[Task]:
     """Returns the tasks of a request."""
     return [Task(_decode_spec(task.model_spec), task.method_name) for task in message.tasks]
 
@@ -83,9 +82,9 @@ def check_metadata_fields(fields: Sequence[str]) -> None:
             raise invalid_argument(f"Metadata field {field} is not supported")
 
 
-def encode_predict_request(spec: ModelSpec, request: PredictRequest) -> PredictMessage:
+def encode_predict_request(spec: ModelSpec, request: PredictRequest) -> predict_pb2.PredictRequest:
     """Returns the message that a client of gRPC would have sent, with its values as tensor_content."""
-    message = PredictMessage(output_filter=request.output_names)
+    message = predict_pb2.PredictRequest(output_filter=request.output_names)
     _encode_spec(spec._replace(signature_name=request.signature_name), message.model_spec)
     for name, array in request.inputs.items():
         write_tensor(array, message.inputs[name], as_content=True)
@@ -93,7 +92,9 @@ def encode_predict_request(spec: ModelSpec, request: PredictRequest) -> PredictM
 
 
 def fill_examples_request(
-    message: ClassificationRequest | RegressionRequest, spec: ModelSpec, serialized: Iterable[bytes]
+    message: classification_pb2.ClassificationRequest | regression_pb2.RegressionRequest,
+    spec: ModelSpec,
+    serialized: Iterable[bytes],
 ) -> None:
     """Puts serialized tf.Examples into an empty request."""
     _encode_spec(spec, message.model_spec)
@@ -101,7 +102,7 @@ def fill_examples_request(
     message.input.example_list.examples.extend(map(Example.FromString, serialized))
 
 
-def _decode_spec(spec: ModelSpecMessage) -> ModelSpec:
+def _decode_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
     choice = spec.WhichOneof("version_choice")
     return ModelSpec(
         name=spec.name,
@@ -139,34 +140,34 @@ def _read_values(alias: str, proto: TensorProto) -> Values:
 # Answers
 
 
-def encode_predict(prediction: Prediction, as_content: bool = False) -> PredictResponse:
+def encode_predict(prediction: Prediction, as_content: bool = False) -> predict_pb2.PredictResponse:
     """Returns the message of a prediction, with its values in typed fields or as tensor_content."""
-    response = PredictResponse()
+    response = predict_pb2.PredictResponse()
     _encode_spec(prediction.spec, response.model_spec)
     for name, array in prediction.outputs.items():
         write_tensor(array, response.outputs[name], as_content)
     return response
 
 
-def encode_classify(classification: Classification) -> ClassificationResponse:
+def encode_classify(classification: Classification) -> classification_pb2.ClassificationResponse:
     """Returns the message of a classification."""
-    response = ClassificationResponse()
+    response = classification_pb2.ClassificationResponse()
     _encode_spec(classification.spec, response.model_spec)
     _encode_classification(classification, response.result)
     return response
 
 
-def encode_regress(regression: Regression) -> RegressionResponse:
+def encode_regress(regression: Regression) -> regression_pb2.RegressionResponse:
     """Returns the message of a regression."""
-    response = RegressionResponse()
+    response = regression_pb2.RegressionResponse()
     _encode_spec(regression.spec, response.model_spec)
     _encode_regression(regression, response.result)
     return response
 
 
-def encode_multi_inference(answers: Sequence[Classification | Regression]) -> MultiInferenceResponse:
+def encode_multi_inference(answers: Sequence[Classification | Regression]) -> inference_pb2.MultiInferenceResponse:
     """Returns the message of the answers to several tasks."""
-    response = MultiInferenceResponse()
+    response = inference_pb2.MultiInferenceResponse()
     for answer in answers:
         result = response.results.add()
         _encode_spec(answer.spec, result.model_spec)
@@ -177,9 +178,9 @@ def encode_multi_inference(answers: Sequence[Classification | Regression]) -> Mu
     return response
 
 
-def encode_metadata(metadata: Metadata) -> GetModelMetadataResponse:
+def encode_metadata(metadata: Metadata) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """Returns the message of a model's signatures."""
-    response, signatures = GetModelMetadataResponse(), SignatureDefMap()
+    response, signatures = get_model_metadata_pb2.GetModelMetadataResponse(), get_model_metadata_pb2.SignatureDefMap()
     response.model_spec.name = metadata.spec.name
     response.model_spec.version.value = metadata.spec.version
     for name, definition in metadata.definitions.items():
@@ -188,9 +189,9 @@ def encode_metadata(metadata: Metadata) -> GetModelMetadataResponse:
     return response
 
 
-def encode_statuses(statuses: Sequence[VersionStatus]) -> GetModelStatusResponse:
+def encode_statuses(statuses: Sequence[VersionStatus]) -> get_model_status_pb2.GetModelStatusResponse:
     """Returns the message of the versions of a model."""
-    response = GetModelStatusResponse()
+    response = get_model_status_pb2.GetModelStatusResponse()
     for each in statuses:
         message = response.model_version_status.add(version=each.version, state=each.state)
         message.status.error_code = each.code
@@ -198,19 +199,19 @@ def encode_statuses(statuses: Sequence[VersionStatus]) -> GetModelStatusResponse
     return response
 
 
-def encode_reload(increases: Mapping[str, int]) -> ReloadConfigResponse:
+def encode_reload(increases: Mapping[str, int]) -> model_management_pb2.ReloadConfigResponse:
     """Returns the message of a successful reload, with the increase of counters in the meantime.
 
     The status of a reload that failed is that of the call.
     """
-    response = ReloadConfigResponse()
+    response = model_management_pb2.ReloadConfigResponse()
     response.status.SetInParent()
     for name, increase in increases.items():
         response.metric.add(name=name, int64_value_increase=increase)
     return response
 
 
-def _encode_spec(spec: ModelSpec, message: ModelSpecMessage) -> None:
+def _encode_spec(spec: ModelSpec, message: model_pb2.ModelSpec) -> None:
     message.name = spec.name
     message.signature_name = spec.signature_name
     if spec.version is not None:
@@ -219,7 +220,7 @@ def _encode_spec(spec: ModelSpec, message: ModelSpecMessage) -> None:
         message.version_label = spec.label
 
 
-def _encode_classification(classification: Classification, result: ClassificationResult) -> None:
+def _encode_classification(classification: Classification, result: classification_pb2.ClassificationResult) -> None:
     result.SetInParent()
     for row in classification.rows():
         classes = result.classifications.add().classes
@@ -228,7 +229,7 @@ def _encode_classification(classification: Classification, result: Classificatio
             classes.add(label=label.decode("utf-8", "replace"), score=score)
 
 
-def _encode_regression(regression: Regression, result: RegressionResult) -> None:
+def _encode_regression(regression: Regression, result: regression_pb2.RegressionResult) -> None:
     result.SetInParent()
     for value in regression.values.tolist():
         result.regressions.add(value=value)

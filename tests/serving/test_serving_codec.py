@@ -401,6 +401,13 @@ def test_rows_of_several_outputs_are_objects(value, row):
     assert encode_predict(outputs, Layout.ROW) == b'{"predictions":[' + row + b"," + FINITE_ROW + b"]}"
 
 
+def test_rows_of_outputs_without_a_finite_one_are_objects():
+    outputs = {"a": np.float32([[np.nan], [1]]), "b": np.float64([np.inf, -np.inf])}
+    assert (
+        encode_predict(outputs, Layout.ROW) == b'{"predictions":[{"a":[NaN],"b":Infinity},{"a":[1.0],"b":-Infinity}]}'
+    )
+
+
 def test_type_that_json_cannot_write_is_refused():
     message = refusal(encode_predict, {"y": np.float16([1])}, Layout.ROW)
     assert message == "INVALID_ARGUMENT: Failed to write JSON value for tensor type: half"
