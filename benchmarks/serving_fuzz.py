@@ -1,14 +1,15 @@
-"""Damaged and hostile requests of every kind, read by the HTTP reader and answered by a real model in this process.
+"""Damaged and hostile requests of every kind, read by a connection and answered by a real model in this process.
 
     python -m benchmarks.serving_fuzz [--inputs 100000] [--seed 0]
 
-So many requests begin as one that is right, and are then cut, joined, repeated and changed in places, or have a body
-of `serving_hostile`; one in ten arrives as it was. There must be no exception in the reader, and no status that says
+Each request begins as one that is right, and is then cut, joined, repeated and changed in places, or has a body of
+`serving_hostile`; one in ten arrives as it was. There must be no exception in the connection, and no status that says
 that the server itself failed. As many hostile inputs go to one decoder each, and may cost what their length allows; the
 costliest are printed.
 """
 
 import argparse
+import asyncio
 import base64
 import gc
 import gzip
@@ -30,12 +31,10 @@ import tensorflow as tf
 from backports import zstd
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
-from benchmarks.serving_hostile import DECODERS, Cost, hostile, measured
+from benchmarks.serving_hostile import DECODERS, Cost, exchange, hostile, measured
 from benchmarks.serving_models import Sample, save_network
-from serving.http.reader import RequestReader
-from serving.http.requests import Limits
 from serving.options import Options
-from serving.rest.application import RestApplication
+from serving.rest.app import RestApp
 from serving.rest.content import JSON, NPY, NPZ, PROTOBUF
 from serving.server import Server
 
@@ -100,12 +99,11 @@ def main() -> None:
         network = save_network(Path(folder))
         options = Options(model_name=MODEL, model_base_path=str(network.base_path))
         with Server(options, pick_free_ports=True) as server:
-            application = RestApplication(server.service, None, 30)
-            run(application, make_seeds(network), random.Random(arguments.seed), arguments.inputs)
+            asyncio.run(run(server.app, make_seeds(network), random.Random(arguments.seed), arguments.inputs))
             measure(random.Random(arguments.seed), arguments.inputs)
 
 
-def run(application: RestApplication, seeds: dict[str, Seed], chance: random.Random, num_inputs: int) -> None:
+async def run(app: RestApp, seeds: dict[str, Seed], chance: random.Random, num_inputs: int) -> None:
     """Answers so many inputs, and prints what became of them. Raises RuntimeError where the server was at fault."""
     statuses: dict[str, Counter[object]] = {name: Counter() for name in seeds}
     process, before = psutil.Process(), 0
@@ -117,7 +115,7 @@ def run(application: RestApplication, seeds: dict[str, Seed], chance: random.Ran
         seed = seeds[name]
         if chance.random() < 0.3:
             seed = replace(seed, body=hostile(HOSTILE[name], chance))
-        statuses[name][answer(application, damaged_request(seed, chance), chance)] += 1
+        statuses[name][await answer(app, damaged_request(seed, chance), chance)] += 1
     after = process.memory_info().rss
     for name, counts in statuses.items():
         print(f"| {name} | {', '.join(f'{status}: {count}' for status, count in sorted(counts.items(), key=str))} |")
@@ -244,14 +242,11 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
     return data
 
 
-def answer(application: RestApplication, wire: bytes, chance: random.Random) -> object:
-    """The status of the first request in these bytes, which come in two pieces, or why there is none."""
-    reader = RequestReader(Limits())
+async def answer(app: RestApp, wire: bytes, chance: random.Random) -> object:
+    """The status of the first response to these bytes, which come in two pieces."""
     cut = chance.randint(0, len(wire))
-    requests = reader.feed(wire[:cut]) + reader.feed(wire[cut:])
-    if requests:
-        return application.answer(requests[0]).status
-    return "refused by the reader" if reader.refusal else "waits for more"
+    response = await exchange(app, [wire[:cut], wire[cut:]])
+    return int(response.split()[1]) if response else "waits for more"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 up others. tests/serving/test_serving_cost.py and `python -m benchmarks.serving_fuzz` hold all of them to `allowed`.
 """
 
+import asyncio
 import gzip
 import io
 import random
@@ -12,21 +13,22 @@ import time
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import uvicorn
 from backports import zstd
+from uvicorn.server import ServerState
 
 from serving.call import Call
 from serving.errors import ServingError
-from serving.http.reader import RequestReader
-from serving.http.requests import Limits
 from serving.models.guard import GuardedRunner
 from serving.models.inference import CLASSIFY
 from serving.rest.bodies import Body, decode_examples, decode_predict, parse_body
+from serving.rest.connection import Connection, Limits, Shared
 from serving.rest.content import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, compressed, media_type
 from serving.rest.responses import Response
 from serving.rest.routes import parse_route, signature_name
@@ -187,18 +189,66 @@ def _size(array: np.ndarray) -> int:
     return sum(map(len, array.flat)) if array.dtype.kind == "O" else array.nbytes
 
 
-def _read_heads(data: bytes) -> int:
-    reader = RequestReader(Limits())
-    for start in range(0, len(data), 65536):
-        reader.feed(data[start : start + 65536])
-    return 0
+class _Memory(asyncio.Transport):
+    """Keeps what a connection writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self._is_closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self._is_closed
+
+    def close(self) -> None:
+        self._is_closed = True
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
 
-def _read_slowly(data: bytes) -> int:
-    reader = RequestReader(Limits())
-    for start in range(0, len(data), 16):
-        reader.feed(data[start : start + 16])
-    return 0
+async def exchange(app: Any, pieces: Iterable[bytes]) -> bytes:
+    """The bytes that the server writes for those that a client sends in pieces, each before the next one is read."""
+    config = uvicorn.Config(app, Connection, ws="none", lifespan="off", interface="asgi3", log_config=None)
+    state, shared = ServerState(), Shared(limits=Limits(), refused=lambda *arguments: [])
+    connection, transport = Connection(config, state, shared, ""), _Memory()
+    connection.connection_made(transport)
+    for piece in pieces:
+        if not transport.is_closing():
+            connection.data_received(piece)
+        while state.tasks and not connection.cycle.more_body:
+            await asyncio.wait(state.tasks)
+    connection.connection_lost(None)
+    if state.tasks:
+        await asyncio.wait(state.tasks)
+    return bytes(transport.written)
+
+
+async def _answer_nothing(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+def _requests_in_pieces(size: int) -> Decoder:
+    def read(data: bytes) -> int:
+        asyncio.run(exchange(_answer_nothing, (data[start : start + size] for start in range(0, len(data), size))))
+        return 0
+
+    return Decoder(read)
 
 
 def _read_address(data: bytes) -> int:
@@ -231,8 +281,8 @@ DECODERS: dict[str, Decoder] = {
     "gzip": _predicting(JSON, "gzip"),
     "deflate": _predicting(JSON, "deflate"),
     "zstd": _predicting(JSON, "zstd"),
-    "requests": Decoder(_read_heads),
-    "requests in pieces": Decoder(_read_slowly),
+    "requests": _requests_in_pieces(65536),
+    "requests in pieces": _requests_in_pieces(16),
     "headers": Decoder(_refusing(_read_headers)),
     "address": Decoder(_refusing(_read_address)),
 }

@@ -4,21 +4,28 @@ import logging
 import socket
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
+import grpc
+
+from serving.admission import certificates
 from serving.admission.policy import Policy
 from serving.admission.readiness import Phase, Readiness
-from serving.admission.threads import RequestThreads
 from serving.api.service import Service
 from serving.background import FileWatcher
-from serving.gate import Gate
-from serving.http.server import HttpServer
 from serving.options import Options
-from serving.rest.application import RestApplication
+from serving.rest.app import RestApp
+from serving.rest.asgi_server import AsgiServer
+from serving.rest.connection import Limits
 from serving.rpc.server import GrpcServer
 from serving.startup import bind
-from serving.wire.protos import MonitoringConfig, read_text
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
+    from serving.rest.connection import Refused
 
 logger = logging.getLogger("serving")
 
@@ -35,13 +42,18 @@ class Server:
         self._pick_free_ports = pick_free_ports
         self.service = Service(options)
         self._readiness = Readiness(self.service.repository.availability, names_models=not options.auth_token_file)
-        self._rest_threads = RequestThreads(options.rest_api_num_threads, "rest")
-        self._monitoring_path = _read_monitoring_path(options.monitoring_config_file)
         self._watcher = FileWatcher()
         self._policy = Policy(options, self.service.metrics, self._watcher)
-        self._gate = Gate(options, self._policy, self._watcher)
+        self._grpc_tls = self._rest_tls = None
+        if options.ssl_config_file:
+            first = certificates.read_config(options.ssl_config_file)
+            read = partial(certificates.read_config, client_verify=first.client_verify)
+            self._grpc_tls = self._watcher.watch(options.ssl_config_file, read)
+        if options.rest_api_ssl_config_file:
+            self._rest_tls = self._watcher.watch(options.rest_api_ssl_config_file, certificates.read_context)
+        self.app = RestApp(self.service, options, self._policy, self._readiness)
         self._grpc = GrpcServer(self.service, options, self._policy)
-        self._http: HttpServer | None = None
+        self._rest: AsgiServer | None = None
         self.rest_port = 0
 
     def __enter__(self) -> Self:
@@ -68,9 +80,9 @@ class Server:
             if rest_socket is not None and options.rest_api_opens_while_loading:
                 self._open_rest(rest_socket)
             self.service.start()
-            if rest_socket is not None and self._http is None:
+            if rest_socket is not None and self._rest is None:
                 self._open_rest(rest_socket)
-            self._grpc.start(grpc_socket, options.grpc_socket_path, self._gate.credentials)
+            self._grpc.start(grpc_socket, options.grpc_socket_path, self._grpc_credentials)
             self._readiness.phase = Phase.SERVING
             on_failure.pop_all()
 
@@ -85,11 +97,11 @@ class Server:
         end = time.monotonic() + grace
         self._readiness.phase = Phase.DRAINING
         self._grpc.stop(grace)
-        if self._http is not None:
-            self._http.stop(max(0, end - time.monotonic()))
+        if self._rest is not None:
+            self._rest.stop(max(0, end - time.monotonic()))
         ended = self.service.stop(max(0, end - time.monotonic()))
         self._grpc.threads.shutdown(wait=ended)
-        self._rest_threads.shutdown(wait=ended)
+        self.app.threads.shutdown(wait=ended)
         self._watcher.stop()
         self._policy.stop()
         return ended
@@ -134,25 +146,16 @@ class Server:
         return bind(self._options.host, port, flag) if port else nullcontext()
 
     def _open_rest(self, bound: socket.socket) -> None:
-        application = RestApplication(
-            self.service,
-            self._rest_threads,
-            self._options.rest_api_timeout_in_ms / 1000,
-            monitoring_path=self._monitoring_path,
-            needs_token=bool(self._options.auth_token_file),
-            options=self._options,
+        options = self._options
+        limits = Limits(
+            connections=options.rest_api_max_connections,
+            connections_per_address=options.rest_api_max_connections_per_address,
         )
         self.rest_port = bound.getsockname()[1]
-        grace = self._options.shutdown_grace_seconds
-        guarded = self._gate.guard(application)
-        reception = self._gate.reception(self._rest_threads, self._readiness.answer, self._monitoring_path)
-        self._http = HttpServer(guarded, bound, grace, self._gate.limits(), self._gate.tls(), reception)
-        self._http.start()
+        tls = certificates.CurrentContext(self._rest_tls) if self._rest_tls else None
+        app, refused = cast("ASGI3Application", self.app), cast("Refused", self.app.note_refused)
+        self._rest = AsgiServer(app, bound, options.shutdown_grace_seconds, limits, tls, refused)
+        self._rest.start()
 
-
-def _read_monitoring_path(path: str) -> str:
-    """Where REST shows TensorFlow Serving's metrics; nowhere unless a MonitoringConfig turns them on."""
-    if not path:
-        return ""
-    prometheus = read_text(path, MonitoringConfig).prometheus_config
-    return (prometheus.path or "/monitoring/prometheus/metrics") if prometheus.enable else ""
+    def _grpc_credentials(self) -> grpc.ServerCredentials | None:
+        return certificates.grpc_credentials(self._grpc_tls) if self._grpc_tls else None

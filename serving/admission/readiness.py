@@ -1,13 +1,9 @@
-"""Whether the process lives and whether it should be sent requests, as Kubernetes and load balancers ask: two paths."""
+"""Liveness and readiness of the server, for the probes of Kubernetes and of load balancers."""
 
 import enum
 from collections.abc import Callable, Mapping
 
 from serving import background
-from serving.errors import Code, ServingError
-from serving.http.requests import Request
-from serving.http.responses import Response
-from serving.wire.json_text import error_body, write
 
 LIVE_PATH = "/healthz"
 READY_PATH = "/readyz"
@@ -25,10 +21,10 @@ class Phase(enum.Enum):
 
 
 class Readiness:
-    """Follows a server through its phases, and answers without a thread what can be answered so.
+    """The phase of a server and the models that have no version to answer with.
 
-    `availability` says of each configured model whether a version of it answers. Where not everybody may know which
-    models there are, `names_models` is false.
+    `availability` returns for each configured model whether a version of it answers. `names_models` is false if not
+    everybody may know the names of the models.
     """
 
     def __init__(self, availability: Callable[[], Mapping[str, bool]], names_models: bool = True) -> None:
@@ -36,21 +32,8 @@ class Readiness:
         self._availability = availability
         self._names_models = names_models
 
-    def answer(self, request: Request) -> Response | None:
-        """The answer to a probe, or to what cannot be answered in this phase; None for all else."""
-        if request.method in ("GET", "HEAD"):
-            if request.path == LIVE_PATH:
-                return Response(200, write({"alive": True}))
-            if request.path == READY_PATH:
-                return self._readiness()
-        if self.phase is Phase.DRAINING:
-            return _unavailable("The server is shutting down.", closes=True)
-        # What a model is like may be asked while it is loaded; to run it may not, as behind a port that is closed.
-        if self.phase is Phase.LOADING and request.method == "POST":
-            return _unavailable("The models are still being loaded.")
-        return None
-
-    def _readiness(self) -> Response:
+    def report(self) -> tuple[bool, dict[str, object]]:
+        """Whether the server should be sent requests, and the body of the probe's response."""
         missing = [name for name, available in self._availability().items() if not available]
         dead_threads = background.dead()
         ready = self.phase is Phase.SERVING and not missing and not dead_threads
@@ -59,8 +42,4 @@ class Readiness:
             body["models_without_a_version"] = missing
         if dead_threads:
             body["dead_threads"] = dead_threads
-        return Response(200 if ready else 503, write(body))
-
-
-def _unavailable(message: str, closes: bool = False) -> Response:
-    return Response(503, error_body(ServingError(Code.UNAVAILABLE, message)), closes=closes)
+        return ready, body

@@ -1,12 +1,9 @@
 """Threads that answer requests, and the number of requests that wait for one."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
-
-from serving.request_facts import facts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,15 +25,9 @@ class RequestThreads(ThreadPoolExecutor):
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Calls a function as soon as a thread is free."""
-        since = time.perf_counter()
-
-        def call() -> T:
-            facts.begin(time.perf_counter() - since)
-            return function(*args, **kwargs)
-
         self._count(+1)
         try:
-            future = super().submit(call)
+            future = super().submit(function, *args, **kwargs)
         except RuntimeError:  # the pool has been shut down
             self._count(-1)
             raise

@@ -122,7 +122,7 @@ def test_what_is_no_whole_request_is_logged_with_the_reason(logged):
     with socket.create_connection(("127.0.0.1", logged[0].rest_port), timeout=WAIT) as client:
         client.sendall(text.encode())
         answer = client.recv(10_000)
-    assert b"X-Request-Id: flood\r\n" in answer
+    assert b"x-request-id: flood\r\n" in answer
     line = wait_for_line(logged[1], "flood")
     times_of(line)
     assert line == {

@@ -2,7 +2,6 @@
 
 import io
 import zlib
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.call import Call
 from serving.errors import Code, ServingError
-from serving.http.reader import RequestReader
-from serving.http.requests import Limits
 from serving.models.inference import CLASSIFY
 from serving.rest.bodies import decode_examples, decode_predict, parse_body
 from serving.rest.content import choose_type, media_type, weights
@@ -165,19 +162,3 @@ def test_every_header_names_something(header):
     assert isinstance(media_type(header), str)
     assert choose_type(header, ("a/a", "b/b")) in ("a/a", "b/b")
     assert all(0 <= weight <= 1 for weight in weights(header).values())
-
-
-HEAD = (
-    b"POST http://h/a?b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nUpgrade: h2c\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-)
-
-
-@quickly
-@given(damaged(HEAD * 2), st.lists(st.integers(0, 2 * len(HEAD)), max_size=4))
-def test_damaged_requests_are_read_or_refused(text, cuts):
-    reader = RequestReader(Limits())
-    places = sorted({0, *cuts, len(text)})
-    for start, end in pairwise(places):
-        for request in reader.feed(text[start:end]):
-            assert len(request.body) <= len(text)
-    assert reader.buffered_size <= len(text)

@@ -112,7 +112,7 @@ def busy(server):
         started.set()
         assert gate.wait(20)
 
-    held = server._rest_threads.submit(hold)
+    held = server.app.threads.submit(hold)
     assert started.wait(20)
     try:
         yield
@@ -198,9 +198,9 @@ def test_open_connections_are_refused_while_requests_end(serve, rest_client, zoo
         stopping = threading.Thread(target=server.stop)
         with busy(server):
             asking.start()
-            wait_until(lambda: server._rest_threads.num_queued == 1)
+            wait_until(lambda: server.app.threads.num_queued == 1)
             stopping.start()
-            wait_until(lambda: server._http.stopping)
+            wait_until(lambda: server._rest._socket.fileno() < 0)  # closed
             refused = other.post(PREDICT, json={"instances": [1]})
             assert (refused.status_code, refused.json()) == (503, {"error": "The server is shutting down."})
             assert refused.headers["connection"] == "close"

@@ -1,23 +1,18 @@
 """The REST API behind a real socket."""
 
-import contextlib
-import copy
+import asyncio
 import gzip
 import json
 import socket
 import struct
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
 
 from serving.api.service import Service
-from serving.http.requests import Request
-from serving.http.server import HttpServer
 from serving.options import Options
-from serving.rest.application import RestApplication
-from serving.telemetry.metrics import Metrics
+from serving.rest.app import create_app
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -299,27 +294,6 @@ def test_options(rest, origin, status):
     assert (answer.status_code, answer.content) == (status, b"")
 
 
-@pytest.fixture
-def serve_application(server):
-    """Serves a RestApplication with options over the models of the server."""
-
-    @contextlib.contextmanager
-    def serve(**options):
-        with ThreadPoolExecutor(2) as threads, socket.create_server(("127.0.0.1", 0)) as bound:
-            service = copy.copy(server.service)
-            service.metrics = Metrics()
-            http = HttpServer(RestApplication(service, threads, 30, **options), bound, grace=10)
-            http.start()
-            url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-            try:
-                with httpx.Client(base_url=url, trust_env=False) as client:
-                    yield client
-            finally:
-                http.stop()
-
-    return serve
-
-
 CORS = {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": "POST, GET",
@@ -337,8 +311,10 @@ def test_other_origins_are_let_in_where_that_is_asked_for(rest, serve, rest_clie
     assert not CORS.keys() & rest.request(verb, path, headers=origin).headers.keys()
 
 
-def test_metrics_are_under_both_names(serve_application):
-    with serve_application(monitoring_path="/monitoring/prometheus/metrics") as client:
+def test_metrics_are_under_both_names(serve, rest_client, zoo_path, tmp_path):
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    with serve(zoo_path, monitoring_config_file=str(config)) as server, rest_client(server) as client:
         client.post(PREDICT, json={"instances": [1]})
         client.post(PREDICT, json={"instances": ["a"]})
         client.post("/v1/models/made-up:predict", json={"instances": [1]})
@@ -430,15 +406,21 @@ def test_deadline(serve, rest_client, zoo_path):
 
 
 def test_unexpected_error_tells_the_log_and_not_the_client(caplog):
-    service = Service(Options(model_base_path="/nowhere"))
-    service.repository = None
-    application = RestApplication(service, executor=None, timeout=None)
-    response = application.answer(Request(method="GET", path=STATUS))
-    assert response.status == 500
-    assert response.body == b'{"error":"Internal error; the server\'s log has more."}'
+    options = Options(model_base_path="/nowhere")
+    service = Service(options)
+    service.repository.knows = None
+    with create_app(service, options) as app:
+        response = asyncio.run(get(app, STATUS))
+    assert response.status_code == 500
+    assert response.content == b'{"error":"Internal error; the server\'s log has more."}'
     (record,) = caplog.records
     assert record.getMessage() == "GET /v1/models/zoo failed"
-    assert record.exc_info[0] is AttributeError
+    assert record.exc_info[0] is TypeError
+
+
+async def get(app, path):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        return await client.get(path)
 
 
 def test_port_is_closed_after_stop(serve, zoo_path):

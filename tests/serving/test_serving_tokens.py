@@ -134,7 +134,7 @@ def test_large_body_is_refused_before_it_is_sent(guarded, headers):
         client.sendall(head.encode())
         answer = b"".join(iter(lambda: client.recv(10_000), b""))  # it ends: the connection is closed
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
-    assert b"Connection: close\r\n" in answer
+    assert b"connection: close\r\n" in answer
     assert answer.endswith(b'{"error":"The request has no bearer token"}')
 
 

@@ -1,1 +1,0 @@
-"""HTTP/1.1 on an event loop; it knows nothing of models."""
