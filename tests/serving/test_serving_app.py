@@ -1,0 +1,197 @@
+"""The REST API as an ASGI application, under uvicorn as it comes, alone and mounted below a prefix."""
+
+import asyncio
+import contextlib
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+import uvicorn
+
+from serving.api.service import Service
+from serving.options import Options
+from serving.rest.app import create_app
+
+pytestmark = pytest.mark.xdist_group("serving")
+
+WAIT = 30.0  # seconds that nothing here should take
+ROOT = pathlib.Path(__file__).parents[2]
+PREDICT = "/v1/models/m:predict"
+
+
+@contextlib.contextmanager
+def served(app):
+    """The address of an application under uvicorn, with its own HTTP implementation and options."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run, args=[[bound]])
+        thread.start()
+        try:
+            end = time.monotonic() + WAIT
+            while not server.started:
+                assert time.monotonic() < end
+                assert thread.is_alive()
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def options(zoo_path):
+    return Options(model_name="m", model_base_path=str(zoo_path), rest_api_num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def app(options):
+    with Service(options) as service, create_app(service, options) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    with served(app) as url, httpx.Client(base_url=url, timeout=WAIT, trust_env=False) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def busy(app):
+    """The one thread of the application has something else to do while the context is open."""
+    gate, started = threading.Event(), threading.Event()
+
+    def hold():
+        started.set()
+        assert gate.wait(WAIT)
+
+    held = app.threads.submit(hold)
+    assert started.wait(WAIT)
+    try:
+        yield
+    finally:
+        gate.set()
+        held.result(WAIT)
+
+
+def test_api_is_answered_under_uvicorn(client):
+    answer = client.post(PREDICT, json={"instances": [1, 3]})
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [2.5, 3.5]})
+    assert answer.headers["x-model-version"] == "123"
+    assert client.get("/v1/models/m").json()["model_version_status"][0]["state"] == "AVAILABLE"
+    assert "tensorflow_serving_request_count" in client.get("/metrics").text
+
+
+def test_probes_take_head_and_wait_for_no_thread(app, client):
+    with busy(app):
+        answer = client.head("/readyz")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) == len(client.get("/readyz").content)
+        assert client.get("/healthz").json() == {"alive": True}
+
+
+def test_body_without_a_length_is_bounded(zoo_path):
+    options = Options(model_name="m", model_base_path=str(zoo_path), rest_api_max_body_bytes=1000)
+    with Service(options) as service, create_app(service, options) as app, served(app) as url:
+        for content in (b" " * 1001, (b" " * 100 for _ in range(11))):
+            answer = httpx.post(url + PREDICT, content=content, trust_env=False)
+            assert (answer.status_code, answer.json()["error"]) == (413, "The body is larger than 1000 bytes.")
+
+
+def test_request_whose_client_went_away_before_a_thread_was_free_is_not_run(app, client):
+    before = num_requests(client, "OK"), num_requests(client, "CANCELLED")
+    with busy(app), pytest.raises(httpx.ReadTimeout):
+        client.post(PREDICT, json={"instances": [1]}, timeout=0.3)
+    client.get("/v1/models")  # takes the thread afterwards
+    assert (num_requests(client, "OK"), num_requests(client, "CANCELLED")) == before
+
+
+def num_requests(client, status):
+    pattern = rf'^tensorflow_serving_request_count_total{{.*status="{status}".*}} (\S+)$'
+    return sum(map(float, re.findall(pattern, client.get("/metrics").text, re.MULTILINE)))
+
+
+def test_time_limit_covers_decoding(zoo_path):
+    options = Options(model_name="m", model_base_path=str(zoo_path), rest_api_timeout_in_ms=1)
+    body = b'{"instances": [' + b'"a",' * 200_000 + b'"a"], "signature_name": "strings"}'
+    with Service(options) as service, create_app(service, options) as app, served(app) as url:
+        answer = httpx.post(url + PREDICT, content=body, timeout=WAIT, trust_env=False)
+    assert (answer.status_code, answer.json()) == (504, {"error": "Timed out waiting for notification"})
+
+
+def test_names_are_decoded_once(client):
+    answer = client.get("/v1/models/a%252Fb%2Fc/metadata")
+    assert answer.json() == {"error": "Servable not found for request: Latest(a%2Fb/c)"}
+
+
+@pytest.mark.parametrize("raw_path", [b"/models/v1/models/a%2Fb:predict", None], ids=["raw", "decoded"])
+def test_path_below_a_prefix_is_known_with_and_without_its_raw_form(app, raw_path):
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "root_path": "/models",
+        "path": "/models/v1/models/a/b:predict" if raw_path else "/models/v1/models/a b:predict",
+        "headers": [],
+    }
+    if raw_path:
+        scope["raw_path"] = raw_path
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b'{"instances": [1]}'}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    name = b"a/b" if raw_path else b"a b"
+    assert sent[1]["body"] == b'{"error":"Servable not found for request: Latest(%b)"}' % name
+
+
+def asked(url):
+    with httpx.Client(base_url=url, timeout=WAIT, trust_env=False) as client:
+        return (
+            client.get("/hello").json(),
+            client.post("/models" + PREDICT, json={"instances": [1]}).json(),
+            client.post("/models" + PREDICT, content=b"{}").json()["error"].rpartition(": ")[2],
+            client.get("/models/readyz").status_code,
+            client.get("/models/elsewhere").status_code,
+            client.get("/v1/models/m").status_code,
+        )
+
+
+MOUNTED = ({"hello": "world"}, {"predictions": [2.5]}, "GET /models/v1/models/m/example", 200, 404, 404)
+
+
+def test_page_of_the_documentation_serves_a_model(zoo_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/serving_asgi.md").read_text(), re.M | re.S)
+    names = {}
+    exec(code.replace("/srv/models/m", str(zoo_path)), names)
+    with served(names["app"]) as url:
+        assert asked(url) == MOUNTED
+
+
+@pytest.mark.slow
+def test_example_serves_a_model(zoo_path):
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    command = [sys.executable, "examples/fastapi_app.py", str(zoo_path), str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 2 * WAIT
+            while True:
+                assert time.monotonic() < end
+                try:
+                    httpx.get(f"http://127.0.0.1:{port}/hello", trust_env=False)
+                    break
+                except httpx.ConnectError:
+                    time.sleep(0.1)
+            assert asked(f"http://127.0.0.1:{port}") == MOUNTED
+        finally:
+            process.terminate()
+    assert process.returncode in (0, -15)
