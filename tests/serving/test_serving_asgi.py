@@ -6,14 +6,19 @@ import json
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from serving.errors import ServingError
 from serving.rest.asgi_server import AsgiServer
@@ -767,6 +772,66 @@ def test_port_that_was_just_taken_is_refused():
         with pytest.raises(ServingError, match=r"^UNAVAILABLE: Cannot listen on --rest_api_port=\d+: Address already"):
             server.start()
         server.stop()
+
+
+DAMAGED = (post("abc", UPGRADE) + CHUNKED + get("http://h/a?b") + get("/a", "X-Stranger: 1\r\n")).encode()
+
+
+@settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.tuples(st.integers(0, len(DAMAGED)), st.integers(0, 20), st.binary(max_size=4)), max_size=4),
+    st.lists(st.integers(0, len(DAMAGED)), max_size=3),
+)
+def test_damaged_requests_are_answered_or_refused(http, caplog, changes, cuts):
+    text = DAMAGED
+    for start, length, inserted in changes:
+        text = text[:start] + inserted + text[start + length :]
+    client = Client(http[1])
+    places = sorted({0, *cuts, len(text)})
+    with contextlib.suppress(ConnectionError):  # the server need not read all
+        for start, end in pairwise(places):
+            client.send(text[start:end])
+        client.socket.shutdown(socket.SHUT_WR)
+        answers = client.reader.read()
+        assert answers[:9] in (b"", b"HTTP/1.1 ")
+    client.close()
+    assert not caplog.records
+
+
+WITHOUT_DESCRIPTORS = """
+import resource, socket, sys
+from serving.rest.asgi_server import AsgiServer
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+bound = socket.create_server(("127.0.0.1", 0))
+server = AsgiServer(app, bound, 0)
+server.start()
+socket.create_connection(bound.getsockname()).close()  # the event loop has all that it needs itself
+limit = bound.fileno() + 20
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+print(bound.getsockname()[1], flush=True)
+sys.stdin.readline()
+server.stop()
+"""
+
+
+@pytest.mark.slow
+def test_server_accepts_again_once_descriptors_are_free(connect):
+    command = [sys.executable, "-c", WITHOUT_DESCRIPTORS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        port = int(process.stdout.readline())
+        clients = [connect(port) for _ in range(40)]
+        assert clients[0].ask(get("/"))[0] == 200
+        clients[-1].socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            clients[-1].ask(get("/"))
+        for client in clients[:-1]:
+            client.close()
+        assert connect(port).ask(get("/"))[0] == 200
+        process.stdin.close()
 
 
 def wait_until(condition):
