@@ -143,6 +143,7 @@ class AsgiServer(uvicorn.Server):
             await loop.connect_accepted_socket(lambda: connection, accepted, ssl=self._tls, **times)
         except (OSError, asyncio.CancelledError):  # of TLS, or since the client has gone
             self.server_state.connections.discard(connection)
+            accepted.close()
 
     def _connections(self) -> list[Connection]:
         return [each for each in self.server_state.connections if isinstance(each, Connection)]
