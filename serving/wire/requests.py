@@ -14,7 +14,7 @@ LARGEST_EXPANSION = 100 * 1024 * 1024
 
 
 class ModelSpec(NamedTuple):
-    """Which model a call means. A version or a label, never both; neither means the latest version."""
+    """The model that a call asks for: a version or a label of it, never both. Neither means the latest version."""
 
     name: str
     version: int | None = None
@@ -38,7 +38,7 @@ class PredictRequest(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The answer to Predict: the version that gave it, and its outputs by name."""
+    """The answer to Predict: the version that computed it, and the outputs by name."""
 
     spec: ModelSpec
     outputs: Mapping[str, np.ndarray]
@@ -46,14 +46,14 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer to Classify: labels (bytes) and scores (float32), each [examples, classes] or not given."""
+    """The answer to Classify: labels (bytes) and scores (float32), each [examples, classes] or None."""
 
     spec: ModelSpec
     classes: np.ndarray | None
     scores: np.ndarray | None
 
     def rows(self) -> list[list[tuple[bytes, np.float32]]]:
-        """One list of (label, score) an example; what the model does not give is empty or zero."""
+        """Returns one list of (label, score) per example. Labels or scores that the model lacks are empty or zero."""
         given = self.scores if self.classes is None else self.classes
         assert given is not None
         classes = np.full(given.shape, b"", object) if self.classes is None else self.classes
@@ -63,7 +63,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """The answer to Regress: a value (float32) for each example."""
+    """The answer to Regress: one value (float32) per example."""
 
     spec: ModelSpec
     values: np.ndarray
@@ -71,7 +71,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class Metadata:
-    """The answer to GetModelMetadata: the version that gave it, and its SignatureDefs by name."""
+    """The answer to GetModelMetadata: the version, and its SignatureDefs by name."""
 
     spec: ModelSpec
     definitions: Mapping[str, Any]
@@ -89,7 +89,7 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """How a version is, and the error that ended it or that its last attempt to load ended with."""
+    """The state of a version, and the error that ended it or its last attempt to load."""
 
     version: int
     state: State
@@ -99,7 +99,7 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """How a model is: its versions, the highest first, and the versions that its labels stand for."""
+    """The versions of a model, the highest first, and the versions of its labels."""
 
     name: str
     versions: Sequence[VersionStatus]
@@ -107,6 +107,6 @@ class ModelStatus:
 
 
 def servable_not_found(name: str, version: int | None) -> ServingError:
-    """The error that TensorFlow Serving's manager gives; its readiness probe looks for "Servable" in it."""
+    """Makes the error of TensorFlow Serving's manager. Its readiness probe looks for "Servable" in the text."""
     which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
     return ServingError(Code.NOT_FOUND, f"Servable not found for request: {which}")
