@@ -11,8 +11,7 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
@@ -158,7 +157,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return token
 
     async def _receive(self, method: _Method, context: Context) -> bytes:
-        with self._waiting.one():
+        with self._waiting:
             message = await context.read()
         if not isinstance(message, bytes):  # but EOF
             raise ServingError(Code.UNIMPLEMENTED, f'"{method.path}" requires exactly one request message.')
@@ -210,7 +209,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         try:
             token = self._admit(method, call, context)
             if messages is not None:
-                with self._waiting.one():
+                with self._waiting:
                     await _write_all(method.behavior(messages, context), context)
             else:
                 message = await self._receive(method, context)
@@ -229,42 +228,41 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 
 class _WaitingCalls:
-    """Calls that wait for their clients. If they become too many, the one that has waited longest is refused."""
+    """Counts the calls within its context, which wait for their clients. Refuses the oldest if there are too many."""
 
     def __init__(self) -> None:
-        self._tasks: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # the oldest first
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Counts the call of this task as long as the context is open."""
+    def __enter__(self) -> None:
         if len(self._tasks) >= _MAX_WAITING:
             oldest = next(iter(self._tasks))
             del self._tasks[oldest]
             oldest.cancel()
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks[task] = None
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task in self._tasks:  # its client has cancelled the call
-                raise
+        self._tasks[_current_task()] = None
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        task = _current_task()
+        is_refused = task not in self._tasks
+        self._tasks.pop(task, None)
+        if is_refused and kind is asyncio.CancelledError:
             task.uncancel()
             raise ServingError(Code.RESOURCE_EXHAUSTED, "Too many calls wait for their clients.") from None
-        finally:
-            self._tasks.pop(task, None)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _call_of(method: _Method, context: Context) -> Call:
-    task = asyncio.current_task()
-    assert task is not None
     return Call(
         transport=GRPC,
         method=method.name,
         path=method.path,
         client=_address(context.peer()),
         header=functools.partial(_value, context.invocation_metadata()),
-        is_cancelled=task.done,
+        is_cancelled=_current_task().done,
     )
 
 
