@@ -99,6 +99,7 @@ class Server:
         self._grpc.stop(grace)
         if self._rest is not None:
             self._rest.stop(max(0, end - time.monotonic()))
+        self._grpc.join()
         ended = self.service.stop(max(0, end - time.monotonic()))
         self._grpc.threads.shutdown(wait=ended)
         self.app.threads.shutdown(wait=ended)

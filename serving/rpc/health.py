@@ -35,8 +35,9 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def leave(self) -> None:
         """Says from now on that nothing answers."""
-        self._is_leaving = True
-        self._loop.call_soon_threadsafe(self._wake)
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._loop.call_soon_threadsafe(self._wake)
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: object) -> AsyncIterator[_Response]:  # noqa: N802
         """Tells whether a service answers now."""

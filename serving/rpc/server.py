@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +57,7 @@ class GrpcServer:
         self._loop = uvloop.new_event_loop()
         self._thread = BackgroundThread(self._loop.run_forever, "grpc")
         self._server: grpc.aio.Server | None = None
+        self._stopping: Future[None]
         self._health: Health | None = None
         if options.enable_grpc_healthcheck_service:
             self._health = Health(service.repository.availability, self._loop)
@@ -82,18 +84,24 @@ class GrpcServer:
             self._health.leave()
 
     def stop(self, grace: float) -> None:
-        """Refuses new calls, and cancels those that have not ended after so many seconds."""
-        if self._server is not None:
-            self._wait(self._stop(self._server, grace))
-            self._server = None
+        """Begins to refuse new calls; cancels those that have not ended after so many seconds."""
+        if self._thread.is_alive():
+            self._stopping = asyncio.run_coroutine_threadsafe(self._stop(grace), self._loop)
+
+    def join(self) -> None:
+        """Waits until `stop` has ended all calls."""
+        if self._thread.is_alive():
+            self._stopping.result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
+        self._loop.close()
 
-    async def _stop(self, server: grpc.aio.Server, grace: float) -> None:
+    async def _stop(self, grace: float) -> None:
         end = self._loop.time() + grace
         if grace:
             await self._interceptor.drain()
-        await server.stop(max(0.0, end - self._loop.time()))
+        if self._server is not None:
+            await self._server.stop(max(0.0, end - self._loop.time()))
 
     async def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(interceptors=[self._interceptor], options=list(self._arguments.items()))
