@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from typing import cast
 
 import uvicorn
@@ -99,25 +100,28 @@ class AsgiServer(uvicorn.Server):
         while self.server_state.connections and time.monotonic() < end:
             self._look()
             await asyncio.sleep(_LAST_LOOK)
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+        for connection in self._connections():
+            connection.abort()
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
                 accepted, peer = await loop.sock_accept(self._socket)
+                self._admit(accepted, peer)
+                await asyncio.sleep(0)  # to accept may wait for nothing, and others have their turn
             except OSError:  # no descriptor is free
                 await asyncio.sleep(_LAST_LOOK)
-                continue
-            address = peer[0] if isinstance(peer, tuple) else ""
-            if self._is_full(address):
-                self._turn_away(accepted, peer)
-            else:
-                task = loop.create_task(self._connect(accepted, address))
-                self._connecting.add(task)
-                task.add_done_callback(self._connecting.discard)
-            await asyncio.sleep(0)  # to accept may wait for nothing, and others have their turn
+            except Exception:
+                logger.exception("A connection failed")
+
+    def _admit(self, accepted: socket.socket, peer: tuple[str, int]) -> None:
+        if self._is_full(peer[0]):
+            self._turn_away(accepted, peer)
+        else:
+            task = asyncio.create_task(self._connect(accepted, peer[0]))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
 
     def _is_full(self, address: str) -> bool:
         limits, connections = self._shared.limits, self._connections()
@@ -125,9 +129,10 @@ class AsgiServer(uvicorn.Server):
         return 0 < limits.connections <= len(connections) or 0 < limits.connections_per_address <= num_alike
 
     def _turn_away(self, accepted: socket.socket, peer: tuple[str, int]) -> None:
-        with accepted:
-            if self._tls is not None:  # to say why would take a handshake
-                return
+        if self._tls is not None:  # to say why would take a handshake
+            accepted.close()
+            return
+        with accepted, suppress(OSError):  # the client may have gone
             scope = cast(HTTPScope, {"type": "http", "method": "", "path": "", "headers": [], "client": peer[:2]})
             reason = "The server has too many connections."
             accepted.send(refusal(self.server_state, self._shared, scope, 503, reason))
@@ -155,4 +160,4 @@ class AsgiServer(uvicorn.Server):
                 connection.check(now)
             except Exception:
                 logger.exception("A connection of %s failed", connection.address)
-                connection.transport.abort()
+                connection.abort()

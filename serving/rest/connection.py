@@ -279,6 +279,11 @@ class Connection(HttpToolsProtocol):
             self._abort_time = time.monotonic() + self._shared.limits.head_time
             self.transport.close()
 
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        if self.transport is not None:  # it is None until the handshake of TLS is over
+            self.transport.abort()
+
     def _linger(self) -> None:
         # To close while the client still sends would reset the connection, and the answer would be lost.
         self._is_lingering = True

@@ -661,8 +661,9 @@ def test_handshake_has_a_limit_of_time(connect, contexts):
         wait_until(lambda: not len(server.server_state.connections))
 
 
-def test_stop_does_not_wait_for_handshakes(connect, contexts):
-    with running(tls=contexts[0]) as (server, _, port):
+@pytest.mark.parametrize("grace", [0, WAIT])
+def test_stop_does_not_wait_for_handshakes(connect, contexts, grace):
+    with running(grace=grace, tls=contexts[0]) as (server, _, port):
         client = connect(port)
         wait_until(lambda: len(server.server_state.connections))
         server.stop()
@@ -707,6 +708,18 @@ class Torn(Echo):
     async def __call__(self, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
         raise ValueError("no answer")
+
+
+def test_connections_are_accepted_after_one_whose_refusal_failed(connect, caplog):
+    with running(Limits(connections=1), refused=fail) as (server, _, port):
+        first = connect(port)
+        assert first.ask(get("/a"))[0] == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert connect(port).is_closed()
+        assert "ValueError: no answer" in caplog.text
+        first.close()
+        wait_until(lambda: not server.server_state.connections)
+        assert connect(port).ask(get("/b"))[0] == 200
 
 
 @pytest.mark.parametrize("part", ["refused", "application"])
