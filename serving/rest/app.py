@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -202,8 +201,6 @@ class RestApp:
             return self._end(call, error.code, _refusal(call, error))
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Response] = loop.create_future()
-        gone = Event()
-        call.is_cancelled = gone.is_set
 
         def answer() -> None:
             response = self._answer(call, route, body)
@@ -211,12 +208,12 @@ class RestApp:
                 loop.call_soon_threadsafe(_set_result, answered, response)
 
         self.threads.submit(answer)
-        watching = list[asyncio.Task[None]]()
-        timer = loop.call_later(_PATIENCE, lambda: watching.append(loop.create_task(_watch(receive, gone))))
+        watching = set[asyncio.Task[None]]()
+        timer = loop.call_later(_PATIENCE, lambda: watching.add(loop.create_task(_watch(receive, call))))
         try:
             return await answered
         except asyncio.CancelledError:
-            gone.set()
+            call.is_cancelled = lambda: True
             raise
         finally:
             timer.cancel()
@@ -303,10 +300,11 @@ def _refusal(call: Call, error: Exception) -> Response:
     return error_response(error.code, helpful_text(error, call.path.partition(":")[0]), headers)
 
 
-async def _watch(receive: Receive, gone: Event) -> None:
+async def _watch(receive: Receive, call: Call) -> None:
+    """Cancels a call when its client goes away."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    gone.set()
+    call.is_cancelled = lambda: True
 
 
 def _set_result(future: asyncio.Future[Response], response: Response) -> None:

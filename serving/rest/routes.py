@@ -1,7 +1,7 @@
 """The addresses of the REST API (http_rest_api_util.cc)."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 from serving.errors import invalid_argument
@@ -20,8 +20,7 @@ _LARGEST_VERSION = 2**63 - 1
 _NO_MODEL = ModelSpec("")
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """A parsed request line.
 
     `action` is predict, classify, regress, status, metadata, example or models. If the API has no such request, the

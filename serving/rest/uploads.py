@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from python_multipart.exceptions import FormParserError
@@ -31,9 +31,8 @@ _MOST_FIELDS = 4096
 _FORM_ERROR = "Expected a body of multipart/form-data: "
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field of a form; `is_file` if a file name came with it."""
+class Field(NamedTuple):
+    """A field of a form; a file if a file name came with it."""
 
     name: str
     content: bytes
