@@ -61,7 +61,11 @@ def read_form(body: bytes, content_type: str) -> tuple[str, list[Field]]:
         raise invalid_argument(_FORM_ERROR + str(error)) from error
     if not ends:
         raise invalid_argument(_FORM_ERROR + "it ends too early")
-    return _split(fields)
+    named = [field for field in fields if field.name == SIGNATURE_FIELD and not field.is_file]
+    others = [field for field in fields if field.name != SIGNATURE_FIELD or field.is_file]
+    if not others:
+        raise invalid_argument("Expected a field for each input in multipart/form-data, but there is none.")
+    return (named[0].content.decode("utf-8", "replace") if named else ""), others
 
 
 def bind_array(array: np.ndarray, signatures: Signatures, name: str) -> PredictRequest:
@@ -122,14 +126,6 @@ def _field(part: PlainField | File) -> Field:
     return Field(name, part.file_object.read(), is_file=True)
 
 
-def _split(fields: Sequence[Field]) -> tuple[str, list[Field]]:
-    named = [field for field in fields if field.name == SIGNATURE_FIELD and not field.is_file]
-    others = [field for field in fields if field.name != SIGNATURE_FIELD or field.is_file]
-    if not others:
-        raise invalid_argument("Expected a field for each input in multipart/form-data, but there is none.")
-    return (named[0].content.decode("utf-8", "replace") if named else ""), others
-
-
 def _signature_of_bytes(signatures: Signatures) -> Signature:
     """Finds the export contract's signature for images, or the only one that takes one value of bytes per row."""
     fitting = {name: signature for name, signature in signatures.items() if _takes_bytes(signature)}
@@ -188,12 +184,9 @@ def _fits(columns: Mapping[str, list[Field]], signature: Signature) -> bool:
     """Whether the inputs have these names, strings where there are files, and rows where there are several."""
     if not set(_required_inputs(signature)) <= columns.keys() <= signature.inputs.keys():
         return False
-    infos = {alias: signature.inputs[alias] for alias in columns}
-    return not any(
-        (infos[alias].dtype != "string" and any(field.is_file for field in fields))
-        or (infos[alias].shape == () and len(fields) > 1)
-        for alias, fields in columns.items()
-    )
+    pairs = [(signature.inputs[alias], fields) for alias, fields in columns.items()]
+    has_wrong_file = any(info.dtype != "string" and any(field.is_file for field in fields) for info, fields in pairs)
+    return not has_wrong_file and all(info.shape != () or len(fields) == 1 for info, fields in pairs)
 
 
 def _column(alias: str, fields: Sequence[Field], signature: Signature) -> np.ndarray:
