@@ -66,7 +66,7 @@ def parse_body(route: Route, call: Call, body: bytes, largest: int) -> Body:
     content_type = call.header("content-type")
     kind = body_type(content_type, body)
     if kind == JSON:
-        document = parse_object(body)
+        document = json_predict.parse_predict(body) if route.action == "predict" else parse_object(body)
         spec = route.spec._replace(signature_name=json_predict.decode_signature_name(document))
         return Body(kind, content_type, spec, document, largest)
     spec = route.spec._replace(signature_name=signature_name(route.query))

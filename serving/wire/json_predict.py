@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.wire.json_tensors import decode_tensor, encode_tensor, is_base64, row_values
-from serving.wire.json_text import document_error, value_text, write
+from serving.wire.json_arrays import NumberArray, parse_number_array
+from serving.wire.json_tensors import decode_tensor, encode_tensor, is_base64, largest_exact, row_values
+from serving.wire.json_text import document_error, parse_object, value_text, write
 from serving.wire.requests import PredictRequest
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, explaining, find_signature
 
@@ -23,6 +24,11 @@ class Layout(enum.Enum):
 
     ROW = "instances"
     COLUMN = "inputs"
+
+
+def parse_predict(body: bytes) -> dict[str, object]:
+    """Returns the object in a request body; a large array of numbers in it is a NumberArray."""
+    return parse_number_array(body) or parse_object(body)
 
 
 def decode_signature_name(document: Mapping[str, object]) -> str:
@@ -43,6 +49,12 @@ def decode_predict(
     with explaining(signatures[name or DEFAULT_SIGNATURE]):
         layout = _decode_layout(document)
         value = document[layout.value]
+        if isinstance(value, NumberArray):
+            (alias, info), *others = inputs.items()
+            array = None if others else value.read(info.dtype, largest_exact(info.dtype))
+            if array is not None:
+                return PredictRequest(name, {alias: array}), layout
+            value = value.lists()
         if layout is Layout.ROW and isinstance(value, list):
             return PredictRequest(name, _decode_rows(value, inputs)), layout
         return PredictRequest(name, _decode_columns(value, inputs)), layout
@@ -67,6 +79,8 @@ def _decode_layout(document: Mapping[str, object]) -> Layout:
         raise document_error(
             document, f"Not formatted correctly expecting only one of '{columns}' or '{rows}' keys to exist "
         )
+    if isinstance(document[rows], NumberArray):
+        return Layout.ROW
     if not isinstance(document[rows], list):
         raise document_error(document, f"Expecting '{rows}' to be an list/array")
     if not document[rows]:

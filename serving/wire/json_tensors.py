@@ -34,6 +34,11 @@ def is_json_type(dtype: str) -> bool:
     return dtype == "string" or dtype in _LITERALS
 
 
+def largest_exact(dtype: str) -> int:
+    """The largest absolute value up to which a dtype holds every number of its kind; 0 where JSON has none."""
+    return _INTEGER_RANGES[dtype][1] if dtype in _INTEGER_RANGES else _EXACT_INTEGERS.get(dtype, 0)
+
+
 def is_base64(value: object) -> bool:
     """Whether a JSON value is bytes: an object with the one key "b64" and a string."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)

@@ -12,14 +12,14 @@ from serving.errors import ServingError, invalid_argument
 
 MOST_VALUES = 5_500_000
 """Of a body. Each becomes an object of Python, which takes 54 bytes for a while; a list or an object counts as two."""
-_LARGE_BODY = 2**22
-"""Bytes. Of a longer text orjson's own tree would take as much memory as the objects."""
+LARGE_BODY = 2**22
+"""Bytes. Of a longer text the trees of orjson and simdjson would take as much memory as the objects."""
 LONGEST_ERROR = 16 * 1024
 """Characters of an error text that an answer holds."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = " \t\n\r"
-_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # they mean something at the top
+KEYS = (b'"instances"', b'"inputs"', b'"signature_name"')  # of the object in a body
 _NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN  # doubles beyond 64 bits, as in C++
 _TEXT_BEHIND = "The document root must not be followed by other values."
 
@@ -114,9 +114,9 @@ def _check_number_of_values(body: bytes) -> None:
 
 
 def _parse(body: bytes) -> object:
-    if any(body.count(key) > 1 for key in _KEYS):
+    if any(body.count(key) > 1 for key in KEYS):
         return _parse_as_rapidjson(body, _rapidjson_first)
-    if len(body) > _LARGE_BODY:
+    if len(body) > LARGE_BODY:
         return _parse_as_rapidjson(body, _rapidjson)
     try:
         return orjson.loads(body)

@@ -2,14 +2,17 @@
 
 import base64
 import json
+import random
+import re
 
 import numpy as np
 import pytest
 from tensorflow.core.example import example_pb2
 
 from serving.errors import Code, ServingError
+from serving.wire.json_arrays import parse_number_array
 from serving.wire.json_examples import decode_examples
-from serving.wire.json_predict import Layout, decode_predict, decode_signature_name, encode_predict
+from serving.wire.json_predict import Layout, decode_predict, decode_signature_name, encode_predict, parse_predict
 from serving.wire.json_text import error_body, parse_object
 from serving.wire.signatures import DTYPES, Signature, TensorInfo
 
@@ -480,3 +483,53 @@ def test_rows_of_as_many_dimensions_as_tensors_have_are_refused():
     assert "64 dimensions" in refusal(decode, body, a="float", b="float")
     deepest = f'{{"inputs": {"[" * 64}1{"]" * 64}}}'
     assert decode(deepest, x="float")["x"].shape == (1,) * 64
+
+
+def _nested(chance, shape):
+    """Nested lists of a shape; now and then one of them has another length, or an element is no number."""
+    if not shape:
+        return chance.choices([chance.uniform(-9, 300), chance.randint(-5, 300), True, "7"], [9, 9, 0.003, 0.003])[0]
+    size = max(0, shape[0] + chance.choices([0, 1, -1], [600, 1, 1])[0])
+    return [_nested(chance, shape[1:]) for _ in range(size)]
+
+
+@pytest.mark.parametrize("dtype", ["float", "double", "int32", "uint8", "uint64", "bool"])
+@pytest.mark.parametrize("layout", ["instances", "inputs"])
+def test_large_arrays_are_read_as_small_ones_are(layout, dtype):
+    chance, signatures = (
+        random.Random(dtype),
+        {"serving_default": Signature("serving_default", "", {"x": TensorInfo("x:0", dtype, None)}, {})},
+    )
+
+    def decode(parse, body):
+        try:
+            request, _ = decode_predict(parse(body), "", signatures)
+            return request.inputs["x"].dtype, request.inputs["x"].tolist()
+        except ServingError as error:
+            return str(error)
+
+    quick = 0
+    for _ in range(60):
+        shape = chance.choices([(700,), (40, 30), (20, 8, 9)])[0]
+        value = _nested(chance, shape)
+        body = json.dumps({layout: value}, indent=chance.choice([None, 1])).encode()
+        body = body if dtype in ("float", "double") else re.sub(rb"\.\d+", b"", body)
+        quick += parse_number_array(body) is not None
+        assert decode(parse_predict, body) == decode(parse_object, body)
+    assert quick > 10
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": null, "x": {"instances": [%b]}}',
+        b'{"inputs": {"inputs": [%b]}}',
+        b'{"instances": [%b], "inputs": 1}',
+        b'{"instances": [%b], "instances": 1}',
+        b'{"signature_name": 1, "instances": [%b]}',
+        b'{"instances": [%b]} ]',
+        b'[{"instances": [%b]}]',
+    ],
+)
+def test_only_an_array_at_the_top_is_read_as_one(body):
+    assert parse_number_array(body % b",".join([b"1"] * 3000)) is None
