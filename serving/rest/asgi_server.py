@@ -93,7 +93,9 @@ class AsgiServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Lets requests end within the time of grace."""
         assert self._accepting is not None
-        for task in (self._accepting, *self._connecting):
+        self._accepting.cancel()
+        await asyncio.sleep(0)  # a task that has not begun would not close its socket
+        for task in self._connecting:
             task.cancel()
         self._socket.close()
         end = time.monotonic() + self._grace
@@ -102,6 +104,7 @@ class AsgiServer(uvicorn.Server):
             await asyncio.sleep(_LAST_LOOK)
         for connection in self._connections():
             connection.abort()
+        await asyncio.sleep(_LAST_LOOK)  # sockets are closed meanwhile
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
