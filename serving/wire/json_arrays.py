@@ -66,15 +66,16 @@ class NumberArray:
 
 def parse_number_array(body: bytes) -> dict[str, object] | None:
     """Parses a body of which `instances` or `inputs` is one large array of numbers; None where it is anything else."""
-    if not _SMALLEST_BODY <= len(body) <= LARGE_BODY or any(body.count(key) > 1 for key in KEYS):
+    if not _SMALLEST_BODY <= len(body) <= LARGE_BODY:
         return None
     start, end = body.find(b"["), body.rfind(b"]") + 1
     found = _KEY.search(body, max(0, start - 64), start)
-    if found is None:
+    rest = body[:start] + orjson.dumps(_PLACEHOLDER) + body[end:]
+    if found is None or any(rest.count(key) > 1 for key in KEYS):
         return None
     key = found[1].decode()
     try:
-        document = orjson.loads(body[:start] + orjson.dumps(_PLACEHOLDER) + body[end:])
+        document = orjson.loads(rest)
         if not isinstance(document, dict) or document.get(key) != _PLACEHOLDER or _is_odd(document):
             return None
         return {**document, key: NumberArray(body, key, start, end)}
