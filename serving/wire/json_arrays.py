@@ -32,15 +32,16 @@ class NumberArray:
     """Nested lists of numbers in a body, all lists of one level of one length; no number has been read."""
 
     def __init__(self, body: bytes, key: str, start: int, end: int) -> None:
-        """Raises ValueError where the body has anything else between start and end."""
+        """Raises ValueError unless the value of the key is such an array, from start to end of the body."""
         self._body = body
         self._key = key
-        text = body[start:end]
-        element = simdjson.Parser().parse(text)
+        document = simdjson.Parser().parse(body)
+        element = document[key] if isinstance(document, simdjson.Object) else None
+        if not isinstance(element, simdjson.Array):
+            raise ValueError("No array")
         self._shape = _first_sizes(element)
-        assert isinstance(element, simdjson.Array)
         self._element: simdjson.Array | None = element
-        _check_brackets(text, self._shape)
+        _check_brackets(body, start, end, self._shape)
 
     def read(self, dtype: str, largest: int) -> np.ndarray | None:
         """Returns the array, once; None where a number is of another kind, or may be larger than `largest`."""
@@ -99,9 +100,9 @@ def _first_sizes(element: object) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _check_brackets(text: bytes, shape: tuple[int, ...]) -> None:
+def _check_brackets(body: bytes, start: int, end: int, shape: tuple[int, ...]) -> None:
     """Simdjson gives the numbers in one row; whether all lists are of one length shows in the brackets and commas."""
-    brackets = text.translate(None, _DIGITS_AND_SPACE)
+    brackets = body.translate(None, _DIGITS_AND_SPACE)  # of all of the body, as to cut the array out would copy it
     length = 0
     for size in reversed(shape):
         length = size * (length + 1) + 1
@@ -110,5 +111,6 @@ def _check_brackets(text: bytes, shape: tuple[int, ...]) -> None:
     expected = b""
     for size in reversed(shape):
         expected = b"[" + b",".join([expected] * size) + b"]"
-    if brackets != expected:
+    head, tail = (part.translate(None, _DIGITS_AND_SPACE) for part in (body[:start], body[end:]))
+    if brackets != head + expected + tail:
         raise ValueError("The lists differ in length")
