@@ -29,8 +29,18 @@ from serving.models.guard import GuardedRunner
 from serving.models.inference import CLASSIFY
 from serving.rest.bodies import Body, decode_examples, decode_predict, parse_body
 from serving.rest.connection import Connection, Limits, Shared
-from serving.rest.content import BYTES, FORM, JSON, NPY, NPZ, PROTOBUF, choose_type, compressed, media_type
-from serving.rest.responses import Response
+from serving.rest.content import (
+    BYTES,
+    FORM,
+    JSON,
+    NPY,
+    NPZ,
+    PROTOBUF,
+    Response,
+    choose_type,
+    compressed,
+    media_type,
+)
 from serving.rest.routes import parse_route, signature_name
 from serving.wire.json_text import error_body
 from serving.wire.requests import LARGEST_EXPANSION

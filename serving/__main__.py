@@ -10,9 +10,9 @@ import sys
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from serving import flags, systemd
+from serving import flags
 from serving.errors import MissingPackageError, ServingError, needing
-from serving.startup import bind, quiet_import
+from serving.process import bind, notify, quiet_import, watchdog_interval
 
 if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must already work
     from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
     logging.getLogger("serving").setLevel(logging.INFO)
     try:
         _check(options)
-        systemd.notify("STATUS=Loading the models")
+        notify("STATUS=Loading the models")
         server = _start(options)
     except (ServingError, MissingPackageError) as error:
         reason = " ".join(str(error).split())
@@ -84,9 +84,9 @@ def _serve(options: Options, interruptions: Interruptions) -> int:
         return START_UP_FAILURE
     for line in server.addresses():
         print(line, flush=True)
-    systemd.notify("READY=1", "STATUS=Serving")
-    status = interruptions.wait(systemd.watchdog_interval(), lambda: systemd.notify("WATCHDOG=1"))
-    systemd.notify("STOPPING=1", "STATUS=Answering the requests in flight")
+    notify("READY=1", "STATUS=Serving")
+    status = interruptions.wait(watchdog_interval(), lambda: notify("WATCHDOG=1"))
+    notify("STOPPING=1", "STATUS=Answering the requests in flight")
     if not server.stop():
         os._exit(status)  # a run that does not end would keep its thread, and the thread the process
     return status

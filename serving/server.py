@@ -16,11 +16,11 @@ from serving.admission.readiness import Phase, Readiness
 from serving.api.service import Service
 from serving.background import FileWatcher
 from serving.options import Options
+from serving.process import bind
 from serving.rest.app import RestApp
 from serving.rest.asgi_server import AsgiServer
 from serving.rest.connection import Limits
 from serving.rpc.server import GrpcServer
-from serving.startup import bind
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

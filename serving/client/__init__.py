@@ -5,8 +5,7 @@ from serving.errors import needing
 with needing("client"):
     from serving.client.async_client import AsyncClient
     from serving.client.client import Client
-    from serving.client.connection import Retries, Tls
-    from serving.client.replies import Class
+    from serving.client.connection import Class, Retries, Tls
     from serving.errors import Code, ServingError
     from serving.wire.requests import Prediction, State, VersionStatus
     from serving.wire.signatures import Signature, TensorInfo

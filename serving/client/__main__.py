@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from serving.client.client import Client
-from serving.client.connection import Tls
-from serving.client.replies import Class
+from serving.client.connection import Class, Tls
 from serving.errors import Code, MissingPackageError, ServingError
 from serving.wire.signatures import Signature
 

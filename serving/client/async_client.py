@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from serving.client.connection import Limits, Retries, Tls
+from serving.client.connection import Class, Limits, Retries, SignatureChangedError, Tls
 from serving.client.inputs import Example, Inputs, are_arrays, to_arrays, to_examples
-from serving.client.replies import Class, SignatureChangedError
 from serving.errors import Code, ServingError, needing
 from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature

@@ -6,9 +6,8 @@ from typing import Self, TypeVar
 import numpy as np
 
 from serving.client.async_client import AsyncClient
-from serving.client.connection import Retries, Tls
+from serving.client.connection import Class, Retries, Tls
 from serving.client.inputs import Example, Inputs
-from serving.client.replies import Class
 from serving.wire.requests import Prediction, VersionStatus
 from serving.wire.signatures import Signature
 

@@ -1,4 +1,4 @@
-"""How a server is trusted, and how often and how long a call to it is tried."""
+"""What both protocols share: how a server is trusted, how often and how long a call is tried, errors and classes."""
 
 import asyncio
 import math
@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from serving.errors import Code, ServingError
 
@@ -57,12 +57,26 @@ class Retries:
             yield min(self.first_wait * 2**retry, self.longest_wait) * random.uniform(0.5, 1)
 
 
+class Class(NamedTuple):
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
 class RetryableError(ServingError):
     """A call that may be repeated, but no earlier than after `retry_after` seconds."""
 
     def __init__(self, code: Code, message: str, retry_after: float = 0.0) -> None:
         super().__init__(code, message)
         self.retry_after = retry_after
+
+
+class SignatureChangedError(ServingError):
+    """A reply that does not fit the signature: another version gave it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(Code.INTERNAL, f"the reply does not fit the signature that {model} says it has")
 
 
 class Limits:

@@ -11,9 +11,8 @@ import grpc.aio
 import numpy as np
 from google.protobuf.message import Message
 
-from serving.client.connection import Limits, RetryableError, Tls
+from serving.client.connection import Class, Limits, RetryableError, Tls
 from serving.client.inputs import Examples, Features
-from serving.client.replies import Class
 from serving.errors import Code, ServingError
 from serving.wire.protos import message_class
 from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus

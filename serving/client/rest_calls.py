@@ -14,9 +14,8 @@ import httpx
 import numpy as np
 import orjson
 
-from serving.client.connection import Limits, RetryableError, Tls
+from serving.client.connection import Class, Limits, RetryableError, SignatureChangedError, Tls
 from serving.client.inputs import Examples
-from serving.client.replies import Class, SignatureChangedError
 from serving.errors import Code, ServingError
 from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus
 from serving.wire.signatures import DEFAULT_SIGNATURE, DTYPES, Signature, TensorInfo

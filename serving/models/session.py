@@ -13,7 +13,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from serving.call import Call
 from serving.errors import Code, ServingError
-from serving.models import c_api, c_tensors
+from serving.models import c_api
 from serving.models.model import Model
 from serving.models.signature_defs import make_signature
 
@@ -35,7 +35,7 @@ class SessionRunner:
             raise ServingError(Code.CANCELLED, "The client has cancelled the request")
         fed = [self._output(name, "FeedInputs: unable to find feed output") for name in feeds]
         fetched = [self._output(name, "FetchOutputs: unable to find") for name in fetches]
-        inputs = [c_tensors.from_array(array) for array in feeds.values()]
+        inputs = [c_api.from_array(array) for array in feeds.values()]
         given = (c_void_p * len(inputs))(*(each.handle for each in inputs))
         computed = (c_void_p * len(fetched))()
         with c_api.checked() as status, _run_options(call) as options:
@@ -45,8 +45,8 @@ class SessionRunner:
                 *((c_api.Output * len(fetched))(*fetched), computed, len(fetched)),
                 *(None, 0, None, status),
             )
-        outputs = [c_tensors.Tensor(handle) for handle in computed if handle]
-        return [c_tensors.to_array(each) for each in outputs]
+        outputs = [c_api.Tensor(handle) for handle in computed if handle]
+        return [c_api.to_array(each) for each in outputs]
 
     def close(self) -> None:
         """Frees the memory. Nobody may run the graph any more."""

@@ -16,10 +16,9 @@ from serving.background import FileWatcher
 from serving.call import Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
-from serving.rest.content import compressed
+from serving.rest.content import Headers, Response, compressed, error_response
 from serving.rest.description import OPENAPI_PATH, describe, describe_api
 from serving.rest.handlers import Handlers
-from serving.rest.responses import Headers, Response, error_response
 from serving.rest.routes import Route, parse_route
 from serving.wire.json_text import write
 from serving.wire.protos import MonitoringConfig, read_text

@@ -1,14 +1,14 @@
-"""Content negotiation: media types, the weights in Accept headers, compressed requests and responses."""
+"""Responses, the HTTP status for each error code, and content negotiation: media types, weights, compression."""
 
 import gzip
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backports import zstd
 
-from serving.errors import invalid_argument
-from serving.rest.responses import Response
+from serving.errors import Code, ServingError, invalid_argument
+from serving.wire.json_text import error_body
 from serving.wire.requests import LARGEST_EXPANSION
 
 JSON = "application/json"
@@ -22,6 +22,28 @@ IMAGE = "image/*"
 SMALLEST_COMPRESSED = 1024
 """Bytes. Shorter responses are not compressed: they fit a packet anyway."""
 
+STATUSES = {  # ToHTTPStatusCode in http_server.cc
+    Code.OK: 200,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.CANCELLED: 499,
+    Code.UNKNOWN: 500,
+    Code.INTERNAL: 500,
+    Code.DATA_LOSS: 500,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
 _OTHER_NAMES = dict.fromkeys(("application/protobuf", "application/vnd.google.protobuf"), PROTOBUF)
 _MOST_MEMBERS = 1000  # compressed files may be joined; each costs time, however short it is
 _WINDOW = 64 * 1024
@@ -33,6 +55,25 @@ _COMPRESS: dict[str, Callable[[bytes], bytes]] = {  # the first is the fastest
     "gzip": lambda body: gzip.compress(body, compresslevel=1, mtime=0),
 }
 _VARY = (b"vary", b"Accept-Encoding")
+
+
+class Response(NamedTuple):
+    """A whole response. The names of its headers are in lower case, as ASGI wants them."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Headers = ()
+
+
+def error_response(code: Code, message: str, headers: Headers = ()) -> Response:
+    """The response to a request that failed."""
+    return Response(STATUSES[code], error_body(ServingError(code, message)), headers=headers)
+
+
+def version_header(version: int | None) -> Headers:
+    """The header with the version that answered."""
+    return () if version is None else ((b"x-model-version", b"%d" % version),)
 
 
 def media_type(content_type: str) -> str:

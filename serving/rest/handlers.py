@@ -8,8 +8,7 @@ from serving.errors import Code, ServingError
 from serving.models.inference import CLASSIFY, REGRESS
 from serving.options import Options
 from serving.rest import bodies
-from serving.rest.content import JSON, NPY, NPZ, PROTOBUF, choose_type
-from serving.rest.responses import Response, version_header
+from serving.rest.content import JSON, NPY, NPZ, PROTOBUF, Response, choose_type, version_header
 from serving.rest.routes import Route
 from serving.wire import messages
 from serving.wire.json_examples import decode_examples

@@ -8,7 +8,7 @@ import pytest
 
 from serving.errors import ServingError
 from serving.models import c_api
-from serving.models.c_tensors import Tensor, from_array, to_array
+from serving.models.c_api import Tensor, from_array, to_array
 from serving.wire.signatures import DTYPES
 
 pytestmark = pytest.mark.xdist_group("serving")

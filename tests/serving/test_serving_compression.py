@@ -9,8 +9,7 @@ import pytest
 from backports import zstd
 
 from serving.errors import ServingError
-from serving.rest.content import SMALLEST_COMPRESSED, compressed, decompressed
-from serving.rest.responses import Response
+from serving.rest.content import SMALLEST_COMPRESSED, Response, compressed, decompressed
 from serving.wire.requests import LARGEST_EXPANSION
 
 pytestmark = pytest.mark.xdist_group("serving")

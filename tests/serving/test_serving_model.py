@@ -8,7 +8,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models.session import load
-from serving.rest.responses import STATUSES as REST_STATUSES
+from serving.rest.content import STATUSES as REST_STATUSES
 from serving.rpc.interceptor import STATUSES as GRPC_STATUSES
 
 pytestmark = pytest.mark.xdist_group("serving")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from serving import systemd
+from serving.process import notify, watchdog_interval
 
 pytestmark = pytest.mark.xdist_group("serving-command")
 
@@ -26,14 +26,14 @@ def test_abstract_socket_is_told(monkeypatch):
     address = f"@keras-prelu-{os.getpid()}"
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     with listening(address) as receiver:
-        systemd.notify("READY=1", "STATUS=Serving")
+        notify("READY=1", "STATUS=Serving")
         assert receiver.recv(1000) == b"READY=1\nSTATUS=Serving"
 
 
 def test_socket_that_is_not_there_is_logged(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
     with caplog.at_level(logging.WARNING):
-        systemd.notify("READY=1")
+        notify("READY=1")
     assert caplog.messages == [f"Could not notify systemd at {tmp_path}/none: [Errno 2] No such file or directory"]
 
 
@@ -52,7 +52,7 @@ def test_watchdog_interval_is_half_the_limit(monkeypatch, environment, interval)
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert systemd.watchdog_interval() == interval
+    assert watchdog_interval() == interval
 
 
 @pytest.mark.slow

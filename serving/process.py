@@ -1,5 +1,6 @@
-"""First steps of the process: ports are bound before models load, and TensorFlow is imported quietly."""
+"""The process and its system: ports, a quiet import of TensorFlow, and systemd."""
 
+import logging
 import os
 import socket
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from serving.errors import Code, ServingError, invalid_argument
+
+logger = logging.getLogger("serving")
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
@@ -58,3 +61,29 @@ def quiet_import() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def notify(*assignments: str) -> None:
+    """Sends systemd assignments such as READY=1 (sd_notify(3)), if the environment names its socket.
+
+    A failure is logged.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # an abstract socket, which has no file
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(address)
+            sender.sendall("\n".join(assignments).encode())
+    except OSError as error:
+        logger.warning("Could not notify systemd at %s: %s", os.environ["NOTIFY_SOCKET"], error)
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between keep-alives: half of systemd's limit (sd_watchdog_enabled(3)). None if it asks for none."""
+    limit = os.environ.get("WATCHDOG_USEC", "")
+    if not limit.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(limit) / 2e6
