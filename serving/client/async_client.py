@@ -61,7 +61,27 @@ class AsyncClient:
         outputs: Sequence[str] = (),
         timeout: float | None = None,
     ) -> Prediction:
-        """Runs a signature, as `Client.predict` does."""
+        """Runs a signature.
+
+        Args:
+            inputs: A value for each input by name, or one value for a signature's only input. Arrays are sent
+                unchanged; numbers, strings and lists become arrays of the signature's dtype. Files (`pathlib.Path`),
+                bytes and images of Pillow are read as the signature wants them: as encoded bytes, or as pixels in
+                0..255 of the image's own size. One of them alone is a batch of one.
+            signature: Its name; `serving_default` by default.
+            version: The version to call; by default, and without a label, the newest.
+            label: The label of the version to call.
+            outputs: Names of the outputs to return; by default all.
+            timeout: Seconds for this call, in place of the client's.
+
+        Returns:
+            The outputs by name as `outputs`; over gRPC `spec.version` is the version that answered.
+
+        Raises:
+            ServingError: The server refused, failed, or could not be reached.
+            ValueError: The inputs do not fit the signature.
+            OSError: A file cannot be read.
+        """
         spec = ModelSpec(self._model, version, label, signature)
         limits = self._limits(timeout)
         if are_arrays(inputs) and not self._calls.needs_signatures:
@@ -87,7 +107,21 @@ class AsyncClient:
         label: str | None = None,
         timeout: float | None = None,
     ) -> list[list[Class]]:
-        """The classes of examples, as `Client.classify` gives them."""
+        """The classes of examples, each a label and a score, in the order of the signature.
+
+        Args:
+            examples: The values of the features of each: numbers, text, bytes, files, images, or lists of them.
+            context: Features that all examples share.
+            signature: Its name; `serving_default` by default.
+            version: The version to call; by default, and without a label, the newest.
+            label: The label of the version to call.
+            timeout: Seconds for this call, in place of the client's.
+
+        Raises:
+            ServingError: The server refused, failed, or could not be reached.
+            ValueError: A feature is of no type that a tf.Example can hold.
+            OSError: A file cannot be read.
+        """
         spec = ModelSpec(self._model, version, label, signature)
         return await self._calls.classify(spec, to_examples(examples, context), self._limits(timeout))
 
@@ -101,22 +135,25 @@ class AsyncClient:
         label: str | None = None,
         timeout: float | None = None,
     ) -> np.ndarray:
-        """The value of each example, as `Client.regress` gives it."""
+        """The value of each example, float32. Arguments and errors are those of `classify`."""
         spec = ModelSpec(self._model, version, label, signature)
         return await self._calls.regress(spec, to_examples(examples, context), self._limits(timeout))
 
     async def metadata(
         self, *, version: int | None = None, label: str | None = None, timeout: float | None = None
     ) -> dict[str, Signature]:
-        """The signatures of a version by name, as `Client.metadata` gives them."""
+        """The signatures of a version by name: their inputs and outputs with dtypes and shapes."""
         return await self._calls.metadata(ModelSpec(self._model, version, label), self._limits(timeout))
 
     async def status(self, *, version: int | None = None, timeout: float | None = None) -> list[VersionStatus]:
-        """The states of the model's versions, as `Client.status` gives them."""
+        """The states of the model's versions, newest first, or of one of them."""
         return await self._calls.status(ModelSpec(self._model, version), self._limits(timeout))
 
     async def wait_until_ready(self, *, version: int | None = None, timeout: float | None = None) -> None:
-        """Returns once a version answers requests, as `Client.wait_until_ready` does."""
+        """Returns once a version answers requests. The server need not have started yet.
+
+        Raises ServingError with DEADLINE_EXCEEDED, and with the state that was last seen, after the timeout.
+        """
         spec = ModelSpec(self._model, version)
         limits = self._limits(timeout)
         while reason := await self._why_not_ready(spec, limits.first(_LONGEST_LOOK)):
