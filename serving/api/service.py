@@ -25,7 +25,6 @@ from serving.wire.requests import (
     Classification,
     Metadata,
     ModelSpec,
-    ModelStatus,
     Prediction,
     PredictRequest,
     Regression,
@@ -100,10 +99,6 @@ class Service:
             call.version = str(lease.version)
             yield LeasedModel(spec, lease, call, self.metrics)
 
-    def models(self) -> list[ModelStatus]:
-        """Every model that exists or existed, by name."""
-        return self.repository.models()
-
     def status(self, spec: ModelSpec) -> list[VersionStatus]:
         """The states of a model's versions, the highest first. As in TensorFlow Serving a label is ignored."""
         statuses = self.repository.statuses(spec.name)
@@ -147,12 +142,7 @@ class LeasedModel:
         """Runs a signature on tensors."""
         num_rows = max((len(array) for array in request.inputs.values() if array.ndim), default=1)
         with self._run("Predict", num_rows):
-            outputs = self._model.run(
-                request.signature_name,
-                request.inputs,
-                request.output_names,
-                self._call,
-            )
+            outputs = self._model.run(request.signature_name, request.inputs, request.output_names, self._call)
         return Prediction(self._answered_by(request.signature_name), outputs)
 
     def classify(self, signature_name: str, examples: np.ndarray) -> Classification:

@@ -125,13 +125,13 @@ def encode_prediction(prediction: Prediction, kind: str, layout: Layout, as_cont
     if kind == NPY:
         (array,) = prediction.outputs.values()
         return write_npy(array)
-    return _serialized(messages.encode_predict(prediction, as_content))
+    return messages.encode_predict(prediction, as_content).SerializeToString()
 
 
 def encode_answer(answer: Classification | Regression, kind: str) -> bytes:
     """Writes the response to a classify or regress request."""
     if kind == PROTOBUF:
-        return _serialized(answer_message(answer))
+        return answer_message(answer).SerializeToString()
     if isinstance(answer, Classification):
         return json_examples.encode_classify(answer)
     return json_examples.encode_regress(answer)
@@ -177,7 +177,3 @@ def _agreed(spec: ModelSpec, message: Message) -> ModelSpec:
 def _check(noun: str, addressed: object, named: object) -> None:
     if addressed != named:
         raise invalid_argument(f"The address names the {noun} {addressed}, and the message {named}.")
-
-
-def _serialized(message: Message) -> bytes:
-    return message.SerializeToString()

@@ -52,7 +52,7 @@ def describe_api(needs_token: bool) -> bytes:
 def describe(service: Service, route: Route, call: Call) -> Response:
     """The answer to a GET of the API. Raises ServingError where the model or the signature does not exist."""
     if route.action == "models":
-        return Response(200, write_indented({"models": [_listed(model) for model in service.models()]}))
+        return Response(200, write_indented({"models": [_listed(model) for model in service.repository.models()]}))
     if route.action == "status":
         return Response(200, write_indented(_fields(messages.encode_statuses(service.status(route.spec)))))
     return _metadata(service, route, call) if route.action == "metadata" else _example(service, route, call)

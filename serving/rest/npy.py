@@ -11,7 +11,7 @@ from numpy.lib import format as npy_format
 
 from serving.errors import ServingError, invalid_argument
 from serving.wire.requests import LARGEST_EXPANSION
-from serving.wire.signatures import DTYPES
+from serving.wire.signatures import DTYPES, string_array
 
 _LARGEST_HEADER = 10_000  # bytes, NumPy's own limit
 _MOST_ARRAYS = 1000
@@ -88,9 +88,7 @@ def _read_values(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtyp
         raise ValueError("a string holds what is no character")
     if dtype.kind not in "SU":
         return array.astype(dtype.newbyteorder("="), copy=False)
-    values = np.empty(size, object)
-    values[:] = [each if isinstance(each, bytes) else each.encode() for each in array.tolist()]
-    return values
+    return string_array([each if isinstance(each, bytes) else each.encode() for each in array.tolist()])
 
 
 def _fixed_length(array: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from serving.rest.content import FORM
 from serving.wire.json_predict import Layout
 from serving.wire.json_tensors import decode_tensor
 from serving.wire.requests import PredictRequest
-from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, find_signature, inputs_text
+from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, find_signature, inputs_text, string_array
 
 Signatures = Mapping[str, Signature]
 
@@ -110,7 +110,7 @@ def image_examples(images: Iterable[bytes]) -> np.ndarray:
         example = example_pb2.Example()
         example.features.feature[IMAGE_FEATURE].bytes_list.value.append(image)
         serialized.append(example.SerializeToString())
-    return _strings(serialized)
+    return string_array(serialized)
 
 
 def signature_for(method: Method, signatures: Signatures) -> str:
@@ -214,14 +214,8 @@ def _shaped(values: Sequence[bytes], info: TensorInfo) -> np.ndarray:
     """Returns the values as rows of the declared rank, or a scalar if the signature takes one."""
     rank = 1 if info.shape is None else len(info.shape)
     if rank == 0 and len(values) == 1:
-        return _strings(values).reshape(())
-    return _strings(values).reshape(len(values), *[1] * (rank - 1))
-
-
-def _strings(values: Sequence[bytes]) -> np.ndarray:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
+        return string_array(values).reshape(())
+    return string_array(values).reshape(len(values), *[1] * (rank - 1))
 
 
 def _layout(arrays: Iterable[np.ndarray]) -> Layout:

@@ -10,6 +10,7 @@ from serving.errors import invalid_argument
 from serving.wire.json_tensors import decode_base64, encode_tensor, is_base64
 from serving.wire.json_text import document_error, type_name, value_text, write, write_array
 from serving.wire.requests import LARGEST_EXPANSION, Classification, Regression
+from serving.wire.signatures import string_array
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 
@@ -37,9 +38,7 @@ def with_context(context: bytes, examples: Sequence[bytes]) -> np.ndarray:
             f"A context of {len(context)} bytes for {len(examples)} examples: repeated for each it may have "
             f"{LARGEST_EXPANSION} bytes"
         )
-    array = np.empty(len(examples), object)
-    array[:] = [context + example for example in examples]
-    return array
+    return string_array([context + example for example in examples])
 
 
 def encode_classify(classification: Classification) -> bytes:

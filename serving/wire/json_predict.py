@@ -172,7 +172,7 @@ def _refuse_first_wrong(rows: list[Row], inputs: Mapping[str, TensorInfo]) -> No
 
 def _decode_row(item: int, row: Row, inputs: Mapping[str, TensorInfo], first: dict[str, np.ndarray]) -> None:
     """Checks a row against the arrays of row 0, which it adds where there are none."""
-    named = isinstance(row, dict) and not is_base64(row)
+    named = _is_named(row)
     for name, value in row.items() if named else [(next(iter(inputs)), row)]:  # type: ignore[attr-defined]
         try:
             _decode_element(name, value, inputs, first)

@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.wire.json_text import type_name, value_text, write, write_array
-from serving.wire.signatures import DTYPES, dtype_name
+from serving.wire.signatures import DTYPES, dtype_name, string_array
 
 _MOST_DIMENSIONS = 64  # of a NumPy array
 _CHUNK = 1024  # elements among which the first wrong one is looked for
@@ -64,7 +64,11 @@ def decode_tensor(value: object, dtype: str) -> np.ndarray:
             f"Lists are nested {len(shape)} deep: tensors have at most {_MOST_DIMENSIONS} dimensions"
         )
     elements, misfit = _flatten(value, shape)
-    array = _strings(elements, len(shape)) if dtype == "string" else _numbers(elements, dtype)
+    array = (
+        string_array([_bytes(each, len(shape)) for each in elements])
+        if dtype == "string"
+        else _numbers(elements, dtype)
+    )
     if array is None:
         raise _element_error(_first_wrong(elements, dtype), dtype, len(shape))
     if misfit:
@@ -158,9 +162,7 @@ def _first_wrong(elements: list[object], dtype: str) -> object:
 
 
 def _strings(elements: list[object], rank: int) -> np.ndarray:
-    array = np.empty(len(elements), object)
-    array[:] = [_bytes(each, rank) for each in elements]
-    return array
+    return string_array([_bytes(each, rank) for each in elements])
 
 
 def _bytes(value: object, rank: int) -> bytes:

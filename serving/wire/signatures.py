@@ -63,6 +63,13 @@ def dtype_name(array: np.ndarray) -> str:
     return "string" if dtype.kind in "OSU" else _NAMES_BY_NUMPY.get(dtype) or str(dtype)
 
 
+def string_array(values: Sequence[bytes]) -> np.ndarray:
+    """Returns strings as an array of objects: in one of NumPy's own kind each takes the memory of the longest."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """A tensor of a signature: its name in the graph, its dtype, its declared shape."""

@@ -4,13 +4,12 @@ Messages of any descriptor pool are read and written: TensorFlow's own, and thos
 """
 
 import math
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from serving.wire.signatures import DTYPE_NAMES, DTYPES, dtype_name
+from serving.wire.signatures import DTYPE_NAMES, DTYPES, dtype_name, string_array
 
 TensorProto: TypeAlias = Any
 """A TensorProto of whichever pool."""
@@ -118,7 +117,7 @@ def _little_endian(array: np.ndarray) -> bytes:
 def _typed_values(proto: TensorProto, name: str) -> np.ndarray:
     dtype, values = DTYPES[name], getattr(proto, DTYPES[name].field)
     if name == "string":
-        return _objects(values)
+        return string_array(list(values))
     flat = np.asarray(values, dtype.stored)
     if dtype.field == "int_val":
         return flat.astype(dtype.numpy)  # cut to its width, as TensorFlow cuts it
@@ -128,7 +127,7 @@ def _typed_values(proto: TensorProto, name: str) -> np.ndarray:
 
 def _content(content: bytes, dtype: str, size: int) -> np.ndarray:
     if dtype == "string":
-        return _objects(_decode_strings(content, size))
+        return string_array(_decode_strings(content, size))
     if len(content) != size * DTYPES[dtype].numpy.itemsize:
         raise ValueError(f"{len(content)} bytes do not make {size} values of type {dtype}")
     return np.frombuffer(content, DTYPES[dtype].numpy)
@@ -154,10 +153,3 @@ def _read_varint(content: bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return value, position + shift + 1
     raise ValueError("The lengths of the strings end too early, or one of them is no number of 32 bits")
-
-
-def _objects(values: Iterable[bytes]) -> np.ndarray:
-    listed = list(values)
-    array = np.empty(len(listed), object)
-    array[:] = listed
-    return array
