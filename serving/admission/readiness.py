@@ -27,7 +27,7 @@ class Readiness:
     everybody may know the names of the models.
     """
 
-    def __init__(self, availability: Callable[[], Mapping[str, bool]], names_models: bool = True) -> None:
+    def __init__(self, availability: Callable[[], Mapping[str, bool]], names_models: bool) -> None:
         self.phase = Phase.LOADING
         self._availability = availability
         self._names_models = names_models

@@ -17,7 +17,7 @@ from serving.errors import Code, ServingError
 from serving.wire.protos import message_class
 from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus
 from serving.wire.signatures import DTYPE_NAMES, Signature, TensorInfo
-from serving.wire.tensor_proto import read_tensor, write_tensor
+from serving.wire.tensor_proto import declared_shape, read_tensor, write_tensor
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -178,9 +178,7 @@ def _write_features(features: Features, example: Any) -> None:
 
 
 def _read_info(infos: Any) -> dict[str, TensorInfo]:
-    tensors = {}
-    for key, info in infos.items():
-        sizes = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-        shape = None if info.tensor_shape.unknown_rank else sizes
-        tensors[key] = TensorInfo(info.name, DTYPE_NAMES.get(info.dtype, f"type {info.dtype}"), shape)
-    return tensors
+    return {
+        key: TensorInfo(info.name, DTYPE_NAMES.get(info.dtype, f"type {info.dtype}"), declared_shape(info.tensor_shape))
+        for key, info in infos.items()
+    }

@@ -69,8 +69,7 @@ class SessionRunner:
 def load(directory: Path, tags: Collection[str] = ("serve",), config: ConfigProto | None = None) -> Model:
     """Loads a SavedModel directory: restores the variables, and runs the initializers.
 
-    Raises:
-        ServingError: There is no such model, it has no graph with these tags, or the runtime can't load it.
+    Raises ServingError if there is no such model, it has no graph with these tags, or the runtime can't load it.
     """
     runner, meta_graph = _load(directory, tags, config or ConfigProto(allow_soft_placement=True))
     try:

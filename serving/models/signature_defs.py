@@ -10,7 +10,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.wire.signatures import Feature, Signature, TensorInfo
-from serving.wire.tensor_proto import read_tensor
+from serving.wire.tensor_proto import declared_shape, read_tensor
 
 _PARSERS = ("ParseExample", "ParseExampleV2", "ParseSingleExample")
 
@@ -41,10 +41,7 @@ def find_features(graph: GraphDef, output_names: Iterable[str]) -> dict[str, Fea
 
 
 def _tensor_info(info: meta_graph_pb2.TensorInfo) -> TensorInfo:
-    if info.tensor_shape.unknown_rank:
-        return TensorInfo(info.name, _word(info.dtype), None)
-    sizes = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-    return TensorInfo(info.name, _word(info.dtype), sizes)
+    return TensorInfo(info.name, _word(info.dtype), declared_shape(info.tensor_shape))
 
 
 def _word(number: int) -> str:

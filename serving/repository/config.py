@@ -100,9 +100,8 @@ def assign_labels(
 ) -> Labels:
     """The labels of these configurations.
 
-    Raises:
-        ServingError: A label would stand for a version that is not available. With `allow_unavailable`, this is an
-            error only for a label that stands for another version so far.
+    Raises ServingError if a label would stand for a version that is not available. With `allow_unavailable`, this is an
+    error only for a label that stands for another version so far.
     """
     for config in configs:
         for label, version in config.labels.items():

@@ -67,8 +67,7 @@ class Repository:
     def reload(self, configs: Sequence[ModelConfig], is_awaited: Callable[[], bool] = lambda: True) -> None:
         """Replaces the configuration; returns when each new model has a version, or once nobody awaits it.
 
-        Raises:
-            ServingError: The configuration can't be followed and nothing has changed; or a new model can't be loaded.
+        Raises ServingError if the configuration can't be followed, which changes nothing, or if a new model fails.
         """
         self._wait_until_available(self._configure(configs), "model", is_awaited)
 

@@ -11,8 +11,7 @@ _LARGEST_VERSION = 2**63 - 1
 def find_versions(base_path: Path) -> dict[int, Path]:
     """The child directories whose names are numbers ("00000123" is 123).
 
-    Raises:
-        OSError: The directory can't be read, or went away while it was.
+    Raises OSError if the directory can't be read, or went away while it was.
     """
     versions: dict[int, Path] = {}
     with os.scandir(base_path) as entries:

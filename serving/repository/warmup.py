@@ -20,11 +20,10 @@ MOST_RECORDS = 1000
 _METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
-def warm_up(model: Model, directory: Path, num_iterations: int = 1) -> int:
+def warm_up(model: Model, directory: Path, num_iterations: int) -> int:
     """Replays the warm-up requests of a version, each for a number of times. Returns the number of requests.
 
-    Raises:
-        ServingError: A request can't be read or fails; the version must not be served then.
+    Raises ServingError if a request can't be read or fails; the version must not be served then.
     """
     path, count = directory / WARMUP_FILE, 0
     for count, record in enumerate(_records(path), start=1):

@@ -106,8 +106,7 @@ def method_of(signature: Signature) -> str:
 def sample_body(signature: Signature) -> dict[str, object]:
     """A body for the method of the signature.
 
-    Raises:
-        ServingError: JSON has no values for the dtype of an input or output, or there would be too many values.
+    Raises ServingError if JSON has no values for the dtype of an input or output, or there would be too many values.
     """
     _check(signature)
     body: dict[str, object] = {} if signature.name == DEFAULT_SIGNATURE else {"signature_name": signature.name}

@@ -35,19 +35,12 @@ class Profiler:
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server needs to answer for it."""
-        methods: dict[str, tuple[Callable[..., Any], Any]] = {
-            "Profile": (self.Profile, ProfileRequest),
-            "Terminate": (self.Terminate, TerminateRequest),
+        handler = grpc.unary_unary_rpc_method_handler
+        methods = {
+            "Profile": handler(self.Profile, ProfileRequest.FromString, ProfileResponse.SerializeToString),
+            "Terminate": handler(self.Terminate, TerminateRequest.FromString, TerminateResponse.SerializeToString),
         }
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                name: grpc.unary_unary_rpc_method_handler(
-                    method, request.FromString, lambda response: response.SerializeToString()
-                )
-                for name, (method, request) in methods.items()
-            },
-        )
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def Profile(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Records for so many milliseconds; sends the trace back, or writes it to the repository of traces."""

@@ -37,7 +37,7 @@ def _recorded(method: _Method[_Request, _Response]) -> _Method[_Request, _Respon
 class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
     """TensorFlow Serving's PredictionService. Answers to Predict hold typed fields, or tensor_content."""
 
-    def __init__(self, service: Service, as_content: bool = False) -> None:
+    def __init__(self, service: Service, as_content: bool) -> None:
         self.service = service
         self._as_content = as_content
 
@@ -84,7 +84,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """TensorFlow Serving's ModelService."""
 
-    def __init__(self, service: Service, may_reload: bool = True) -> None:
+    def __init__(self, service: Service, may_reload: bool) -> None:
         self._service = service
         self._may_reload = may_reload
 

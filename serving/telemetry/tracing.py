@@ -32,7 +32,7 @@ _SERVER_ERRORS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "
 class Tracing:
     """Exports spans in the background until `stop`. Raises ServingError if the exporter is not installed."""
 
-    def __init__(self, scheme: str = "http") -> None:
+    def __init__(self, scheme: str) -> None:
         self._scheme = scheme
         opentelemetry = logging.getLogger("opentelemetry")
         opentelemetry.propagate, opentelemetry.handlers = False, [_RareComplaints()]

@@ -140,7 +140,7 @@ def _read_values(alias: str, proto: TensorProto) -> Values:
 # Answers
 
 
-def encode_predict(prediction: Prediction, as_content: bool = False) -> predict_pb2.PredictResponse:
+def encode_predict(prediction: Prediction, as_content: bool) -> predict_pb2.PredictResponse:
     """Returns the message of a prediction, with its values in typed fields or as tensor_content."""
     response = predict_pb2.PredictResponse()
     _encode_spec(prediction.spec, response.model_spec)

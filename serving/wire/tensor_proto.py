@@ -75,6 +75,11 @@ def read_values(proto: TensorProto) -> Values:
     return Values(_content(content, dtype, math.prod(shape)) if content else _typed_values(proto, dtype), shape)
 
 
+def declared_shape(proto: Any) -> tuple[int | None, ...] | None:
+    """Returns the shape in a message, with None for each size that is free; None for any shape."""
+    return None if proto.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in proto.dim)
+
+
 def write_tensor(array: np.ndarray, proto: TensorProto, as_content: bool = False) -> None:
     """Puts an array into an empty message: in its typed field (float_val, int64_val, ...) or as tensor_content.
 
