@@ -23,7 +23,6 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_log import RequestLog
 from serving.wire.requests import (
     Classification,
-    Metadata,
     ModelSpec,
     Prediction,
     PredictRequest,
@@ -166,10 +165,6 @@ class LeasedModel:
             Classification(spec, *answer) if method is CLASSIFY else Regression(spec, answer)
             for spec, answer, (method, _) in zip(specs, answers, found, strict=True)
         ]
-
-    def metadata(self) -> Metadata:
-        """The SignatureDefs by name."""
-        return Metadata(self._spec, {name: each.definition for name, each in self.signatures.items()})
 
     def _infer_one(self, method: str, task: Method, signature_name: str, examples: np.ndarray) -> Any:
         with self._run(method, len(examples)):

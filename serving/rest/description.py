@@ -65,10 +65,11 @@ def _listed(model: ModelStatus) -> dict[str, object]:
 
 def _metadata(service: Service, route: Route, call: Call) -> Response:
     with service.lease(route.spec, call) as model:
-        version, definitions = model.version, model.metadata().definitions
+        version, signatures = model.version, model.signatures
+    definitions = {name: _fields(each.definition) for name, each in signatures.items()}
     body = {
         "model_spec": {"name": route.spec.name, "version": str(version), "signature_name": ""},
-        "metadata": {"signature_def": {"signature_def": {name: _fields(each) for name, each in definitions.items()}}},
+        "metadata": {"signature_def": {"signature_def": definitions}},
     }
     return Response(200, write_indented(body), headers=version_header(version))
 

@@ -78,7 +78,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         spec = messages.decode_spec(request)
         messages.check_metadata_fields(request.metadata_field)
         with self.service.lease(spec, call) as model:
-            return messages.encode_metadata(model.metadata())
+            return messages.encode_metadata(spec.name, model.version, model.signatures)
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):

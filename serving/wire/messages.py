@@ -23,7 +23,6 @@ from serving.wire.json_examples import with_context
 from serving.wire.requests import (
     LARGEST_EXPANSION,
     Classification,
-    Metadata,
     ModelSpec,
     Prediction,
     PredictRequest,
@@ -178,14 +177,16 @@ def encode_multi_inference(answers: Sequence[Classification | Regression]) -> in
     return response
 
 
-def encode_metadata(metadata: Metadata) -> get_model_metadata_pb2.GetModelMetadataResponse:
+def encode_metadata(
+    name: str, version: int, signatures: Mapping[str, Signature]
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """Returns the message of a model's signatures."""
-    response, signatures = get_model_metadata_pb2.GetModelMetadataResponse(), get_model_metadata_pb2.SignatureDefMap()
-    response.model_spec.name = metadata.spec.name
-    response.model_spec.version.value = metadata.spec.version
-    for name, definition in metadata.definitions.items():
-        signatures.signature_def[name].CopyFrom(definition)
-    response.metadata[_SIGNATURE_DEF].Pack(signatures)
+    response, packed = get_model_metadata_pb2.GetModelMetadataResponse(), get_model_metadata_pb2.SignatureDefMap()
+    response.model_spec.name = name
+    response.model_spec.version.value = version
+    for each in signatures.values():
+        packed.signature_def[each.name].CopyFrom(each.definition)
+    response.metadata[_SIGNATURE_DEF].Pack(packed)
     return response
 
 

@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,14 +67,6 @@ class Regression:
 
     spec: ModelSpec
     values: np.ndarray
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """The answer to GetModelMetadata: the version, and its SignatureDefs by name."""
-
-    spec: ModelSpec
-    definitions: Mapping[str, Any]
 
 
 class State(enum.IntEnum):
