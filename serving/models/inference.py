@@ -16,7 +16,7 @@ INPUTS = "inputs"
 """The name of the one input of a signature for Classify or Regress."""
 
 _CLASSES, _SCORES, _OUTPUTS = "classes", "scores", "outputs"
-_CLASSIFY_TYPES = {_CLASSES: "string", _SCORES: "float"}
+CLASSIFY_TYPES = {_CLASSES: "string", _SCORES: "float"}
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _read_classes(outputs: Mapping[str, np.ndarray], num_examples: int) -> tuple
     for name, array in outputs.items():
         if array.ndim != 2:
             raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_shape_text(array)}")
-        if dtype_name(array) != _CLASSIFY_TYPES[name]:
-            expected, got = f"DT_{_CLASSIFY_TYPES[name].upper()}", f"DT_{dtype_name(array).upper()}"
+        if dtype_name(array) != CLASSIFY_TYPES[name]:
+            expected, got = f"DT_{CLASSIFY_TYPES[name].upper()}", f"DT_{dtype_name(array).upper()}"
             raise invalid_argument(f"Expected {name} Tensor of {expected}. Got: {got}")
         if len(array) != num_examples:
             raise invalid_argument(f"Expected {name} output batch size of {num_examples}. Got: {len(array)}")

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 from serving.errors import Code, ServingError
-
-_LARGEST_VERSION = 2**63 - 1
+from serving.wire.requests import LARGEST_VERSION
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
@@ -17,7 +16,7 @@ def find_versions(base_path: Path) -> dict[int, Path]:
     with os.scandir(base_path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = entry.name
-            if name.isascii() and name.isdigit() and int(name) <= _LARGEST_VERSION and entry.is_dir():
+            if name.isascii() and name.isdigit() and int(name) <= LARGEST_VERSION and entry.is_dir():
                 versions.setdefault(int(name), base_path / name)
     base_path.stat()  # children of a directory that was renamed meanwhile seem to be none, which would unload all
     return versions

@@ -131,17 +131,10 @@ def encode_prediction(prediction: Prediction, kind: str, layout: Layout, as_cont
 def encode_answer(answer: Classification | Regression, kind: str) -> bytes:
     """Writes the response to a classify or regress request."""
     if kind == PROTOBUF:
-        return answer_message(answer).SerializeToString()
+        return messages.encode_answer(answer).SerializeToString()
     if isinstance(answer, Classification):
         return json_examples.encode_classify(answer)
     return json_examples.encode_regress(answer)
-
-
-def answer_message(answer: Classification | Regression) -> Message:
-    """Makes the ClassificationResponse or RegressionResponse of an answer."""
-    if isinstance(answer, Classification):
-        return messages.encode_classify(answer)
-    return messages.encode_regress(answer)
 
 
 def check_single_output(request: PredictRequest, signatures: Signatures) -> None:

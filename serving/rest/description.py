@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from serving.api.service import Service
 from serving.call import Call
 from serving.errors import Code, ServingError
-from serving.models.inference import INPUTS
+from serving.models.inference import CLASSIFY_TYPES, INPUTS
 from serving.rest.content import Response, version_header
 from serving.rest.routes import Route, path_of, signature_name
 from serving.wire import messages
@@ -34,7 +34,6 @@ _PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAM0lEQVR42mM4oWGDHQXgQBU40ALsiGHUglELRi0YtWDUglELRi0Y"
     "tWDUglELRi0YKhYAAHrFoEyLh/uOAAAAAElFTkSuQmCC"
 )
-_OUTPUT_TYPES = {"classes": "string", "scores": "float"}
 
 Value = bool | int | float | str | dict[str, str]
 
@@ -95,7 +94,7 @@ def method_of(signature: Signature) -> str:
     outputs = signature.outputs
     if INPUTS not in signature.inputs or not _takes_examples(signature) or len(outputs) > 2:
         return "predict"
-    classes = [(outputs[name], dtype) for name, dtype in _OUTPUT_TYPES.items() if name in outputs]
+    classes = [(outputs[name], dtype) for name, dtype in CLASSIFY_TYPES.items() if name in outputs]
     if classes and all(_can_be(info, dtype, 2) for info, dtype in classes):
         return "classify"
     values = outputs.get("outputs") if len(outputs) == 1 else None

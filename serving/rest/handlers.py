@@ -60,7 +60,7 @@ class Handlers:
         if self._log.samples(call.model):
             request = bodies.MESSAGES[action]()
             fill_examples_request(request, body.spec._replace(signature_name=name), examples)
-            self._log.add(call, request, bodies.answer_message(answer))
+            self._log.add(call, request, messages.encode_answer(answer))
         return Response(200, content, kind, version_header(answer.spec.version))
 
 

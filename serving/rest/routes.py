@@ -5,7 +5,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 from serving.errors import invalid_argument
-from serving.wire.requests import ModelSpec
+from serving.wire.requests import LARGEST_VERSION, ModelSpec
 
 _API = "/v1/"
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -16,7 +16,6 @@ _ADDRESS = re.compile(
 )
 _MODEL = re.compile(r"/v1/models/([^/:]+)", _FLAGS)
 _MOST_PARAMETERS = 100
-_LARGEST_VERSION = 2**63 - 1
 _NO_MODEL = ModelSpec("")
 
 
@@ -84,7 +83,7 @@ def _known_route(found: re.Match[str], action: str, query: str) -> Route:
         return Route("" if error else "models", template="/v1/models", query=query, error=error)
     template = f"/v1/models/{{name}}{choice}{action}"
     shortest = digits and (digits.lstrip("0") or "0")  # int() refuses thousands of digits, zeros too
-    if shortest and (len(shortest) > 19 or int(shortest) > _LARGEST_VERSION):
+    if shortest and (len(shortest) > 19 or int(shortest) > LARGEST_VERSION):
         error = f"Failed to convert version: {digits} to numeric."
         return Route(spec=ModelSpec(_decode(name)), template=template, query=query, error=error)
     spec = ModelSpec(_decode(name), int(shortest) if shortest else None, label and _decode(label))

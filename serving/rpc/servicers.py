@@ -55,7 +55,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         spec = messages.decode_spec(request)
         with self.service.lease(spec, call) as model:
             examples = messages.decode_examples(request.input)
-            return messages.encode_classify(model.classify(spec.signature_name, examples))
+            return messages.encode_answer(model.classify(spec.signature_name, examples))
 
     @_recorded
     def Regress(self, request: Any, call: Call) -> Any:  # noqa: N802
@@ -63,7 +63,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         spec = messages.decode_spec(request)
         with self.service.lease(spec, call) as model:
             examples = messages.decode_examples(request.input)
-            return messages.encode_regress(model.regress(spec.signature_name, examples))
+            return messages.encode_answer(model.regress(spec.signature_name, examples))
 
     @_recorded
     def MultiInference(self, request: Any, call: Call) -> Any:  # noqa: N802

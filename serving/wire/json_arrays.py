@@ -12,14 +12,13 @@ import orjson
 import simdjson
 
 from serving.wire.json_text import KEYS, LARGE_BODY, parse_object
-from serving.wire.signatures import DTYPES
+from serving.wire.signatures import DTYPES, MOST_DIMENSIONS
 
 _SMALLEST_BODY = 2048  # bytes; shorter ones are read as fast in the ordinary way
 _KEY = re.compile(rb'"(instances|inputs)"\s*:\s*\Z')
 _PLACEHOLDER = "\0"
 _DIGITS_AND_SPACE = b"0123456789.eE+- \t\r\n"
 _LONGEST_ARRAY = 0xFFFFFF - 1  # simdjson counts no further
-_MOST_DIMENSIONS = 64  # of a NumPy array
 _Kind = Literal["d", "i", "u"]
 _BUFFERS: dict[str, tuple[_Kind, type[np.generic]]] = {
     **dict.fromkeys(("float", "double"), ("d", np.float64)),
@@ -93,7 +92,7 @@ def _first_sizes(element: object) -> tuple[int, ...]:
     """The shape that the first elements suggest."""
     sizes: list[int] = []
     while isinstance(element, simdjson.Array):
-        if not 0 < len(element) <= _LONGEST_ARRAY or len(sizes) == _MOST_DIMENSIONS:
+        if not 0 < len(element) <= _LONGEST_ARRAY or len(sizes) == MOST_DIMENSIONS:
             raise ValueError("No array, or one that is too long")
         sizes.append(len(element))
         element = element[0]

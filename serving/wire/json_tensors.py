@@ -8,9 +8,8 @@ import numpy as np
 
 from serving.errors import Code, ServingError, invalid_argument
 from serving.wire.json_text import type_name, value_text, write, write_array
-from serving.wire.signatures import DTYPES, dtype_name, string_array
+from serving.wire.signatures import DTYPES, MOST_DIMENSIONS, dtype_name, string_array
 
-_MOST_DIMENSIONS = 64  # of a NumPy array
 _CHUNK = 1024  # elements among which the first wrong one is looked for
 _INTEGER_RANGES = {
     # TensorFlow Serving takes any int32 for the narrower types too, and TensorFlow cuts it to their width.
@@ -59,10 +58,8 @@ def decode_base64(value: dict[str, str]) -> bytes:
 def decode_tensor(value: object, dtype: str) -> np.ndarray:
     """Returns the tensor that nested lists, or a plain value, make."""
     shape = _shape(value)
-    if len(shape) > _MOST_DIMENSIONS:
-        raise invalid_argument(
-            f"Lists are nested {len(shape)} deep: tensors have at most {_MOST_DIMENSIONS} dimensions"
-        )
+    if len(shape) > MOST_DIMENSIONS:
+        raise invalid_argument(f"Lists are nested {len(shape)} deep: tensors have at most {MOST_DIMENSIONS} dimensions")
     elements, misfit = _flatten(value, shape)
     array = (
         string_array([_bytes(each, len(shape)) for each in elements])

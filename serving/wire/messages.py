@@ -148,20 +148,19 @@ def encode_predict(prediction: Prediction, as_content: bool) -> predict_pb2.Pred
     return response
 
 
-def encode_classify(classification: Classification) -> classification_pb2.ClassificationResponse:
-    """Returns the message of a classification."""
-    response = classification_pb2.ClassificationResponse()
-    _encode_spec(classification.spec, response.model_spec)
-    _encode_classification(classification, response.result)
-    return response
-
-
-def encode_regress(regression: Regression) -> regression_pb2.RegressionResponse:
-    """Returns the message of a regression."""
-    response = regression_pb2.RegressionResponse()
-    _encode_spec(regression.spec, response.model_spec)
-    _encode_regression(regression, response.result)
-    return response
+def encode_answer(
+    answer: Classification | Regression,
+) -> classification_pb2.ClassificationResponse | regression_pb2.RegressionResponse:
+    """Returns the message of a classification or of a regression."""
+    if isinstance(answer, Classification):
+        classified = classification_pb2.ClassificationResponse()
+        _encode_spec(answer.spec, classified.model_spec)
+        _encode_classification(answer, classified.result)
+        return classified
+    regressed = regression_pb2.RegressionResponse()
+    _encode_spec(answer.spec, regressed.model_spec)
+    _encode_regression(answer, regressed.result)
+    return regressed
 
 
 def encode_multi_inference(answers: Sequence[Classification | Regression]) -> inference_pb2.MultiInferenceResponse:

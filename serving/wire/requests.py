@@ -11,6 +11,7 @@ from serving.errors import Code, ServingError
 
 LARGEST_EXPANSION = 100 * 1024 * 1024
 """Bytes to which a request may grow when it is read, as a compressed body may in TensorFlow Serving."""
+LARGEST_VERSION = 2**63 - 1
 
 
 class ModelSpec(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 from serving.errors import Code, ServingError, invalid_argument
 
 DEFAULT_SIGNATURE = "serving_default"
+MOST_DIMENSIONS = 64  # of a NumPy array
 
 _LEAST_RANK_CHECKED = 3  # rows of what convolutions of one dimension take
 _MOST_NAMES = 16  # that a hint lists; gRPC cuts texts after 1024 characters

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from serving.wire.signatures import DTYPE_NAMES, DTYPES, dtype_name, string_array
+from serving.wire.signatures import DTYPE_NAMES, DTYPES, MOST_DIMENSIONS, dtype_name, string_array
 
 TensorProto: TypeAlias = Any
 """A TensorProto of whichever pool."""
 
 _LARGEST_MESSAGE = 2**31 - 1  # bytes: no honest repetition makes more
-_MOST_DIMENSIONS = 64  # of a NumPy array
 _LARGEST_SIZE = 2**63 - 1  # bytes of a NumPy array, with sizes of 0 taken for 1
 _STRING_SIZE = 128  # bytes that a string takes on its way to TensorFlow besides its own, which is copied for each
 _LONGEST_LENGTH = 5  # bytes of a varint of 32 bits
@@ -64,7 +63,7 @@ def read_tensor(proto: TensorProto) -> np.ndarray:
 def read_values(proto: TensorProto) -> Values:
     """Returns the values in a message, and their shape. Raises ValueError where these and the dtype do not fit."""
     described = proto.tensor_shape
-    if len(described.dim) > _MOST_DIMENSIONS:
+    if len(described.dim) > MOST_DIMENSIONS:
         raise ValueError(f"There is no array of {len(described.dim)} dimensions")
     shape, dtype = tuple(dim.size for dim in described.dim), DTYPE_NAMES.get(proto.dtype)
     if dtype is None or described.unknown_rank or min(shape, default=0) < 0:
