@@ -7,14 +7,6 @@ from dataclasses import dataclass, field
 GRPC, REST = "GRPC", "REST"
 
 
-def _no_header(name: str) -> str:
-    return ""
-
-
-def _never() -> bool:
-    return False
-
-
 @dataclass(slots=True, eq=False, kw_only=True)
 class Call:
     """Who asks for what, until when, and what becomes known of it.
@@ -30,12 +22,12 @@ class Call:
     """Without the query; of gRPC the whole method."""
     client: str = ""
     """The client's address."""
-    header: Callable[[str], str] = _no_header
+    header: Callable[[str], str] = lambda name: ""
     """The value of a header, or of gRPC's metadata, by its name in lower case; empty where there is none."""
     request_id: str = ""
     timeout: float | None = None
     """From the arrival to the end of the run; None for no end."""
-    is_cancelled: Callable[[], bool] = _never
+    is_cancelled: Callable[[], bool] = lambda: False
     """Whether the client has gone away meanwhile."""
 
     token: str = ""

@@ -23,14 +23,11 @@ class Key(NamedTuple):
     shapes: Hashable
 
 
-Execute = Callable[[Key, Batch], None]
-
-
 @dataclass(eq=False)
 class Client:
     """A loaded version whose requests are batched: the function that runs a batch, and the queues."""
 
-    execute: Execute
+    execute: Callable[[Key, Batch], None]
     options: BatchingOptions
     queues: dict[Key, BatchQueue] = field(default_factory=dict)
     num_tasks: int = 0

@@ -14,17 +14,13 @@ import uvicorn
 from uvicorn._types import ASGI3Application, HTTPScope
 
 from serving.errors import Code, ServingError
-from serving.rest.connection import Connection, Headers, Limits, Refused, Shared, refusal
+from serving.rest.connection import Connection, Limits, Refused, Shared, refusal
 
 logger = logging.getLogger("serving")
 
 _BACKLOG = 2048  # connections that wait to be accepted
 _TICKS = 5  # of uvicorn, ten per second, between looks at connections that may take too long
 _LAST_LOOK = 0.05  # seconds between looks while the server stops
-
-
-def _no_headers(scope: HTTPScope, status: int, reason: str, size: int) -> Headers:
-    return []
 
 
 class AsgiServer(uvicorn.Server):
@@ -37,7 +33,7 @@ class AsgiServer(uvicorn.Server):
         grace: float,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
-        refused: Refused = _no_headers,
+        refused: Refused = lambda scope, status, reason, size: [],
     ) -> None:
         super().__init__(
             uvicorn.Config(

@@ -25,8 +25,6 @@ from serving.wire.json_text import parse_object
 from serving.wire.requests import Classification, ModelSpec, Prediction, PredictRequest, Regression
 from serving.wire.signatures import DEFAULT_SIGNATURE, check_names, explaining, find_signature
 
-JsonObject = dict[str, object]
-
 MESSAGES = {
     "predict": predict_pb2.PredictRequest,
     "classify": classification_pb2.ClassificationRequest,
@@ -56,7 +54,7 @@ class Body:
     kind: str
     content_type: str
     spec: ModelSpec
-    content: JsonObject | Message | bytes
+    content: dict[str, object] | Message | bytes
     largest: int
 
 
