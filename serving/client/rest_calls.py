@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -17,7 +16,7 @@ import orjson
 from serving.client.connection import Class, Limits, RetryableError, SignatureChangedError, Tls
 from serving.client.inputs import Examples
 from serving.errors import Code, ServingError
-from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus
+from serving.wire.requests import ModelSpec, Prediction, State, VersionStatus, path_of
 from serving.wire.signatures import DEFAULT_SIGNATURE, DTYPES, Signature, TensorInfo
 
 _KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60)  # seconds
@@ -67,7 +66,7 @@ class RestCalls:
         """Runs a signature on tensors. All outputs travel; those that were not asked for are dropped here."""
         assert signature is not None
         body = _write_tensors(spec.signature_name or DEFAULT_SIGNATURE, inputs)
-        document = await self._send(f"{_path(spec)}:predict", limits, body)
+        document = await self._send(f"{path_of(spec)}:predict", limits, body)
         try:
             arrays = _read_outputs(document["outputs"], signature.outputs)
         except (TypeError, ValueError, OverflowError) as error:
@@ -76,17 +75,17 @@ class RestCalls:
 
     async def classify(self, spec: ModelSpec, examples: Examples, limits: Limits) -> list[list[Class]]:
         """Runs a classify signature on tf.Examples."""
-        document = await self._send(f"{_path(spec)}:classify", limits, _write_examples(spec, examples))
+        document = await self._send(f"{path_of(spec)}:classify", limits, _write_examples(spec, examples))
         return [[Class(*each) for each in row] for row in document["results"]]
 
     async def regress(self, spec: ModelSpec, examples: Examples, limits: Limits) -> np.ndarray:
         """Runs a regress signature on tf.Examples."""
-        document = await self._send(f"{_path(spec)}:regress", limits, _write_examples(spec, examples))
+        document = await self._send(f"{path_of(spec)}:regress", limits, _write_examples(spec, examples))
         return np.array(document["results"], np.float32)
 
     async def metadata(self, spec: ModelSpec, limits: Limits) -> dict[str, Signature]:
         """The signatures of a model."""
-        document = await self._send(f"{_path(spec)}/metadata", limits)
+        document = await self._send(f"{path_of(spec)}/metadata", limits)
         return {
             name: Signature(name, each.get("method_name", ""), _read_info(each, "inputs"), _read_info(each, "outputs"))
             for name, each in document["metadata"]["signature_def"]["signature_def"].items()
@@ -94,7 +93,7 @@ class RestCalls:
 
     async def status(self, spec: ModelSpec, limits: Limits) -> list[VersionStatus]:
         """The versions of a model."""
-        document = await self._send(_path(spec), limits)
+        document = await self._send(path_of(spec), limits)
         return [
             VersionStatus(
                 int(each["version"]),
@@ -160,13 +159,6 @@ def _retry_after(reply: httpx.Response) -> float | None:
     except (ValueError, OverflowError):
         return None
     return seconds if seconds <= _LONGEST_RETRY_AFTER else math.inf
-
-
-def _path(spec: ModelSpec) -> str:
-    path = f"v1/models/{quote(spec.name, safe='')}"
-    if spec.version is not None:
-        return f"{path}/versions/{spec.version}"
-    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
 
 
 def _write_tensors(signature_name: str, inputs: Mapping[str, np.ndarray]) -> bytes:

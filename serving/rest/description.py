@@ -15,12 +15,12 @@ from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models.inference import CLASSIFY_TYPES, INPUTS
 from serving.rest.content import Response, version_header
-from serving.rest.routes import Route, path_of, signature_name
+from serving.rest.routes import Route, signature_name
 from serving.wire import messages
 from serving.wire.json_examples import decode_examples
 from serving.wire.json_tensors import is_json_type
 from serving.wire.json_text import write, write_indented
-from serving.wire.requests import ModelStatus
+from serving.wire.requests import ModelStatus, path_of
 from serving.wire.signatures import DEFAULT_SIGNATURE, DTYPES, Signature, TensorInfo, find_signature
 
 OPENAPI_PATH = "/openapi.json"

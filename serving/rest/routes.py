@@ -2,7 +2,7 @@
 
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qs, quote, unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 from serving.errors import invalid_argument
 from serving.wire.requests import LARGEST_VERSION, ModelSpec
@@ -65,14 +65,6 @@ def signature_name(query: str) -> str:
         return parse_qs(query, max_num_fields=_MOST_PARAMETERS).get("signature_name", [""])[0]
     except ValueError as error:
         raise invalid_argument(f"The query of the address has more than {_MOST_PARAMETERS} parameters.") from error
-
-
-def path_of(spec: ModelSpec) -> str:
-    """Returns the path of a model, or of a version or label of it."""
-    path = f"/v1/models/{quote(spec.name, safe='')}"
-    if spec.version is not None:
-        return f"{path}/versions/{spec.version}"
-    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
 
 
 def _known_route(found: re.Match[str], action: str, query: str) -> Route:

@@ -1,9 +1,10 @@
-"""Requests and answers, apart from any wire format."""
+"""Requests and answers, apart from the formats of their contents."""
 
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -97,6 +98,14 @@ class ModelStatus:
     name: str
     versions: Sequence[VersionStatus]
     labels: Mapping[str, int]
+
+
+def path_of(spec: ModelSpec) -> str:
+    """Returns REST's path of a model, or of a version or label of it."""
+    path = f"/v1/models/{quote(spec.name, safe='')}"
+    if spec.version is not None:
+        return f"{path}/versions/{spec.version}"
+    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
 
 
 def servable_not_found(name: str, version: int | None) -> ServingError:
