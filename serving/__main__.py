@@ -102,12 +102,14 @@ def _check(options: Options) -> None:
 
 def _start(options: Options) -> Server:
     with needing("serving"), quiet_import():
+        import prometheus_client
         import tensorflow as tf
 
         from serving.server import Server
 
         tf.config.list_physical_devices()  # looks for accelerators, and complains, here rather than later
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each
     # The objects of the imports stay: to search them for garbage would stall all requests for 0.2 s each time.
     gc.collect()
     gc.freeze()

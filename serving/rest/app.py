@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any, Self
 from urllib.parse import quote
 
 from serving.admission.policy import Policy
@@ -46,26 +46,13 @@ _NOT_FOUND = Response(  # libevent's page, for paths that no handler takes
 )
 
 
-@contextmanager
-def create_app(service: Service, options: Options) -> Iterator["RestApp"]:
-    """The REST API of a service that runs, to be mounted in an application for as long as the context is open.
+def create_app(service: Service, options: Options) -> "StandaloneApp":
+    """Makes the REST API of a service that runs: for any ASGI server, or to be mounted in another application.
 
-    Raises ServingError if a file that an option names cannot be used.
+    Close it, or use it as a context manager, before the service stops; an ASGI server that runs nothing else closes it
+    at the end of the lifespan. Raises ServingError if a file that an option names cannot be used.
     """
-    watcher = FileWatcher()
-    policy = Policy(options, service.metrics, watcher)
-    readiness = Readiness(service.repository.availability, names_models=not options.auth_token_file)
-    app = RestApp(service, options, policy, readiness)
-    watcher.start()
-    policy.start()
-    readiness.phase = Phase.SERVING
-    try:
-        yield app
-    finally:
-        readiness.phase = Phase.DRAINING
-        app.threads.shutdown()
-        watcher.stop()
-        policy.stop()
+    return StandaloneApp(service, options)
 
 
 class RestApp:
@@ -89,6 +76,9 @@ class RestApp:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers one request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
         if scope["type"] != "http":
             raise ValueError(f"There is nothing for {scope['type']} here")
         call, route = self._parse_head(scope)
@@ -106,6 +96,20 @@ class RestApp:
         ]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Follows the life of an ASGI server, at whose end it closes."""
+        while True:
+            event = (await receive())["type"]  # "lifespan.startup", later "lifespan.shutdown"
+            if event == "lifespan.shutdown":
+                await asyncio.to_thread(self.close)
+            await send({"type": f"{event}.complete"})
+            if event == "lifespan.shutdown":
+                return
+
+    def close(self) -> None:
+        """Ends the threads once they have answered."""
+        self.threads.shutdown()
 
     async def _respond(self, call: Call, route: Route, receive: Receive) -> Response | None:
         self._name(call, route)
@@ -260,6 +264,32 @@ class RestApp:
         named = [(b"x-request-id", call.request_id.encode())] if call.request_id else []
         is_open = route.is_api or route.template == OPENAPI_PATH or not call.path
         return [*named, *self._cors_headers] if is_open else named
+
+
+class StandaloneApp(RestApp):
+    """A RestApp with a policy, a readiness and watched files of its own, which a server would share over transports."""
+
+    def __init__(self, service: Service, options: Options) -> None:
+        self._watcher = FileWatcher()
+        policy = Policy(options, service.metrics, self._watcher)
+        readiness = Readiness(service.repository.availability, names_models=not options.auth_token_file)
+        super().__init__(service, options, policy, readiness)
+        self._watcher.start()
+        policy.start()
+        readiness.phase = Phase.SERVING
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Answers the requests that it has, refuses others, and ends its threads and logs."""
+        self._readiness.phase = Phase.DRAINING
+        super().close()
+        self._watcher.stop()
+        self._policy.stop()
 
 
 def _monitoring_path(config_file: str) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
+import serving.rest.uploads as uploads
 from serving.call import Call
 from serving.errors import invalid_argument
 from serving.models.inference import Method
-from serving.rest import uploads
 from serving.rest.content import BYTES, FORM, IMAGE, JSON, NPY, NPZ, PROTOBUF, decompressed, media_type
 from serving.rest.npy import read_npy, read_npz, write_npy, write_npz
 from serving.rest.routes import Route, signature_name

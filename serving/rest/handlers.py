@@ -2,12 +2,12 @@
 
 from contextlib import ExitStack
 
+import serving.rest.bodies as bodies
 from serving.api.service import Service
 from serving.call import Call
 from serving.errors import Code, ServingError
 from serving.models.inference import CLASSIFY, REGRESS
 from serving.options import Options
-from serving.rest import bodies
 from serving.rest.content import JSON, NPY, NPZ, PROTOBUF, Response, choose_type, version_header
 from serving.rest.routes import Route
 from serving.wire import messages

@@ -23,8 +23,6 @@ _UPSTREAM_LABELS = {
     "/tensorflow/serving/request_latency": {"model_name": "model", "API": "method", "entrypoint": "transport"},
 }
 
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-
 
 class Metrics:
     """Counts and times what happens. Times are in seconds here, and in microseconds on the pages.
@@ -152,7 +150,8 @@ def _upstream_lines(path: str, metric: Counter | Histogram) -> list[str]:
     merged = dict[str, float]()
     for family in metric.collect():
         for _, series in groupby(family.samples, lambda sample: {**sample.labels, "le": ""}):
-            samples = sorted(series, key=lambda sample: sample.name.endswith("_count"))  # to behind the sum
+            kept = [sample for sample in series if not sample.name.endswith("_created")]
+            samples = sorted(kept, key=lambda sample: sample.name.endswith("_count"))  # to behind the sum
             if not any(sample.value for sample in samples):  # a metric without labels that was never recorded
                 continue
             for sample in samples:

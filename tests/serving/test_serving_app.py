@@ -87,6 +87,19 @@ def test_api_is_answered_under_uvicorn(client):
     assert "tensorflow_serving_request_count" in client.get("/metrics").text
 
 
+def test_server_that_runs_nothing_else_closes_the_application_at_its_end(zoo_path, tmp_path):
+    log = tmp_path / "access.log"
+    options = Options(model_name="m", model_base_path=str(zoo_path), access_log=str(log))
+    with Service(options) as service:
+        app = create_app(service, options)
+        with served(app) as url:
+            assert httpx.get(url + "/readyz", trust_env=False).status_code == 200
+        assert '"/readyz"' in log.read_text()  # written to its end
+        with pytest.raises(RuntimeError):
+            app.threads.submit(print)
+        app.close()  # once more does no harm
+
+
 def test_probes_take_head_and_wait_for_no_thread(app, client):
     with busy(app):
         answer = client.head("/readyz")
@@ -189,6 +202,7 @@ def test_example_serves_a_model(zoo_path):
             end = time.monotonic() + 2 * WAIT
             while True:
                 assert time.monotonic() < end
+                assert process.poll() is None
                 try:
                     httpx.get(f"http://127.0.0.1:{port}/hello", trust_env=False)
                     break
