@@ -54,7 +54,6 @@ class AsgiServer(uvicorn.Server):
         self._grace = grace  # seconds
         self._tls = tls
         self._thread = threading.Thread(target=self.run, name="rest", daemon=True)
-        self._accepting: asyncio.Task[None] | None = None
         self._connecting: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -77,7 +76,7 @@ class AsgiServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to accept connections, instead of uvicorn, which knows no limit before the handshake of TLS."""
-        self._accepting = asyncio.create_task(self._accept())
+        asyncio.get_running_loop().add_reader(self._socket, self._accept)
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -88,13 +87,16 @@ class AsgiServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Lets requests end within the time of grace."""
-        assert self._accepting is not None
-        self._accepting.cancel()
-        await asyncio.sleep(0)  # a task that has not begun would not close its socket
+        end = time.monotonic() + self._grace
+        asyncio.get_running_loop().remove_reader(self._socket)
+        for _ in range(_BACKLOG):  # clients that have connected already, whom the end of the socket would reset
+            if not self._accept():
+                break
+        self._socket.close()
+        if self._connecting:
+            await asyncio.wait(self._connecting, timeout=min(self._grace, self._shared.limits.last_idle_time))
         for task in self._connecting:
             task.cancel()
-        self._socket.close()
-        end = time.monotonic() + self._grace
         while self.server_state.connections and time.monotonic() < end:
             self._look()
             await asyncio.sleep(_LAST_LOOK)
@@ -102,17 +104,32 @@ class AsgiServer(uvicorn.Server):
             connection.abort()
         await asyncio.sleep(_LAST_LOOK)  # sockets are closed meanwhile
 
-    async def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accepts the next connection. Returns whether there was one."""
+        try:
+            accepted, peer = self._socket.accept()
+        except BlockingIOError:  # the client has gone
+            return False
+        except OSError:  # no descriptor is free
+            self._pause()
+            return False
+        try:
+            accepted.setblocking(False)
+            self._admit(accepted, peer)
+        except Exception:
+            logger.exception("A connection failed")
+            accepted.close()
+        return True
+
+    def _pause(self) -> None:
+        """Accepts nothing for a moment."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, peer = await loop.sock_accept(self._socket)
-                self._admit(accepted, peer)
-                await asyncio.sleep(0)  # to accept may wait for nothing, and others have their turn
-            except OSError:  # no descriptor is free
-                await asyncio.sleep(_LAST_LOOK)
-            except Exception:
-                logger.exception("A connection failed")
+        loop.remove_reader(self._socket)
+        loop.call_later(_LAST_LOOK, self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.should_exit:  # the socket may have been closed
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
     def _admit(self, accepted: socket.socket, peer: tuple[str, int]) -> None:
         if self._is_full(peer[0]):

@@ -671,6 +671,33 @@ def test_stop_does_not_wait_for_handshakes(connect, contexts, grace):
             assert client.is_closed()
 
 
+class Held(Echo):
+    """Keeps the event loop until its gate is open, so that connections wait to be accepted."""
+
+    async def __call__(self, scope, receive, send):
+        if scope["path"] == "/hold":
+            self.requests.append(scope)
+            assert self.gate.wait(WAIT)
+            time.sleep(0.2)  # so that the server looks whether it should stop, ten times per second, before it accepts
+        await send_answer(send, 200, b"")
+
+
+def test_clients_that_have_connected_before_a_stop_are_answered(connect):
+    with running(kind=Held) as (server, application, port), ThreadPoolExecutor(1) as threads:
+        application.gate.clear()
+        first = connect(port)
+        first.send(get("/hold"))
+        wait_until(lambda: application.requests)
+        waiting = [connect(port) for _ in range(20)]
+        for client in waiting:
+            client.send(get("/"))
+        stopped = threads.submit(server.stop)
+        wait_until(lambda: server.should_exit)
+        application.gate.set()
+        assert [client.read()[0] for client in [first, *waiting]] == [200] * 21
+        stopped.result(WAIT)
+
+
 class Broken(Echo):
     """Fails, as an application may."""
 
