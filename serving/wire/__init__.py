@@ -1,1 +1,1 @@
-"""TensorFlow Serving's formats <-> arrays: JSON and protobuf messages. The modules that the client uses need no TensorFlow."""
+"""TensorFlow Serving's formats <-> arrays: JSON and protobuf messages. What the client imports needs no TensorFlow."""
