@@ -60,11 +60,12 @@ class Body:
 
 def parse_body(route: Route, call: Call, body: bytes, largest: int) -> Body:
     """Parses what can be parsed without the model. Raises ServingError if it is malformed."""
-    body = decompressed(body, call.header("content-encoding"), largest)
+    received, body = body, decompressed(body, call.header("content-encoding"), largest)
     content_type = call.header("content-type")
     kind = body_type(content_type, body)
     if kind == JSON:
-        document = json_predict.parse_predict(body) if route.action == "predict" else parse_object(body)
+        is_predict, was_compressed = route.action == "predict", body is not received
+        document = json_predict.parse_predict(body, was_compressed) if is_predict else parse_object(body)
         spec = route.spec._replace(signature_name=json_predict.decode_signature_name(document))
         return Body(kind, content_type, spec, document, largest)
     spec = route.spec._replace(signature_name=signature_name(route.query))

@@ -10,8 +10,8 @@ import rapidjson
 
 from serving.errors import ServingError, invalid_argument
 
-MOST_VALUES = 5_500_000
-"""Of a body. Each becomes an object of Python, which takes 54 bytes for a while; a list or an object counts as two."""
+MOST_VALUES = 2**21
+"""Of a body. Each becomes an object of Python, and nothing else runs meanwhile; a list or an object counts as two."""
 LARGE_BODY = 2**22
 """Bytes. Of a longer text the trees of orjson and simdjson would take as much memory as the objects."""
 LONGEST_ERROR = 16 * 1024

@@ -466,15 +466,24 @@ def test_more_dimensions_than_tensors_have_are_refused(key, depth, dtype):
 
 
 def test_values_and_lists_have_a_limit():
-    message = "JSON Parse error: There are more than 5500000 values, where a list or an object counts as two."
-    assert message in refusal(decode, '{"inputs": [' + "[]," * 1_834_000 + "1]}", x="float")
-    assert message in refusal(decode, '{"inputs": [' + "{}," * 1_834_000 + "1]}", x="float")
-    assert message in refusal(decode, '{"inputs": [' + "1," * 5_500_000 + "1]}", x="float")
-    image = decode('{"inputs": [' + ",".join(["[1,2,3]"] * 1024**2) + "]}", x="float")["x"]
-    assert (image.shape, image.sum()) == ((1024**2, 3), 6 * 1024**2)
+    message = "JSON Parse error: There are more than 2097152 values, where a list or an object counts as two."
+    assert message in refusal(decode, '{"inputs": [' + "[]," * 700_000 + "1]}", x="float")
+    assert message in refusal(decode, '{"inputs": [' + "{}," * 700_000 + "1]}", x="float")
+    assert message in refusal(decode, '{"inputs": [' + "1," * 2_097_152 + "1]}", x="float")
+    image = decode('{"inputs": [' + ",".join(["[1,2,3]"] * 512**2) + "]}", x="float")["x"]
+    assert (image.shape, image.sum()) == ((512**2, 3), 6 * 512**2)
     assert "is not of expected type: int64" in refusal(
-        decode, '{"instances": [0.5' + ",1" * 2_100_000 + "]}", x="int64"
+        decode, '{"instances": [0.5' + ",1" * 2_000_000 + "]}", x="int64"
     )
+
+
+def test_array_of_numbers_may_be_large_unless_it_came_compressed():
+    body = b'{"inputs": [' + b",".join([b"[1,2,3]"] * 1024**2) + b"]}"
+    signatures = {"serving_default": Signature("serving_default", "", {"x": TensorInfo("x:0", "float", None)}, {})}
+    image = decode_predict(parse_predict(body), "", signatures)[0].inputs["x"]
+    assert (image.shape, image.sum()) == ((1024**2, 3), 6 * 1024**2)
+    with pytest.raises(ServingError, match="more than 2097152 values"):
+        parse_predict(body, was_compressed=True)
 
 
 def test_rows_of_as_many_dimensions_as_tensors_have_are_refused():
