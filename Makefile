@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
 NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training/test_, augmentation.py averages.py \
 	evaluate.py export.py export_formats.py mean.py optimizer.py parity.py policy.py preprocessing.py steps.py views.py)
 
-.PHONY: demo test test-fast test-numbers test-torch test-keras test-lowest lint types check clean
+.PHONY: demo test test-fast test-numbers test-torch test-keras test-lowest descriptors lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
@@ -39,6 +39,10 @@ test-lowest: $(VENV)/bin/python
 	sed -nE '/^dev =/q; s/^ +([A-Za-z0-9_-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg | sort -u > $(VENV)/lowest/constraints.txt
 	$(VENV)/lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(VENV)/lowest/constraints.txt
 	$(VENV)/lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
+
+# The messages that serving/wire/descriptors.pb describes, made anew from the installed packages and our .proto files.
+descriptors: $(VENV)/dev-installed
+	$(BIN)/python -m tests.serving.make_descriptors
 
 check: lint types
 

@@ -9,7 +9,7 @@ GRPC, REST = "GRPC", "REST"
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Call:
-    """Who asks for what, until when, and what becomes known of it.
+    """A request: its client, its aim, its end, and the facts that become known of it.
 
     A transport makes it and passes it down to the run; metrics, the access log and traces read it at the end. Times are
     in seconds, by `time.perf_counter`; 0 stands for a time that has not come.
@@ -35,7 +35,7 @@ class Call:
     model: str = ""
     """Only of models that exist: clients invent names, and series of metrics stay for ever."""
     action: str = ""
-    """What metrics call the method: "predict" over REST, "Predict" over gRPC; empty where no model is asked to run."""
+    """The method's name in metrics: "predict" over REST, "Predict" over gRPC; empty where no model is asked to run."""
     version: str = ""
     signature: str = ""
     trace_id: str = ""

@@ -1,1 +1,1 @@
-"""Who may send requests, and how many: TLS, tokens, limits, readiness."""
+"""Admission of requests: TLS, tokens, limits, readiness."""

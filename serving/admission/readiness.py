@@ -10,7 +10,7 @@ READY_PATH = "/readyz"
 
 
 class Phase(enum.Enum):
-    """What a server does in the course of its life."""
+    """The phases of a server's life."""
 
     LOADING = "loading"
     SERVING = "serving"

@@ -1,4 +1,4 @@
-"""What both protocols share: how a server is trusted, how often and how long a call is tried, errors and classes."""
+"""Shared by both protocols: trust in a server, retries and time limits of a call, errors, classes."""
 
 import asyncio
 import math

@@ -21,7 +21,7 @@ CLASSIFY_TYPES = {_CLASSES: "string", _SCORES: "float"}
 
 @dataclass(frozen=True)
 class Method:
-    """What Classify or Regress asks of a signature, and how it reads the outputs. Both functions check."""
+    """The demands of Classify or Regress on a signature, and its reading of the outputs. Both functions check."""
 
     name: str
     noun: str

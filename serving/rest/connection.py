@@ -86,7 +86,7 @@ class Shared:
 
 
 class Connection(HttpToolsProtocol):
-    """What the event loop calls as bytes come, httptools as they are parsed, and the server from time to time."""
+    """Takes calls of the event loop as bytes come, of httptools as they are parsed, and of the server at intervals."""
 
     def __init__(self, config: Config, state: ServerState, shared: Shared, address: str) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())

@@ -34,7 +34,7 @@ class Profiler:
         self._running: dict[str, threading.Event] = {}
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """What a gRPC server needs to answer for it."""
+        """Returns the handlers that a gRPC server needs to answer for it."""
         handler = grpc.unary_unary_rpc_method_handler
         methods = {
             "Profile": handler(self.Profile, ProfileRequest.FromString, ProfileResponse.SerializeToString),
