@@ -113,7 +113,6 @@ def _start(options: Options) -> Server:
     # The objects of the imports stay: to search them for garbage would stall all requests for 0.2 s each time.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # an image in JSON is as many lists, none of them garbage; reading it takes half
     server = Server(options)
     server.start()
     return server

@@ -11,11 +11,12 @@ import numpy as np
 import orjson
 import simdjson
 
-from serving.wire.json_text import KEYS, LARGE_BODY, parse_object
+from serving.wire.json_text import KEYS, parse_object
 from serving.wire.signatures import DTYPES, MOST_DIMENSIONS
 
 _SMALLEST_BODY = 2048  # bytes; shorter ones are read as fast in the ordinary way
-_LARGEST_BODY = 2**26  # bytes; simdjson takes 24 for each meanwhile, too many where a few of them became a body
+_LARGEST_BODY = 2**26  # bytes; simdjson takes 24 for each meanwhile
+_LARGEST_COMPRESSED = 2**22  # bytes, inflated: a few kilobytes may have become as many
 _KEY = re.compile(rb'"(instances|inputs)"\s*:\s*\Z')
 _PLACEHOLDER = "\0"
 _DIGITS_AND_SPACE = b"0123456789.eE+- \t\r\n"
@@ -67,7 +68,7 @@ class NumberArray:
 
 def parse_number_array(body: bytes, was_compressed: bool = False) -> dict[str, object] | None:
     """Parses a body of which `instances` or `inputs` is one large array of numbers; None where it is anything else."""
-    if not _SMALLEST_BODY <= len(body) <= (LARGE_BODY if was_compressed else _LARGEST_BODY):
+    if not _SMALLEST_BODY <= len(body) <= (_LARGEST_COMPRESSED if was_compressed else _LARGEST_BODY):
         return None
     start, end = body.find(b"["), body.rfind(b"]") + 1
     found = _KEY.search(body, max(0, start - 64), start)

@@ -1,7 +1,11 @@
 """JSON text <-> values as RapidJSON reads and TensorFlow Serving writes them: NaN and Infinity included."""
 
+import gc
 import json
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -12,10 +16,13 @@ from serving.errors import ServingError, invalid_argument
 
 MOST_VALUES = 2**21
 """Of a body. Each becomes an object of Python, and nothing else runs meanwhile; a list or an object counts as two."""
-LARGE_BODY = 2**22
-"""Bytes. Of a longer text the trees of orjson and simdjson would take as much memory as the objects."""
+_LARGE_BODY = 2**24
+"""Bytes. Of a longer text orjson's own tree would take as much memory as the objects."""
 LONGEST_ERROR = 16 * 1024
 """Characters of an error text that an answer holds."""
+
+_pausing = threading.Lock()
+_num_pausing = 0
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = " \t\n\r"
@@ -44,7 +51,8 @@ def parse_object(body: bytes) -> dict[str, object]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     _check_number_of_values(body)
-    document = _parse(body)
+    with _without_collections():
+        document = _parse(body)
     if not isinstance(document, dict):
         raise document_error(document, "Is not object")
     return document
@@ -105,6 +113,22 @@ def error_body(error: ServingError) -> bytes:
     return write({"error": message})
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pauses the garbage collector: a parser makes lists by the million, and each collection would go through all."""
+    global _num_pausing
+    with _pausing:
+        _num_pausing += 1
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _pausing:
+            _num_pausing -= 1
+            if not _num_pausing:
+                gc.enable()
+
+
 def _check_number_of_values(body: bytes) -> None:
     if len(body) > MOST_VALUES and body.count(b",") + 2 * (body.count(b"[") + body.count(b"{")) > MOST_VALUES:
         raise invalid_argument(
@@ -116,7 +140,7 @@ def _check_number_of_values(body: bytes) -> None:
 def _parse(body: bytes) -> object:
     if any(body.count(key) > 1 for key in KEYS):
         return _parse_as_rapidjson(body, _rapidjson_first)
-    if len(body) > LARGE_BODY:
+    if len(body) > _LARGE_BODY:
         return _parse_as_rapidjson(body, _rapidjson)
     try:
         return orjson.loads(body)
