@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 import grpc
 import httpx
@@ -175,6 +176,24 @@ def _rest_client(server):
         yield client
 
 
+@contextlib.contextmanager
+def _busy(threads):
+    """Keeps the one thread of a pool from all else as long as the context is open."""
+    gate, started = threading.Event(), threading.Event()
+
+    def hold():
+        started.set()
+        assert gate.wait(20)
+
+    held = threads.submit(hold)
+    assert started.wait(20)
+    try:
+        yield
+    finally:
+        gate.set()
+        held.result(20)
+
+
 class Stubs:
     """The stubs of tensorflow-serving-api on one channel."""
 
@@ -204,7 +223,7 @@ def _predict_request(signature="", model="zoo", version=None, label=None, output
 
 
 def _recovers(code, arguments, complaint):
-    """Runs code in a process of its own, which complains, and ends well once it is told that the trouble is over."""
+    """Runs code in a child process that logs a complaint, and exits with 0 after a line on its standard input."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -231,6 +250,11 @@ def serve_config():
 @pytest.fixture(scope="session")
 def rest_client():
     return _rest_client
+
+
+@pytest.fixture(scope="session")
+def busy():
+    return _busy
 
 
 @pytest.fixture(scope="session")

@@ -61,24 +61,6 @@ def client(app):
         yield client
 
 
-@contextlib.contextmanager
-def busy(app):
-    """The one thread of the application has something else to do while the context is open."""
-    gate, started = threading.Event(), threading.Event()
-
-    def hold():
-        started.set()
-        assert gate.wait(WAIT)
-
-    held = app.threads.submit(hold)
-    assert started.wait(WAIT)
-    try:
-        yield
-    finally:
-        gate.set()
-        held.result(WAIT)
-
-
 def test_api_is_answered_under_uvicorn(client):
     answer = client.post(PREDICT, json={"instances": [1, 3]})
     assert (answer.status_code, answer.json()) == (200, {"predictions": [2.5, 3.5]})
@@ -100,8 +82,8 @@ def test_server_that_runs_nothing_else_closes_the_application_at_its_end(zoo_pat
         app.close()  # once more does no harm
 
 
-def test_probes_take_head_and_wait_for_no_thread(app, client):
-    with busy(app):
+def test_probes_take_head_and_wait_for_no_thread(app, client, busy):
+    with busy(app.threads):
         answer = client.head("/readyz")
         assert (answer.status_code, answer.content) == (200, b"")
         assert int(answer.headers["content-length"]) == len(client.get("/readyz").content)
@@ -116,7 +98,7 @@ def test_body_without_a_length_is_bounded(zoo_path):
             assert (answer.status_code, answer.json()["error"]) == (413, "The body is larger than 1000 bytes.")
 
 
-def test_request_whose_client_went_away_before_a_thread_was_free_is_not_run(app):
+def test_request_whose_client_went_away_before_a_thread_was_free_is_not_run(app, busy):
     arrived, gone = threading.Event(), threading.Event()
 
     async def observed(scope, receive, send):
@@ -132,7 +114,7 @@ def test_request_whose_client_went_away_before_a_thread_was_free_is_not_run(app)
 
     with served(observed) as url, httpx.Client(base_url=url, timeout=WAIT, trust_env=False) as client:
         before = num_requests(client, "OK"), num_requests(client, "CANCELLED")
-        with busy(app):
+        with busy(app.threads):
             with socket.create_connection((client.base_url.host, client.base_url.port)) as leaving:
                 body = b'{"instances": [1]}'
                 leaving.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\n" % PREDICT.encode())

@@ -35,24 +35,6 @@ def narrow(serve, zoo_path):
         yield server
 
 
-@contextlib.contextmanager
-def busy(threads):
-    """The one thread of a pool has something else to do, as long as the context is open."""
-    gate, started = threading.Event(), threading.Event()
-
-    def hold():
-        started.set()
-        assert gate.wait(WAIT)
-
-    held = threads.submit(hold)
-    assert started.wait(WAIT)
-    try:
-        yield
-    finally:
-        gate.set()
-        held.result(WAIT)
-
-
 def ask_rest(server):
     url = f"http://127.0.0.1:{server.rest_port}/v1/models/zoo:predict"
     return httpx.post(url, json={"instances": [1]}, timeout=WAIT, trust_env=False)
@@ -65,7 +47,7 @@ def test_compressed_body_inflates_to_no_more_than_a_body_may_have(narrow):
     assert (answer.status_code, answer.json()["error"]) == (400, "Request body inflates to more than 1000 bytes.")
 
 
-def test_rest_refuses_where_too_many_wait(narrow, rest_client):
+def test_rest_refuses_where_too_many_wait(narrow, rest_client, busy):
     with ThreadPoolExecutor(1) as others, rest_client(narrow) as rest:
         with busy(narrow.app.threads):
             waiting = others.submit(ask_rest, narrow)
@@ -79,7 +61,7 @@ def test_rest_refuses_where_too_many_wait(narrow, rest_client):
         assert rest.post("/v1/models/zoo:predict", json={"instances": [1]}).status_code == 200
 
 
-def test_grpc_refuses_where_too_many_wait(narrow, grpc_stubs, predict_request, status_of):
+def test_grpc_refuses_where_too_many_wait(narrow, grpc_stubs, predict_request, status_of, busy):
     request, threads = predict_request(x=np.float32([1])), narrow._grpc.threads
     with grpc_stubs(narrow) as stubs:
         with busy(threads):
@@ -100,7 +82,7 @@ def test_bodies_and_messages_too_large_are_refused(narrow, rest_client, grpc_stu
         assert status_of(stubs.prediction.Predict, large, timeout=WAIT)[0] == "RESOURCE_EXHAUSTED"
 
 
-def test_request_that_has_waited_for_too_long_is_not_run(serve, grpc_stubs, predict_request, status_of, zoo_path):
+def test_request_that_has_waited_for_too_long_is_not_run(serve, grpc_stubs, predict_request, status_of, zoo_path, busy):
     one = {"rest_api_num_threads": 1, "grpc_max_threads": 1, "max_queue_time_in_ms": 50}
     message = "The request waited for more than 50 ms. Try again later."
     with serve(zoo_path, **one) as server, grpc_stubs(server) as stubs, ThreadPoolExecutor(1) as others:
@@ -154,7 +136,7 @@ def test_grpc_connections_have_a_limit(serve, grpc_stubs, predict_request, zoo_p
         first.prediction.Predict(request, timeout=WAIT)
 
 
-def test_messages_have_a_limit_together(serve, grpc_stubs, predict_request, zoo_path, status_of, monkeypatch):
+def test_messages_have_a_limit_together(serve, grpc_stubs, predict_request, zoo_path, status_of, monkeypatch, busy):
     monkeypatch.setattr("serving.rpc.interceptor._MAX_BYTES", 10_000)
     with serve(zoo_path, grpc_max_threads=1) as server, grpc_stubs(server) as stubs:
         predict = stubs.prediction.Predict
