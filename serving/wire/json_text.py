@@ -5,7 +5,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 
 import numpy as np
@@ -18,6 +18,8 @@ MOST_VALUES = 2**21
 """Of a body. Each becomes an object of Python, and nothing else runs meanwhile; a list or an object counts as two."""
 _LARGE_BODY = 2**24
 """Bytes. Of a longer text orjson's own tree would take as much memory as the objects."""
+_MANY_OBJECTS = 2**16
+"""Bytes. A shorter text makes too few objects to be worth a pause of the garbage collector."""
 LONGEST_ERROR = 16 * 1024
 """Characters of an error text that an answer holds."""
 
@@ -51,7 +53,7 @@ def parse_object(body: bytes) -> dict[str, object]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     _check_number_of_values(body)
-    with _without_collections():
+    with _without_collections() if len(body) > _MANY_OBJECTS else nullcontext():
         document = _parse(body)
     if not isinstance(document, dict):
         raise document_error(document, "Is not object")
