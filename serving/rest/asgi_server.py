@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import ssl
-import threading
 import time
 from contextlib import suppress
 from typing import cast
@@ -13,6 +12,7 @@ from typing import cast
 import uvicorn
 from uvicorn._types import ASGI3Application, HTTPScope
 
+from serving.background import BackgroundThread
 from serving.errors import Code, ServingError
 from serving.rest.connection import Connection, Limits, Refused, Shared, refusal
 
@@ -53,7 +53,7 @@ class AsgiServer(uvicorn.Server):
         self._socket = bound
         self._grace = grace  # seconds
         self._tls = tls
-        self._thread = threading.Thread(target=self.run, name="rest", daemon=True)
+        self._thread = BackgroundThread(self.run, "rest")
         self._connecting: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
