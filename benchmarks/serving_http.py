@@ -116,7 +116,7 @@ def serve(name: str, base_path: str, port: str) -> None:
 
 
 def run_uvicorn(app: RestApp, port: int) -> None:
-    """Runs uvicorn as it is installed."""
+    """Runs plain uvicorn."""
     uvicorn.run(app, port=port, log_config=None, access_log=False, lifespan="off", ws="none", proxy_headers=False)
 
 

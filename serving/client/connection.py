@@ -40,7 +40,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a call is repeated that nobody answered: UNAVAILABLE, broken connections, HTTP's 502, 503 and some 429.
+    """Retries of a call that nobody answered: UNAVAILABLE, broken connections, HTTP's 502, 503 and some 429.
 
     Waits double from the first to the longest, in seconds. Up to half of each wait is dropped at random, so that the
     clients of a server that was restarted do not come back together. If the server asks for a longer wait, by HTTP's

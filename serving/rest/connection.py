@@ -23,8 +23,8 @@ from serving.wire.json_text import error_body
 
 Headers = list[tuple[bytes, bytes]]
 Refused = Callable[[HTTPScope, int, str, int], Headers]
-"""Called with the scope of a request that the server refuses itself, as far as it is known, the status, the reason and
-the size of the body; returns headers to send with the answer."""
+"""Takes the scope of a request that the server refuses itself, with the parts that have come, and the status, the reason
+and the body size of the refusal. Returns headers to send with it."""
 
 _HEADER_OVERHEAD = 32  # bytes that each header counts for besides its own, as in HTTP/2 (RFC 9113, section 6.5.2)
 _CHUNK_OVERHEAD = 16  # bytes besides each byte of a body in chunks
@@ -153,10 +153,8 @@ class Connection(HttpToolsProtocol):
         if size + num_lines * _HEADER_OVERHEAD > self._shared.limits.head_size:
             self.refuse(431, "The headers are too large.")
             return 0
-        if (
-            end == 3 and not self._unread[start : start + 1].isupper()
-        ):  # no method: what TLS begins with, or blank lines
-            return start + 1
+        if end == 3 and not self._unread[start : start + 1].isupper():
+            return start + 1  # it begins no method, but perhaps TLS or a blank line
         return end if end > 3 else 0
 
     def _parse(self, data: bytes) -> None:

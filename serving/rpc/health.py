@@ -20,7 +20,7 @@ _Response = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """The health service. grpcio-health-checking's own lets a client that does not read hold up all that is told."""
+    """The health service. In that of grpcio-health-checking, one client that does not read stops the news for all."""
 
     def __init__(self, availability: Callable[[], Mapping[str, bool]], loop: asyncio.AbstractEventLoop) -> None:
         self._availability = availability

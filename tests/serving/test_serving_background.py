@@ -1,4 +1,4 @@
-"""Threads that work in the background, and what their death is told by."""
+"""Background threads, and the report of one that has died."""
 
 import threading
 import time

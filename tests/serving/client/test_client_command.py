@@ -17,7 +17,7 @@ STRINGS = tf.TensorSpec([None], tf.string)
 
 
 def reds(encoded):
-    """How red and how blue the first pixel of each image is, in 0..1."""
+    """The red and the blue of the first pixel of each image, in 0..1."""
     decode = lambda each: tf.cast(tf.io.decode_png(each, channels=3)[0, 0], tf.float32) / 255  # noqa: E731
     pixels = tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec([3], tf.float32))
     return tf.stack([pixels[:, 2], pixels[:, 0]], axis=1)
