@@ -23,7 +23,7 @@ from serving.wire.json_text import error_body
 
 Headers = list[tuple[bytes, bytes]]
 Refused = Callable[[HTTPScope, int, str, int], Headers]
-"""Takes the scope of a request that the server refuses itself, with the parts that have come, and the status, the reason
+"""Takes the scope of a request that the server refuses itself, with the parts that have come, the status, the reason
 and the body size of the refusal. Returns headers to send with it."""
 
 _HEADER_OVERHEAD = 32  # bytes that each header counts for besides its own, as in HTTP/2 (RFC 9113, section 6.5.2)
