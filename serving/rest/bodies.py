@@ -64,8 +64,8 @@ def parse_body(route: Route, call: Call, body: bytes, largest: int) -> Body:
     content_type = call.header("content-type")
     kind = body_type(content_type, body)
     if kind == JSON:
-        is_predict, was_compressed = route.action == "predict", body is not received
-        document = json_predict.parse_predict(body, was_compressed) if is_predict else parse_object(body)
+        parse = json_predict.parse_predict if route.action == "predict" else parse_object
+        document = parse(body, was_compressed=body is not received)
         spec = route.spec._replace(signature_name=json_predict.decode_signature_name(document))
         return Body(kind, content_type, spec, document, largest)
     spec = route.spec._replace(signature_name=signature_name(route.query))

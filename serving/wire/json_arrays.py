@@ -32,10 +32,11 @@ _BUFFERS: dict[str, tuple[_Kind, type[np.generic]]] = {
 class NumberArray:
     """Nested lists of numbers in a body, all lists of one level of one length; no number has been read."""
 
-    def __init__(self, body: bytes, key: str, start: int, end: int) -> None:
+    def __init__(self, body: bytes, key: str, start: int, end: int, was_compressed: bool) -> None:
         """Raises ValueError unless the value of the key is such an array, from start to end of the body."""
         self._body = body
         self._key = key
+        self._was_compressed = was_compressed
         document = simdjson.Parser().parse(body)
         element = document[key] if isinstance(document, simdjson.Object) else None
         if not isinstance(element, simdjson.Array):
@@ -61,7 +62,7 @@ class NumberArray:
 
     def lists(self) -> list[object]:
         """Reads the numbers as Python objects. Raises ServingError where they are too many."""
-        lists = parse_object(self._body)[self._key]
+        lists = parse_object(self._body, self._was_compressed)[self._key]
         assert isinstance(lists, list)
         return lists
 
@@ -82,7 +83,7 @@ def parse_number_array(body: bytes, was_compressed: bool = False) -> dict[str, o
         document = orjson.loads(rest)
         if not isinstance(document, dict) or document.get(key) != _PLACEHOLDER or _is_odd(document):
             return None
-        return {**document, key: NumberArray(body, key, start, end)}
+        return {**document, key: NumberArray(body, key, start, end, was_compressed)}
     except (ValueError, RuntimeError):
         return None
 

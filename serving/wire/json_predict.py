@@ -28,7 +28,7 @@ class Layout(enum.Enum):
 
 def parse_predict(body: bytes, was_compressed: bool = False) -> dict[str, object]:
     """Returns the object in a request body; a large array of numbers in it is a NumberArray."""
-    return parse_number_array(body, was_compressed) or parse_object(body)
+    return parse_number_array(body, was_compressed) or parse_object(body, was_compressed)
 
 
 def decode_signature_name(document: Mapping[str, object]) -> str:

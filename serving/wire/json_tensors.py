@@ -147,8 +147,9 @@ def _is_exact(array: np.ndarray, elements: list[object], dtype: str) -> bool:
         return True
     if dtype in _INTEGER_RANGES:
         return False
-    sizes, is_integer = np.abs(array), np.array([type(each) is int for each in elements])
-    return not (np.where(is_integer, sizes > limit, sizes > _LARGEST[dtype]) & np.isfinite(sizes)).any()
+    sizes = np.abs(array)
+    large = np.flatnonzero((sizes > limit) & np.isfinite(sizes)).tolist()
+    return not any(type(elements[at]) is int or sizes[at] > _LARGEST[dtype] for at in large)
 
 
 def _first_wrong(elements: list[object], dtype: str) -> object:

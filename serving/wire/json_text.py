@@ -15,7 +15,9 @@ import rapidjson
 from serving.errors import ServingError, invalid_argument
 
 MOST_VALUES = 2**21
-"""Of a body. Each becomes an object of Python, and nothing else runs meanwhile; a list or an object counts as two."""
+MOST_COMPRESSED_VALUES = 2**20
+"""Of a body. Each becomes an object of Python, and nothing else runs meanwhile; a list or an object counts as two. A
+body that came compressed may have fewer: a few kilobytes can become as many."""
 _LARGE_BODY = 2**24
 """Bytes. Of a longer text orjson's own tree would take as much memory as the objects."""
 _MANY_OBJECTS = 2**16
@@ -48,11 +50,11 @@ _rapidjson_first = _FirstOfEach(number_mode=_NUMBERS)
 _indenting = json.JSONEncoder(indent=4, ensure_ascii=False)
 
 
-def parse_object(body: bytes) -> dict[str, object]:
+def parse_object(body: bytes, was_compressed: bool = False) -> dict[str, object]:
     """Returns the object in a request body, and ignores any text behind it."""
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
-    _check_number_of_values(body)
+    _check_number_of_values(body, MOST_COMPRESSED_VALUES if was_compressed else MOST_VALUES)
     with _without_collections() if len(body) > _MANY_OBJECTS else nullcontext():
         document = _parse(body)
     if not isinstance(document, dict):
@@ -131,10 +133,10 @@ def _without_collections() -> Iterator[None]:
                 gc.enable()
 
 
-def _check_number_of_values(body: bytes) -> None:
-    if len(body) > MOST_VALUES and body.count(b",") + 2 * (body.count(b"[") + body.count(b"{")) > MOST_VALUES:
+def _check_number_of_values(body: bytes, most: int) -> None:
+    if len(body) > most and body.count(b",") + 2 * (body.count(b"[") + body.count(b"{")) > most:
         raise invalid_argument(
-            f"JSON Parse error: There are more than {MOST_VALUES} values, where a list or an object counts as two. "
+            f"JSON Parse error: There are more than {most} values, where a list or an object counts as two. "
             "Other formats take larger arrays."
         )
 

@@ -482,7 +482,7 @@ def test_array_of_numbers_may_be_large_unless_it_came_compressed():
     signatures = {"serving_default": Signature("serving_default", "", {"x": TensorInfo("x:0", "float", None)}, {})}
     image = decode_predict(parse_predict(body), "", signatures)[0].inputs["x"]
     assert (image.shape, image.sum()) == ((1024**2, 3), 6 * 1024**2)
-    with pytest.raises(ServingError, match="more than 2097152 values"):
+    with pytest.raises(ServingError, match="more than 1048576 values"):
         parse_predict(body, was_compressed=True)
 
 
