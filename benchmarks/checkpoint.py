@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.layer import machine
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 from training.config import Config
 from training.model import make_optimizer
 from training.runs.checkpoint import Checkpoints

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_prelu.multiply_adds import multiply_adds
-from keras_prelu.paper_networks import paper_network
+from keras_prelu.networks.multiply_adds import multiply_adds
+from keras_prelu.networks.paper import paper_network
 
 IMAGES = 1_281_167  # of ImageNet 2012's training split
 BATCH = 128

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 from training.config import Config
 from training.exports.classifier import Classifier
 from training.exports.signatures import make_signatures, save_model, signature

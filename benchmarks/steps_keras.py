@@ -20,7 +20,7 @@ import keras
 
 from benchmarks.interleaved import Step
 from keras_prelu import PReLU
-from keras_prelu.paper_networks import paper_network
+from keras_prelu.networks.paper import paper_network
 
 BATCH, SIZE = 128, 32
 LAYER_SHAPE = (64, 56, 56, 64)

@@ -11,26 +11,26 @@ except ModuleNotFoundError as error:
         "tensorflow, jax and torch that is installed."
     ) from error
 
-from keras_prelu.callbacks import SignalMonitor
-from keras_prelu.fans import KernelFans, compute_fans, fans
-from keras_prelu.fully_convolutional import fully_convolutional
-from keras_prelu.functional import prelu
-from keras_prelu.gains import predict_gains
-from keras_prelu.initialize import initialize
-from keras_prelu.initializers import HeNormal, HeUniform
-from keras_prelu.multiply_adds import multiply_adds
-from keras_prelu.networks import small_network
+from keras_prelu.initialization.fans import KernelFans, compute_fans, fans
+from keras_prelu.initialization.gains import predict_gains
+from keras_prelu.initialization.initialize import initialize
+from keras_prelu.initialization.initializers import HeNormal, HeUniform
+from keras_prelu.initialization.places import kernel_places
+from keras_prelu.layer.functional import prelu
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D
+from keras_prelu.layer.prelu import PReLU
+from keras_prelu.layer.slopes import slope_table
+from keras_prelu.layer.weight_decay import exclude_slopes_from_weight_decay
+from keras_prelu.networks.fully_convolutional import fully_convolutional
+from keras_prelu.networks.multiply_adds import multiply_adds
+from keras_prelu.networks.paper import paper_network
+from keras_prelu.networks.small import small_network
 from keras_prelu.onnx import export_onnx
-from keras_prelu.paper_networks import paper_network
-from keras_prelu.places import kernel_places
-from keras_prelu.plots import plot_gains, plot_slopes
-from keras_prelu.pooling import SpatialPyramidPooling2D
-from keras_prelu.prelu import PReLU
-from keras_prelu.report import Thresholds
-from keras_prelu.signals import measure_gains
-from keras_prelu.slopes import slope_table
+from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.monitor import SignalMonitor
+from keras_prelu.signals.plots import plot_gains, plot_slopes
+from keras_prelu.signals.report import Thresholds
 from keras_prelu.version import __version__
-from keras_prelu.weight_decay import exclude_slopes_from_weight_decay
 
 __all__ = [
     "HeNormal",

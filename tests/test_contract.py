@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_service_pb2_grpc
 
-from keras_prelu.fully_convolutional import fully_convolutional
+from keras_prelu.networks.fully_convolutional import fully_convolutional
 from serving.options import Options
 from serving.server import Server
 from training.config import load_config

@@ -6,8 +6,8 @@ from functools import partial
 
 import keras
 
-from keras_prelu.networks import small_network
-from keras_prelu.paper_networks import paper_network
+from keras_prelu.networks.paper import paper_network
+from keras_prelu.networks.small import small_network
 from training.config import Config
 from training.data.mean import MeanSubtraction
 from training.errors import InputError

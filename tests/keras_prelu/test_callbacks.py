@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_prelu import PReLU
-from keras_prelu.callbacks import SignalMonitor
-from keras_prelu.signals import measure_gains
+from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.monitor import SignalMonitor
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ def test_training_is_that_without_it(data):
 def test_bad_verdict_is_a_warning(data, caplog):
     model = network()
     model.get_layer("fc1").kernel.assign(np.zeros((6, 8)))
-    with caplog.at_level(logging.WARNING, "keras_prelu.callbacks"):
+    with caplog.at_level(logging.WARNING, "keras_prelu.signals.monitor"):
         fit(model, data, SignalMonitor(data[0]), epochs=1)
     assert "after 0 batches, fc1: vanishing, dead units" in caplog.messages
 
 
 @pytest.mark.slow
 def test_healthy_model_is_no_warning(data, caplog):
-    with caplog.at_level(logging.WARNING, "keras_prelu.callbacks"):
+    with caplog.at_level(logging.WARNING, "keras_prelu.signals.monitor"):
         fit(network(), data, SignalMonitor(data[0]))
     assert caplog.messages == []
 

@@ -10,8 +10,8 @@ WITHOUT_ONEDNN = """
 import keras
 import numpy as np
 from keras_prelu import PReLU
-from keras_prelu.fully_convolutional import fully_convolutional
-from keras_prelu.pooling import SpatialPyramidPooling2D
+from keras_prelu.networks.fully_convolutional import fully_convolutional
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D
 
 maps = np.random.default_rng(0).normal(size=(2, 6, 7, 3)).astype("float32")
 for make in (lambda **form: PReLU("normal", **form), lambda **form: SpatialPyramidPooling2D((2, 1), **form)):

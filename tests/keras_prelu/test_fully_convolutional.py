@@ -5,9 +5,9 @@ import tensorflow as tf
 from keras import layers
 
 from keras_prelu import PReLU
-from keras_prelu.fully_convolutional import fully_convolutional
-from keras_prelu.networks import small_network
-from keras_prelu.pooling import SpatialPyramidPooling2D
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D
+from keras_prelu.networks.fully_convolutional import fully_convolutional
+from keras_prelu.networks.small import small_network
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_prelu.initialize import initialize
-from keras_prelu.prelu import PReLU
+from keras_prelu.initialization.initialize import initialize
+from keras_prelu.layer.prelu import PReLU
 
 DEPTH, WIDTH = 30, 512
 

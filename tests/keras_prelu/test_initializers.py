@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_prelu.initializers import HeNormal, HeUniform
+from keras_prelu.initialization.initializers import HeNormal, HeUniform
 
 SHAPE = (3, 3, 64, 128)  # fan_in 576, fan_out 1152
 

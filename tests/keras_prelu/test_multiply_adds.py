@@ -3,7 +3,7 @@ import pytest
 from keras import layers
 
 from keras_prelu import PReLU
-from keras_prelu.multiply_adds import multiply_adds
+from keras_prelu.networks.multiply_adds import multiply_adds
 
 
 def test_layers_are_counted_by_hand():

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_prelu import PReLU
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 
 pytestmark = pytest.mark.xdist_group("networks")  # they share networks
 

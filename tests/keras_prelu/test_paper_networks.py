@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from keras_prelu.multiply_adds import multiply_adds
-from keras_prelu.paper_networks import paper_network
+from keras_prelu.networks.multiply_adds import multiply_adds
+from keras_prelu.networks.paper import paper_network
 
 # Architecture: weights without slopes, slopes per channel, slopes per layer, multiply-adds as in the paper's Table 3.
 COUNTS = {

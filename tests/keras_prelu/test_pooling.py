@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_prelu.pooling import SpatialPyramidPooling2D
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D
 
 
 @pytest.fixture

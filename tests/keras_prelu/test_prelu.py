@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_prelu import PReLU
-from keras_prelu.functional import prelu
+from keras_prelu.layer.functional import prelu
 
 
 def outputs_of(layer, x):

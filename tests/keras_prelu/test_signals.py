@@ -5,8 +5,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_prelu import PReLU
-from keras_prelu.report import Thresholds
-from keras_prelu.signals import measure_gains
+from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.report import Thresholds
 
 SLOPE = 0.25
 

@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from keras_prelu import PReLU
-from keras_prelu.slopes import slope_layers, slope_table
+from keras_prelu.layer.slopes import slope_layers, slope_table
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from keras_prelu import PReLU
-from keras_prelu.weight_decay import exclude_slopes_from_weight_decay
+from keras_prelu.layer.weight_decay import exclude_slopes_from_weight_decay
 
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.1, weight_decay=0.5),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 from serving.batching.options import from_message
 from serving.client.__main__ import main
 from serving.flags import parse

@@ -20,7 +20,7 @@ with native_messages_held():
 
 import numpy as np
 
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 from training.config import Config
 from training.data.datasets import ImageSet, open_image_set
 from training.data.pipeline import train_batches

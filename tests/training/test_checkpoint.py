@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 from training.errors import InputError, NotFiniteError, TrainingError
 from training.runs.checkpoint import Checkpoints
 from training.workers.strategy import make_strategy

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 from training.errors import InputError, TrainingError
 from training.experiment import build_experiment
 from training.loop import fit

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from keras_prelu.fully_convolutional import fully_convolutional
+from keras_prelu.networks.fully_convolutional import fully_convolutional
 from training.config import Config
 from training.data.mean import set_mean
 from training.errors import InputError, TrainingError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_prelu.fully_convolutional import fully_convolutional
+from keras_prelu.networks.fully_convolutional import fully_convolutional
 from training.config import Config
 from training.data.datasets import open_image_set
 from training.data.mean import MeanSubtraction, mean_image, set_mean

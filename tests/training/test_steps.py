@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_prelu.networks import small_network
+from keras_prelu.networks.small import small_network
 from training.config import Config
 from training.optimization.averages import MovingAverage
 from training.optimization.optimizer import make_optimizer

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_prelu.fully_convolutional import fully_convolutional
+from keras_prelu.networks.fully_convolutional import fully_convolutional
 
 
 def five_crops(image: tf.Tensor, height: int, width: int) -> tf.Tensor:

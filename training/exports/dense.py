@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_prelu.fully_convolutional import fully_convolutional
+from keras_prelu.networks.fully_convolutional import fully_convolutional
 from training.data.preprocessing import decode_any
 from training.errors import InputError
 from training.exports.classifier import Classifier

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_prelu.plots import BLUE, GREY, VERMILION
+from keras_prelu.signals.plots import BLUE, GREY, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_prelu.rectifiers import initial_slope
-from keras_prelu.signals import measure_gains
-from keras_prelu.slopes import slope_table
+from keras_prelu.layer.slopes import slope_table
+from keras_prelu.networks.rectifiers import initial_slope
+from keras_prelu.signals.measure import measure_gains
 from training.config import Config
 from training.data.datasets import open_images_of
 from training.data.preprocessing import decode_image
@@ -111,7 +111,7 @@ def _figures(config: Config, run: Run, judgement: Judgement) -> list[tuple[str, 
 
 
 def _plots(run: Run, model: keras.Model, judgement: Judgement, published: list[Published]) -> dict[str, Any]:
-    from keras_prelu.plots import plot_slopes
+    from keras_prelu.signals.plots import plot_slopes
     from training.reports import figures
 
     events = run.events()
@@ -132,7 +132,7 @@ def _plots(run: Run, model: keras.Model, judgement: Judgement, published: list[P
 
 
 def _signals(config: Config, model: keras.Model, data_dir: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    from keras_prelu.plots import plot_gains
+    from keras_prelu.signals.plots import plot_gains
     from training.reports import figures
 
     images = open_images_of(config, data_dir).encoded(config.test_split)

@@ -10,8 +10,8 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_prelu.signals import measure_gains
-from keras_prelu.summaries_tensorflow import write_signals, write_slopes
+from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.tensorboard import write_signals, write_slopes
 from training.config import Config
 from training.runs.run import Run
 

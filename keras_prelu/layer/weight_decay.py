@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_prelu.slopes import slope_layers
+from keras_prelu.layer.slopes import slope_layers
 
 
 def exclude_slopes_from_weight_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:

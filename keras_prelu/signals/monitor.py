@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_prelu.report import SignalReport, Thresholds
-from keras_prelu.signals import measure_gains
+from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.report import SignalReport, Thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ class SignalMonitor(keras.callbacks.Callback):
     """Measures signal and gradient at every layer on one batch, again and again while a model trains.
 
     It measures before the first step and then every so many epochs or batches. A layer with a bad verdict is logged as
-    a warning, by the logger `keras_prelu.callbacks`.
+    a warning, by the logger `keras_prelu.signals.monitor`.
 
     Args:
         batch: The input it measures on, always the same.
@@ -112,7 +112,7 @@ class SignalMonitor(keras.callbacks.Callback):
         for row in report.suspects:
             logger.warning("after %d batches, %s: %s", self._batches, row.name, ", ".join(row.verdicts))
         if self._writer is not None:
-            from keras_prelu.summaries_tensorflow import write_signals, write_slopes
+            from keras_prelu.signals.tensorboard import write_signals, write_slopes
 
             write_signals(self._writer, report, self._batches)
             write_slopes(self._writer, self.model, self._batches)

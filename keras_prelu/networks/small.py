@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_prelu.initializers import HeNormal
-from keras_prelu.rectifiers import initial_slope, make_rectifier
+from keras_prelu.initialization.initializers import HeNormal
+from keras_prelu.networks.rectifiers import initial_slope, make_rectifier
 
 
 def small_network(

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prelu.backward import run_backward
-from keras_prelu.kernel_layers import layer_paths
-from keras_prelu.probes import Probe, run_forward
-from keras_prelu.report import LayerSignal, SignalReport, Thresholds, judge
+from keras_prelu.initialization.kernel_layers import layer_paths
+from keras_prelu.signals.backward import run_backward
+from keras_prelu.signals.probes import Probe, run_forward
+from keras_prelu.signals.report import LayerSignal, SignalReport, Thresholds, judge
 
 
 def measure_gains(

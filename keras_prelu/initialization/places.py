@@ -7,10 +7,19 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from keras_prelu.fans import fans
-from keras_prelu.graph import Call, Graph, trace
-from keras_prelu.moments import Obstacle, Signal, activated, backward, forward, has_kernel, mean_of, sum_of
-from keras_prelu.residuals import Scales, residual_scales
+from keras_prelu.initialization.fans import fans
+from keras_prelu.initialization.graph import Call, Graph, trace
+from keras_prelu.initialization.moments import (
+    Obstacle,
+    Signal,
+    activated,
+    backward,
+    forward,
+    has_kernel,
+    mean_of,
+    sum_of,
+)
+from keras_prelu.initialization.residuals import Scales, residual_scales
 
 _LINEAR = Signal()
 

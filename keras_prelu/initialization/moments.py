@@ -10,11 +10,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_prelu.fans import LINEAR_LAYERS, fans
-from keras_prelu.functional import PReLUFunction
-from keras_prelu.graph import Call
-from keras_prelu.pooling import SpatialPyramidPooling2D
-from keras_prelu.prelu import PReLU
+from keras_prelu.initialization.fans import LINEAR_LAYERS, fans
+from keras_prelu.initialization.graph import Call
+from keras_prelu.layer.functional import PReLUFunction
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D
+from keras_prelu.layer.prelu import PReLU
 
 _ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU)
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import keras
 from keras import layers, ops
 
-from keras_prelu.graph import flatten_layers
-from keras_prelu.initializers import DISTRIBUTIONS, draw
-from keras_prelu.moments import NORMALIZING, Obstacle
-from keras_prelu.places import KernelPlace, kernel_places
-from keras_prelu.prelu import PReLU
+from keras_prelu.initialization.graph import flatten_layers
+from keras_prelu.initialization.initializers import DISTRIBUTIONS, draw
+from keras_prelu.initialization.moments import NORMALIZING, Obstacle
+from keras_prelu.initialization.places import KernelPlace, kernel_places
+from keras_prelu.layer.prelu import PReLU
 from keras_prelu.text_table import text_table
 
 PAPER_STD = 0.01  # section 2.2: of the fully connected layers,

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_prelu.fans import compute_fans, fans_over_axes
+from keras_prelu.initialization.fans import compute_fans, fans_over_axes
 
 DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 MODES = ("fan_in", "fan_out", "fan_avg")

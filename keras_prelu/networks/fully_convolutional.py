@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_prelu.pooling import SpatialPyramidPooling2D, window_and_stride
-from keras_prelu.prelu import PReLU
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D, window_and_stride
+from keras_prelu.layer.prelu import PReLU
 
 _GLOBAL_POOLINGS = {
     keras.layers.GlobalAveragePooling2D: keras.layers.AveragePooling2D,

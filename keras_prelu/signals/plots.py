@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_prelu.extras import needing
-from keras_prelu.gains import GainReport
-from keras_prelu.report import SignalReport
-from keras_prelu.slopes import SlopeTable
+from keras_prelu.initialization.gains import GainReport
+from keras_prelu.layer.slopes import SlopeTable
+from keras_prelu.signals.report import SignalReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

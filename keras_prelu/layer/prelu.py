@@ -6,7 +6,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_prelu.functional import prelu
+from keras_prelu.layer.functional import prelu
 
 _SLOPE_PER = ("channel", "group", "layer", "element")
 

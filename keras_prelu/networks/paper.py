@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_prelu.initializers import HeNormal
-from keras_prelu.pooling import SpatialPyramidPooling2D
-from keras_prelu.rectifiers import initial_slope, make_rectifier
+from keras_prelu.initialization.initializers import HeNormal
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D
+from keras_prelu.networks.rectifiers import initial_slope, make_rectifier
 
 
 class _Convolutions(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 if keras.config.backend() == "tensorflow":
-    from keras_prelu.functional_tensorflow import rectify
+    from keras_prelu.layer.functional_tensorflow import rectify
 else:
 
     def rectify(x: Any, alpha: Any, training: bool) -> Any:

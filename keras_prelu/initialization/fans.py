@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_prelu.graph import flatten_layers
+from keras_prelu.initialization.graph import flatten_layers
 
 KERNELS = ("depthwise", "transposed", "embedding")
 

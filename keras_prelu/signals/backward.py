@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prelu.kernel_layers import layer_kernels
-from keras_prelu.probes import Moments, Probe, attached, state_kept, to_array
+from keras_prelu.initialization.kernel_layers import layer_kernels
+from keras_prelu.signals.probes import Moments, Probe, attached, state_kept, to_array
 
 
 def run_backward(

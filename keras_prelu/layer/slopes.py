@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_prelu.graph import flatten_layers, trace
-from keras_prelu.kernel_layers import layer_kernels, layer_paths
-from keras_prelu.prelu import PReLU
+from keras_prelu.initialization.graph import flatten_layers, trace
+from keras_prelu.initialization.kernel_layers import layer_kernels, layer_paths
+from keras_prelu.layer.prelu import PReLU
 from keras_prelu.text_table import text_table
 
 

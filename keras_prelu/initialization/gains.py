@@ -8,9 +8,9 @@ from collections import defaultdict
 import keras
 import numpy as np
 
-from keras_prelu.fans import fans
-from keras_prelu.graph import Call, Graph, trace
-from keras_prelu.moments import (
+from keras_prelu.initialization.fans import fans
+from keras_prelu.initialization.graph import Call, Graph, trace
+from keras_prelu.initialization.moments import (
     Obstacle,
     Signal,
     activated,
@@ -21,8 +21,8 @@ from keras_prelu.moments import (
     normalizes,
     sum_of,
 )
-from keras_prelu.probes import to_array
-from keras_prelu.slopes import slope_layers
+from keras_prelu.layer.slopes import slope_layers
+from keras_prelu.signals.probes import to_array
 from keras_prelu.text_table import text_table
 
 

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_prelu.fans import fans
-from keras_prelu.graph import trace
+from keras_prelu.initialization.fans import fans
+from keras_prelu.initialization.graph import trace
 
 
 def layer_kernels(layer: keras.Layer) -> list[keras.Variable]:

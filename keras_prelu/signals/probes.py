@@ -10,10 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prelu.graph import flatten_layers
-from keras_prelu.kernel_layers import layer_kernels
-from keras_prelu.moments import negative_slope
-from keras_prelu.prelu import PReLU
+from keras_prelu.initialization.graph import flatten_layers
+from keras_prelu.initialization.kernel_layers import layer_kernels
+from keras_prelu.initialization.moments import negative_slope
+from keras_prelu.layer.prelu import PReLU
 
 
 @dataclasses.dataclass

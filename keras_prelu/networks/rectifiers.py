@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_prelu.prelu import PReLU
+from keras_prelu.layer.prelu import PReLU
 
 _SLOPES = {
     "relu": 0.0,

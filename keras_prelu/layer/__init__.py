@@ -1,0 +1,1 @@
+"""Layers: the learnt rectifier with its gradient and slopes, and spatial pyramid pooling."""

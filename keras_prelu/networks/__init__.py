@@ -1,0 +1,1 @@
+"""Plain networks of convolutions and rectifiers, the paper's among them."""

@@ -1,0 +1,1 @@
+"""Signals measured in a running model."""
