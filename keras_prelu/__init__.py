@@ -19,8 +19,7 @@ from keras_prelu.initialization.places import kernel_places
 from keras_prelu.layer.functional import prelu
 from keras_prelu.layer.pooling import SpatialPyramidPooling2D
 from keras_prelu.layer.prelu import PReLU
-from keras_prelu.layer.slopes import slope_table
-from keras_prelu.layer.weight_decay import exclude_slopes_from_weight_decay
+from keras_prelu.layer.slopes import exclude_slopes_from_weight_decay
 from keras_prelu.networks.fully_convolutional import fully_convolutional
 from keras_prelu.networks.multiply_adds import multiply_adds
 from keras_prelu.networks.paper import paper_network
@@ -30,6 +29,7 @@ from keras_prelu.signals.measure import measure_gains
 from keras_prelu.signals.monitor import SignalMonitor
 from keras_prelu.signals.plots import plot_gains, plot_slopes
 from keras_prelu.signals.report import Thresholds
+from keras_prelu.signals.slope_table import slope_table
 from keras_prelu.version import __version__
 
 __all__ = [

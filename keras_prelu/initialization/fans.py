@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_prelu.initialization.graph import flatten_layers
+from keras_prelu.keras_internals import flatten_layers, holds_plain_kernels
 
 KERNELS = ("depthwise", "transposed", "embedding")
 
@@ -155,9 +155,29 @@ def fans(layer: keras.Layer) -> list[KernelFans]:
     return list({id(row.kernel): row for row in rows}.values())
 
 
+def layer_kernels(layer: keras.Layer) -> list[keras.Variable]:
+    """The kernels of a layer that are its own, not those of layers inside it.
+
+    Args:
+        layer: Any layer. One that is not built has none yet.
+
+    Returns:
+        The kernels whose fans are known, but none of a recurrent cell's: its signal runs through time, not depth.
+
+    Example:
+        >>> dense = keras.layers.Dense(2, name="dense")
+        >>> model = keras.Sequential([keras.Input((3,)), dense])
+        >>> [len(layer_kernels(layer)) for layer in (model, dense)]
+        [0, 1]
+    """
+    if not layer.built or hasattr(layer, "recurrent_kernel"):
+        return []
+    return [row.kernel for row in fans(layer) if row.layer is layer]
+
+
 def _own_fans(layer: Any) -> list[KernelFans]:
-    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return []  # the kernel is no variable of its own any more
+    if not holds_plain_kernels(layer):
+        return []
     return [KernelFans(layer, kernel, *sizes) for kernel, sizes in _kernels(layer)]
 
 

@@ -1,4 +1,4 @@
-"""The graph of a functional or Sequential model: its layers, and its calls in order with nested models opened."""
+"""The graph of a functional or Sequential model: its calls in order, with nested models opened."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -7,33 +7,9 @@ from typing import Any
 
 import keras
 
+from keras_prelu.keras_internals import flatten_layers, function_of, recorded_calls
 
-def flatten_layers(model: keras.Layer) -> list[keras.Layer]:
-    """Every layer inside a model or a composite layer, in order, each once; a container before what it holds.
-
-    Args:
-        model: Any Keras model or layer, subclassed ones included.
-
-    Returns:
-        The layers, without the model itself.
-
-    Example:
-        >>> inner = keras.Sequential([keras.layers.Dense(2, name="inner_dense")], name="inner")
-        >>> model = keras.Sequential([inner, keras.layers.ReLU(name="relu")])
-        >>> [layer.name for layer in flatten_layers(model)]
-        ['inner', 'inner_dense', 'relu']
-    """
-    return list({id(layer): layer for layer in _descend(model)}.values())
-
-
-def _descend(container: keras.Layer) -> Iterator[keras.Layer]:
-    if isinstance(container, keras.Model):
-        children = container.layers
-    else:  # the method behind Model.layers; Keras has no public name for the layers inside a layer
-        children = container._flatten_layers(include_self=False, recursive=False)
-    for layer in children:
-        yield layer
-        yield from _descend(layer)
+__all__ = ["Call", "Graph", "flatten_layers", "layer_paths", "trace"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +66,7 @@ def trace(model: keras.Model) -> Graph:
         >>> [call.path for call in trace(model).calls]
         ['inner/dense', 'relu']
     """
-    function = _function(model)
+    function = function_of(model)
     if function is None:
         raise ValueError(_no_graph(model))
     tensors = itertools.count()
@@ -100,11 +76,27 @@ def trace(model: keras.Model) -> Graph:
     return Graph(tuple(calls), inputs, outputs)
 
 
-def _function(layer: Any) -> Any:
-    """The `keras.Function` that is a layer, or None where a layer is not a graph of others."""
-    if isinstance(layer, keras.Sequential):
-        return layer._functional  # None until it is built
-    return layer if isinstance(layer, keras.Function) else None
+def layer_paths(model: keras.Model) -> dict[int, str]:
+    """The path of each layer that a model's graph calls, by the layer's id.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        The names of the nested models around a layer and its own, joined by slashes, where the layer is called first.
+        Empty for a model without a graph.
+
+    Example:
+        >>> dense = keras.layers.Dense(2, name="dense")
+        >>> model = keras.Sequential([keras.Input((3,)), keras.Sequential([dense], name="inner")])
+        >>> layer_paths(model)[id(dense)]
+        'inner/dense'
+    """
+    try:
+        calls = trace(model).calls
+    except ValueError:
+        return {}
+    return {id(call.operation): call.path for call in reversed(calls)}
 
 
 def _no_graph(model: keras.Model) -> str:
@@ -120,27 +112,20 @@ def _trace(
     function: Any, inputs: Sequence[int], prefix: str, tensors: Iterator[int], calls: list[Call]
 ) -> tuple[int, ...]:
     numbers = {id(tensor): number for tensor, number in zip(function.inputs, inputs, strict=True)}
-    for node in _nodes(function):
+    for node in recorded_calls(function):
         if all(id(tensor) in numbers for tensor in node.outputs):
             continue  # an input of this model, though maybe an output of another one
         operation, path = node.operation, prefix + node.operation.name
         while isinstance(operation, keras.layers.TimeDistributed):
             operation = operation.layer
-        taken = tuple(numbers[id(tensor)] for tensor in node.input_tensors)
-        inner = _function(operation)
+        taken = tuple(numbers[id(tensor)] for tensor in node.inputs)
+        inner = function_of(operation)
         if inner is None:
             given = tuple(next(tensors) for _ in node.outputs)
-            shapes = tuple(tensor.shape for tensor in node.input_tensors)
-            constants = tuple(each for each in node.arguments.args if not keras.utils.is_keras_tensor(each))
+            shapes = tuple(tensor.shape for tensor in node.inputs)
+            constants = tuple(each for each in node.arguments if not keras.utils.is_keras_tensor(each))
             calls.append(Call(operation, path, taken, given, shapes, constants))
         else:
             given = _trace(inner, taken, path + "/", tensors, calls)
         numbers.update(zip(map(id, node.outputs), given, strict=True))
     return tuple(numbers[id(tensor)] for tensor in function.outputs)
-
-
-def _nodes(function: Any) -> Iterator[Any]:
-    """The calls that a `keras.Function` records, in an order in which they can run."""
-    by_depth = function._nodes_by_depth  # what Keras runs the model by; there is no public way to it
-    for depth in sorted(by_depth, reverse=True):
-        yield from by_depth[depth]

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_prelu.initialization.fans import compute_fans, fans_over_axes
+from keras_prelu.keras_internals import AxesAwareInitializer
 
 DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 MODES = ("fan_in", "fan_out", "fan_avg")
@@ -42,8 +43,8 @@ def draw(shape: Sequence[int], std: float, distribution: str = "normal", *, dtyp
     return keras.random.normal(shape, stddev=std, dtype=dtype, seed=seed)
 
 
-class _He(keras.initializers.VarianceScaling):
-    """Uniform weights of variance 2 / ((1 + a^2) n). A VarianceScaling, since EinsumDense tells only those its axes."""
+class _He(AxesAwareInitializer):
+    """Uniform weights of variance 2 / ((1 + a^2) n)."""
 
     def __init__(
         self,
@@ -73,8 +74,6 @@ class _He(keras.initializers.VarianceScaling):
         self.kernel = kernel
         self.groups = groups
         self.strides = strides
-        if seed is None:
-            self.seed = None  # the base class fixes one here, and would draw the same weights at every call
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Draws a kernel."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_prelu.keras_internals import call_that_made
 from keras_prelu.layer.pooling import SpatialPyramidPooling2D, window_and_stride
 from keras_prelu.layer.prelu import PReLU
 
@@ -129,10 +130,9 @@ def _split(model: keras.Model) -> tuple[Any, keras.layers.Layer, list[keras.laye
 
 
 def _made_by(tensor: Any) -> tuple[Any, Any]:
-    """The layer whose call made a symbolic tensor, and what it took (None: nothing)."""
-    layer, node, _ = tensor._keras_history
-    taken = layer._inbound_nodes[node].input_tensors
-    return layer, taken[0] if taken else None
+    """The layer whose call gave a symbolic tensor, and the tensor that it took (None: nothing)."""
+    call = call_that_made(tensor)
+    return call.operation, call.inputs[0] if call.inputs else None
 
 
 def _check_head(pooling: keras.layers.Layer, last_map: Any, head: Sequence[keras.layers.Layer]) -> None:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prelu.initialization.kernel_layers import layer_kernels
+from keras_prelu.initialization.fans import layer_kernels
 from keras_prelu.signals.probes import Moments, Probe, attached, state_kept, to_array
 
 

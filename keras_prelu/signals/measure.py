@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prelu.initialization.kernel_layers import layer_paths
+from keras_prelu.initialization.graph import layer_paths
 from keras_prelu.signals.backward import run_backward
 from keras_prelu.signals.probes import Probe, run_forward
 from keras_prelu.signals.report import LayerSignal, SignalReport, Thresholds, judge

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from keras_prelu.extras import needing
 from keras_prelu.initialization.gains import GainReport
-from keras_prelu.layer.slopes import SlopeTable
 from keras_prelu.signals.report import SignalReport
+from keras_prelu.signals.slope_table import SlopeTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prelu.initialization.fans import layer_kernels
 from keras_prelu.initialization.graph import flatten_layers
-from keras_prelu.initialization.kernel_layers import layer_kernels
 from keras_prelu.initialization.moments import negative_slope
+from keras_prelu.keras_internals import replaced
 from keras_prelu.layer.prelu import PReLU
 
 
@@ -137,7 +138,7 @@ def attached(
         for layer in flatten_layers(model):
             replacement = _replacement(layer, see_preactivation, see_rectifier or _ignore)
             if replacement is not None:
-                stack.enter_context(_replaced(layer, *replacement))
+                stack.enter_context(replaced(layer, *replacement))
         yield
 
 
@@ -175,19 +176,6 @@ def _replacement(
 def _is_rectifier(activation: Any) -> bool:
     # A learnt slope may be 1 for a while, which is else what tells a linear activation.
     return isinstance(activation, PReLU | keras.layers.PReLU) or negative_slope(activation) not in (None, 1.0)
-
-
-@contextlib.contextmanager
-def _replaced(layer: keras.Layer, attribute: str, function: Callable[..., Any]) -> Iterator[None]:
-    # In the instance's own dictionary: Keras and PyTorch track what is set as an attribute, and refuse some of it.
-    own = vars(layer)
-    held = {attribute: own[attribute]} if attribute in own else {}
-    own[attribute] = function
-    try:
-        yield
-    finally:
-        del own[attribute]
-        own.update(held)
 
 
 @contextlib.contextmanager

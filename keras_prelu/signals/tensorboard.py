@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_prelu.initialization.kernel_layers import layer_paths
+from keras_prelu.initialization.graph import layer_paths
 from keras_prelu.layer.slopes import slope_layers, slope_values
 from keras_prelu.signals.report import SignalReport
 

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_prelu.layer.slopes import slope_table
 from keras_prelu.networks.rectifiers import initial_slope
 from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.slope_table import slope_table
 from training.config import Config
 from training.data.datasets import open_images_of
 from training.data.preprocessing import decode_image

@@ -1,0 +1,163 @@
+"""Each name that Keras promises nothing of, on the installed Keras: a failure says what stops working."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_prelu import keras_internals
+
+
+def branched():
+    """A sum of a dense layer and its input."""
+    inputs = keras.Input((4,), name="inputs")
+    dense = layers.Dense(4, name="dense")(inputs)
+    return keras.Model(inputs, ops.add(dense, inputs))
+
+
+def flatten_layers_of_a_layer():
+    attention = layers.MultiHeadAttention(2, 4)
+    attention.build((None, 5, 8), (None, 5, 8))
+    return {"query", "key", "value", "attention_output"} <= {
+        layer.name for layer in keras_internals.inner_layers(attention)
+    }
+
+
+def sequential_functional():
+    unbuilt, built = keras.Sequential([layers.Dense(2)]), keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    function = keras_internals.function_of(built)
+    return keras_internals.function_of(unbuilt) is None and isinstance(function, keras.Function)
+
+
+def nodes_by_depth():
+    model = branched()
+    names = [call.operation.name for call in keras_internals.recorded_calls(model)]
+    return names[:2] == ["inputs", "dense"] and len(names) == 3
+
+
+def node_fields():
+    model = branched()
+    *_, total = keras_internals.recorded_calls(model)
+    same = [a is b for a, b in zip(total.arguments, total.inputs, strict=True)]
+    return same == [True, True] and total.inputs[1] is model.inputs[0] and total.outputs[0] is model.outputs[0]
+
+
+def keras_history():
+    model = branched()
+    total = keras_internals.call_that_made(model.outputs[0])
+    dense = keras_internals.call_that_made(total.inputs[0])
+    return dense.operation is model.get_layer("dense") and dense.inputs == tuple(model.inputs)
+
+
+def operation_class_names():
+    x = keras.KerasTensor((2, 3, 4))
+    made = {
+        "Add": x + x,
+        "Subtract": x - x,
+        "Multiply": x * x,
+        "TrueDivide": x / 2.0,
+        "Negative": -x,
+        "Concatenate": ops.concatenate([x, x]),
+        "Reshape": ops.reshape(x, (2, 12)),
+        "Transpose": ops.transpose(x),
+        "Squeeze": ops.squeeze(keras.KerasTensor((1, 3)), 0),
+        "ExpandDims": ops.expand_dims(x, 0),
+        "Flip": ops.flip(x),
+        "Cast": ops.cast(x, "float16"),
+        "GetItem": x[0],
+        "Mean": ops.mean(x, axis=1),
+        "Relu": ops.relu(x),
+        "Relu6": ops.relu6(x),
+        "LeakyRelu": ops.leaky_relu(x),
+    }
+    found = {
+        name: keras_internals.operation_name(keras_internals.call_that_made(tensor).operation)
+        for name, tensor in made.items()
+    }
+    return found == {name: name for name in made} and keras_internals.operation_name(layers.Add()) == ""
+
+
+def quantization_mode():
+    layer = layers.Dense(4)
+    layer.build((None, 4))
+    plain = keras_internals.holds_plain_kernels(layer)
+    layer.quantize("int8")
+    return plain and not keras_internals.holds_plain_kernels(layer)
+
+
+def lora_enabled():
+    layer = layers.Dense(4)
+    layer.build((None, 4))
+    layer.enable_lora(2)
+    return not keras_internals.holds_plain_kernels(layer)
+
+
+def exclude_from_weight_decay():
+    variables = [keras.Variable([1.0], name=name) for name in ("kernel", "bias", "alpha")]
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    keras_internals.exclude_from_weight_decay(optimizer, variables[2:])
+    optimizer.apply([ops.zeros(1)] * 3, variables)
+    return [float(ops.squeeze(variable)) for variable in variables] == [pytest.approx(0.95), 1.0, 1.0]
+
+
+def einsum_sets_axes():
+    axes = []
+
+    class Axes(keras_internals.AxesAwareInitializer):
+        def __call__(self, shape, dtype=None):
+            axes.append((list(self.input_axes), list(self.output_axes)))
+            return super().__call__(shape, dtype)
+
+    layers.EinsumDense("abc,cde->abde", (None, 4, 16), kernel_initializer=Axes()).build((None, 10, 512))
+    return axes == [([0], [1, 2])]
+
+
+def variance_scaling_seed():
+    initializer = keras_internals.AxesAwareInitializer()
+    return not np.array_equal(initializer((3, 4)), initializer((3, 4)))
+
+
+def call_is_looked_up_on_the_layer():
+    layer, x = layers.Dense(2), np.ones((1, 3), "float32")
+    before = np.asarray(layer(x))
+    call = layer.call
+    with keras_internals.replaced(layer, "call", lambda inputs: call(inputs) + 1):
+        inside = np.asarray(layer(x))
+    return np.allclose(inside, before + 1) and np.array_equal(layer(x), before) and "call" not in vars(layer)
+
+
+def activation_is_looked_up_on_the_layer():
+    layer, x = layers.Dense(2, "relu"), np.ones((1, 3), "float32")
+    before = np.asarray(layer(x))
+    with keras_internals.replaced(layer, "activation", lambda values: values - 1):
+        inside = np.asarray(layer(x))
+    linear = x @ np.asarray(layer.kernel)
+    return np.allclose(inside, linear - 1, atol=1e-6) and np.array_equal(layer(x), before)
+
+
+BREAKS = {
+    "_flatten_layers": (flatten_layers_of_a_layer, "kernels and slopes inside attention and other composite layers"),
+    "Sequential._functional": (sequential_functional, "trace, and so initialize and predict_gains, of Sequential"),
+    "_nodes_by_depth": (nodes_by_depth, "trace, and so initialize, predict_gains and multiply_adds"),
+    "Node.operation, arguments, input_tensors, outputs": (node_fields, "trace: the tensors between calls"),
+    "_keras_history, _inbound_nodes": (keras_history, "fully_convolutional: the walk back from the output"),
+    "names of keras.ops classes": (operation_class_names, "initialize and predict_gains of models with keras.ops"),
+    "quantization_mode": (quantization_mode, "fans: quantized kernels would be drawn anew"),
+    "lora_enabled": (lora_enabled, "fans: kernels with LoRA would be drawn anew"),
+    "_exclude_from_weight_decay, _pattern": (exclude_from_weight_decay, "earlier exclusions from weight decay"),
+    "EinsumDense and VarianceScaling": (einsum_sets_axes, "HeNormal in EinsumDense and attention"),
+    "VarianceScaling.seed": (variance_scaling_seed, "unseeded HeNormal: two layers would start alike"),
+    "Layer.call": (call_is_looked_up_on_the_layer, "measure_gains and calibrate: they see no layer"),
+    "Layer.activation": (activation_is_looked_up_on_the_layer, "measure_gains and calibrate: no pre-activations"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_keras_still_has(name):
+    works, broken = BREAKS[name]
+    message = f"Keras {keras.__version__} has changed {name}; what breaks: {broken}."
+    try:
+        assert works(), message
+    except (AttributeError, TypeError, ValueError) as error:
+        raise AssertionError(message) from error
