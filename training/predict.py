@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_prelu.text_table import text_table
+from keras_prelu.tables import text_table
 from training.errors import InputError
 from training.exports.classifier import Classifier, load_classifier
 from training.quiet import native_messages_held

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from keras_prelu.text_table import text_table
+from keras_prelu.tables import text_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_prelu.text_table import text_table
+from keras_prelu.tables import text_table
 from training.errors import InputError
 from training.evaluation.protocols import Protocol, Scored, score_run
 from training.evaluation.published import Published, published_errors

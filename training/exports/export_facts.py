@@ -7,7 +7,7 @@ import pathlib
 
 import keras
 
-from keras_prelu.text_table import text_table
+from keras_prelu.tables import text_table
 from training.exports.classifier import Classifier
 from training.exports.formats import FORMATS
 from training.exports.parity import TOLERANCE, Agreement
