@@ -22,7 +22,6 @@ from keras_prelu.initialization.moments import (
     sum_of,
 )
 from keras_prelu.layer.slopes import slope_layers
-from keras_prelu.signals.probes import to_array
 from keras_prelu.text_table import text_table
 
 
@@ -190,7 +189,10 @@ def _kernel_factors(call: Call) -> tuple[float, float]:
     rows = fans(call.operation)
     if any(row.layer is not call.operation for row in rows) or hasattr(call.operation, "recurrent_kernel"):
         return math.nan, math.nan
-    squares = [float(np.mean(np.square(to_array(row.kernel), dtype="float64"))) for row in rows]
+    squares = [
+        float(np.mean(np.square(keras.ops.convert_to_numpy(keras.ops.cast(row.kernel, "float32")), dtype="float64")))
+        for row in rows
+    ]
     forward_factor = math.prod(row.fan_in * square for row, square in zip(rows, squares, strict=True))
     backward_factor = math.prod(row.fan_out * square for row, square in zip(rows, squares, strict=True))
     return forward_factor, backward_factor
