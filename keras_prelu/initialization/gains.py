@@ -2,25 +2,19 @@
 
 import dataclasses
 import math
-import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 import keras
-import numpy as np
 
-from keras_prelu.initialization.fans import fans
 from keras_prelu.initialization.graph import Call, Graph, trace
-from keras_prelu.initialization.moments import (
-    Obstacle,
-    Signal,
-    activated,
-    backward,
-    forward,
-    has_kernel,
-    mean_of,
-    normalizes,
-    sum_of,
-)
+from keras_prelu.initialization.kernels import AsTheyAre, kernel_factors
+from keras_prelu.initialization.places import mean_over_calls
+from keras_prelu.initialization.rules import has_kernel
+from keras_prelu.initialization.signal import Obstacle, Signal
+from keras_prelu.initialization.statistics import measured_signal
+from keras_prelu.initialization.walk import Walk, walk
 from keras_prelu.layer.slopes import slope_layers
 from keras_prelu.text_table import text_table
 
@@ -31,14 +25,20 @@ class LayerGain:
 
     Attributes:
         name: The layer's path in the model.
-        slope_before: Negative slope a of the rectifier before it: 1 where there is none.
+        slope_before: Negative slope a of the rectifier before it: 1 where there is none, NaN behind another function.
         slope_after: Negative slope of the rectifier after it, likewise.
-        forward_gain: Factor on the forward variance, n_in E[w^2] (1 + a^2) / 2 with a the slope before.
-        backward_gain: Factor on the gradient's, n_out E[w^2] (1 + a^2) / 2 with a the slope after.
-        forward_mean_square: Mean square of the layer's output before any activation, with one of 1 at the model's
-            input: the product of the forward gains up to here in a chain of layers.
+        forward_gain: Factor on the forward variance: n_in E[w^2] (1 + a^2) / 2 with a the slope before; behind another
+            function f of x, n_in E[w^2] E[f^2] / E[x^2].
+        backward_gain: Factor on the gradient's: n_out E[w^2] (1 + a^2) / 2 with a the slope after; before another
+            function, n_out E[w^2] E[f'^2].
+        forward_mean_square: Mean square of the layer's output before any activation: the product of the forward gains
+            up to here in a chain of wide layers.
         backward_mean_square: Mean square of the gradient with respect to that output, with one of 1 at the model's
             outputs.
+        likeness: C(0): how alike the network makes two images that had nothing in common, E[y y'] / E[y^2] of the
+            layer's outputs y and y' for them. At 1, all images look the same to what follows.
+        activation_before: The name of the function before it, where that is no rectifier.
+        activation_after: The name of the function after it, likewise.
     """
 
     name: str
@@ -48,6 +48,9 @@ class LayerGain:
     backward_gain: float
     forward_mean_square: float
     backward_mean_square: float
+    likeness: float
+    activation_before: str | None = None
+    activation_after: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +59,26 @@ class GainReport:
 
     rows: tuple[LayerGain, ...]
 
+    @property
+    def likeness(self) -> float:
+        """C(0) of the whole network, at its last kernel."""
+        return self.rows[-1].likeness if self.rows else math.nan
+
     def table(self) -> str:
         """The rows as aligned text."""
-        header = ["layer", "slope before", "after", "forward gain", "product", "backward gain", "product"]
+        header = ["layer", "slope before", "after", "forward gain", "product", "backward gain", "product", "C(0)"]
         return text_table(
             header,
             [
                 (
                     row.name,
-                    row.slope_before,
-                    row.slope_after,
+                    row.activation_before or row.slope_before,
+                    row.activation_after or row.slope_after,
                     row.forward_gain,
                     row.forward_mean_square,
                     row.backward_gain,
                     row.backward_mean_square,
+                    row.likeness,
                 )
                 for row in self.rows
             ],
@@ -79,141 +88,113 @@ class GainReport:
         return self.table()
 
 
-def predict_gains(model: keras.Model) -> GainReport:
+def predict_gains(model: keras.Model, batch: Any = None) -> GainReport:
     """Predicts how a model's variance changes from layer to layer, forward and backward.
 
     In the forward direction a layer multiplies it by $n E[w^2] (1 + a^2) / 2$ (equations 7 to 10 and 15) with n the
     fan-in and a the slope of the rectifier before the layer; in the backward direction with the fan-out and the slope
     after it (equations 12 to 15). $E[w^2]$ is the mean square of the weights as they are, and a that of the slopes.
-    Where a network is no chain, sums add the variances and the means of their terms, and normalizations set the
-    variance to 1.
+    Other activations count by quadrature. Besides second moments the walk carries means and covariances, between
+    positions and between images: from them follow sums, products, poolings, padding, normalizations in training, and
+    how alike the network makes any two images, C(0).
 
-    The equations take weights as independent of what comes in, biases as 0, and every layer as wide; so they tell of a
-    network at its start more than of a trained one. Poolings, strides, dropout and the zeros of padding they leave
-    out: `measure_gains` sees them. Inside attention and recurrent layers nothing is predicted, nor after them or
-    after an activation that is no rectifier, up to the next normalization.
+    The equations take weights as independent of what comes in and every layer as wide; so they hold for a network at
+    its start more than for a trained one. Inside recurrent layers nothing is predicted, nor after them or a layer that
+    is not known, up to the next normalization.
 
     Args:
         model: A built functional or Sequential model, nested ones included.
+        batch: The model's input, a list of arrays for several: the data's mean, second moment and covariances are
+            taken from it, and no more. None for normal noise of mean square 1 that is the same everywhere and reaches
+            the first layer as it is, past what scales and shifts the data.
 
     Returns:
         The gains and their products. `print` shows the table, `rows` holds the numbers.
 
     Raises:
-        ValueError: A model without a graph, not built or subclassed, or one with slopes that are not built.
+        ValueError: A model without a graph, not built or subclassed, or one with slopes that are not built; a batch
+            that is not one array of finite values per input.
 
     Example:
         >>> model = keras.Sequential([keras.Input((4,))])
         >>> for name in ("fc1", "fc2", "fc3"):
         ...     model.add(keras.layers.Dense(4, "relu", kernel_initializer="ones", name=name))
         >>> print(predict_gains(model))
-        layer  slope before  after  forward gain  product  backward gain  product
-        fc1               1      0             4        4              2        2
-        fc2               0      0             2        8              2        1
-        fc3               0      0             2       16              2      0.5
+        layer  slope before  after  forward gain  product  backward gain  product   C(0)
+        fc1               1      0             4        4              2        2      0
+        fc2               0      0             2        8              2        1  0.318
+        fc3               0      0             2       16              2      0.5  0.494
 
     Reference:
         He et al., "Delving Deep into Rectifiers", 2015, equations 7 to 15.
     """
     graph = trace(model)
     slope_layers(model)  # refuses a PReLU given as a layer's activation, which Keras builds when it first runs
-    signals, before = _walk_forward(graph)
-    after = _walk_backward(graph, signals)
+    inputs = _noise(model) if batch is None else _measured(graph, batch)
+    walked = walk(graph, AsTheyAre(), inputs, preprocessed=batch is None, training=True)
     calls: dict[int, list[Call]] = defaultdict(list)
-    for call in graph.calls:
+    for call in walked.graph.calls:
         if has_kernel(call):
             calls[id(call.operation)].append(call)
-    return GainReport(
-        tuple(
-            _row(of_layer[0], mean_of([before[call] for call in of_layer]), mean_of([after[call] for call in of_layer]))
-            for of_layer in calls.values()
-        )
-    )
+    return GainReport(tuple(row for of_layer in calls.values() for row in _rows(of_layer, walked)))
 
 
-def _row(call: Call, before: Signal | Obstacle, after: Signal | Obstacle) -> LayerGain:
+def _noise(model: keras.Model) -> list[Signal]:
+    return [Signal.noise(1.0, max(len(each.shape) - 2, 0)) for each in model.inputs]
+
+
+def _measured(graph: Graph, batch: Any) -> list[Signal]:
+    arrays = keras.tree.flatten(batch)
+    if len(arrays) != len(graph.inputs):
+        raise ValueError(f"The batch has {len(arrays)} arrays, but the model takes {len(graph.inputs)}.")
+    return [measured_signal(array) for array in arrays]
+
+
+def _rows(calls: list[Call], walked: Walk) -> Iterator[LayerGain]:
     """A layer's row; its mean squares follow from what arrives at it."""
-    forward_factor, backward_factor = _kernel_factors(call)
-    slope_before, slope_after = _slope(before), _slope(after)
-    return LayerGain(
-        name=call.path,
-        slope_before=slope_before,
-        slope_after=slope_after,
-        forward_gain=forward_factor * (1 + slope_before**2) / 2,
-        backward_gain=backward_factor * (1 + slope_after**2) / 2,
-        forward_mean_square=forward_factor * _second_moment(before),
+    before, output, after = (
+        mean_over_calls([states[call] for call in calls]) for states in (walked.before, walked.outputs, walked.after)
+    )
+    forward_factor, backward_factor = kernel_factors(calls[0])
+    yield LayerGain(
+        name=calls[0].path,
+        slope_before=_slope(before),
+        slope_after=_slope(after),
+        forward_gain=forward_factor * _forward_effect(before),
+        backward_gain=backward_factor * _backward_effect(after),
+        forward_mean_square=_second_moment(output),
         backward_mean_square=_second_moment(after),
+        likeness=output.likeness if isinstance(output, Signal) else math.nan,
+        activation_before=_function(before),
+        activation_after=_function(after),
     )
 
 
-def _walk_forward(graph: Graph) -> tuple[dict[int, Signal | Obstacle], dict[Call, Signal | Obstacle]]:
-    """The signal that each tensor is, and the one at each call's inputs."""
-    data = Signal()
-    signals: dict[int, Signal | Obstacle] = dict.fromkeys(graph.inputs, data)
-    before = {}
-    for call in graph.calls:
-        arriving = [signals[tensor] for tensor in call.inputs]
-        before[call] = mean_of(arriving)
-        if has_kernel(call):
-            leaving = activated(call, _scaled(before[call], _kernel_factors(call)[0]), to_loss=False)
-        else:
-            leaving = forward(call, arriving, data)
-        signals.update(dict.fromkeys(call.outputs, leaving))
-    return signals, before
+def _second_moment(state: Signal | Obstacle) -> float:
+    return state.second_moment if isinstance(state, Signal) else math.nan
 
 
-def _walk_backward(graph: Graph, signals: dict[int, Signal | Obstacle]) -> dict[Call, Signal | Obstacle]:
-    """The gradient at each call's outputs, before its own activation."""
-    gradients: dict[int, list[Signal | Obstacle]] = defaultdict(list)
-    for tensor in graph.outputs:
-        gradients[tensor].append(Signal())
-    consumed = {tensor for call in graph.calls for tensor in call.inputs}
-    after = {}
-    for call in reversed(graph.calls):
-        to_loss = consumed.isdisjoint(call.outputs)
-        after[call] = arriving = sum_of([gradient for tensor in call.outputs for gradient in gradients[tensor]])
-        if has_kernel(call):
-            after[call] = activated(call, arriving, to_loss)
-            leaving: Signal | Obstacle = _scaled(after[call], _kernel_factors(call)[1])
-        elif normalizes(call):  # the gradient is divided by what the signal is divided by
-            leaving = _scaled(arriving, 1 / _normalized(call, signals[call.inputs[0]]))
-        else:
-            leaving = backward(call, arriving, to_loss)
-        for tensor in call.inputs:
-            gradients[tensor].append(leaving)
-    return after
+def _slope(state: Signal | Obstacle) -> float:
+    slope = state.negative_slope if isinstance(state, Signal) else None
+    return math.nan if slope is None else slope
 
 
-def _kernel_factors(call: Call) -> tuple[float, float]:
-    """The products of fan_in E[w^2] and of fan_out E[w^2] over the kernels that a layer applies in turn."""
-    rows = fans(call.operation)
-    if any(row.layer is not call.operation for row in rows) or hasattr(call.operation, "recurrent_kernel"):
-        return math.nan, math.nan
-    squares = [
-        float(np.mean(np.square(keras.ops.convert_to_numpy(keras.ops.cast(row.kernel, "float32")), dtype="float64")))
-        for row in rows
-    ]
-    forward_factor = math.prod(row.fan_in * square for row, square in zip(rows, squares, strict=True))
-    backward_factor = math.prod(row.fan_out * square for row, square in zip(rows, squares, strict=True))
-    return forward_factor, backward_factor
+def _function(state: Signal | Obstacle) -> str | None:
+    activation = state.activation if isinstance(state, Signal) else None
+    return activation.name if activation is not None and activation.negative_slope is None else None
 
 
-def _scaled(signal: Signal | Obstacle, factor: float) -> Signal:
-    """A signal without a rectifier, of this multiple of another one's mean square."""
-    variance = factor * _second_moment(signal)
-    return Signal(variance if math.isnan(variance) else max(variance, sys.float_info.min))  # sums divide by it
+def _forward_effect(state: Signal | Obstacle) -> float:
+    """E[f^2] / E[x^2] of the activation f before a layer: (1 + a^2) / 2 of a rectifier."""
+    slope = _slope(state)
+    if not math.isnan(slope) or isinstance(state, Obstacle):
+        return (1 + slope**2) / 2
+    return _second_moment(state) / _second_moment(state.source) if state.source is not None else math.nan
 
 
-def _second_moment(signal: Signal | Obstacle) -> float:
-    return signal.second_moment if isinstance(signal, Signal) else math.nan
-
-
-def _normalized(call: Call, signal: Signal | Obstacle) -> float:
-    """The square of the divisor of a normalization: the variance, or the mean square of `RMSNormalization`."""
-    if isinstance(signal, Obstacle) or isinstance(call.operation, keras.layers.RMSNormalization):
-        return _second_moment(signal)
-    return signal.variance_after
-
-
-def _slope(signal: Signal | Obstacle) -> float:
-    return signal.negative_slope if isinstance(signal, Signal) else math.nan
+def _backward_effect(state: Signal | Obstacle) -> float:
+    """E[f'^2] of the activation f after a layer: (1 + a^2) / 2 of a rectifier."""
+    slope = _slope(state)
+    if not math.isnan(slope) or isinstance(state, Obstacle):
+        return (1 + slope**2) / 2
+    return _second_moment(state) / _second_moment(state.source) if state.source is not None else math.nan

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -22,7 +22,9 @@ class Call:
         inputs: The tensors it takes, by number.
         outputs: The tensors it gives, by number.
         input_shapes: The shapes of the tensors it takes.
+        output_shape: The shape of the first tensor it gives.
         constants: Its positional arguments that are not such tensors.
+        constant_first: Whether the first argument is one of these.
     """
 
     operation: keras.Operation
@@ -30,7 +32,9 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     input_shapes: tuple[tuple[int | None, ...], ...]
+    output_shape: tuple[int | None, ...]
     constants: tuple[Any, ...] = field(default=(), compare=False)  # arrays among them, which have no hash
+    constant_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,45 @@ def _trace(
         if inner is None:
             given = tuple(next(tensors) for _ in node.outputs)
             shapes = tuple(tensor.shape for tensor in node.inputs)
-            constants = tuple(each for each in node.arguments if not keras.utils.is_keras_tensor(each))
-            calls.append(Call(operation, path, taken, given, shapes, constants))
+            symbolic = [_holds_tensor(each) for each in node.arguments]
+            constants = tuple(each for each, held in zip(node.arguments, symbolic, strict=True) if not held)
+            first = bool(symbolic) and not symbolic[0]
+            calls.append(Call(operation, path, taken, given, shapes, node.outputs[0].shape, constants, first))
         else:
             given = _trace(inner, taken, path + "/", tensors, calls)
         numbers.update(zip(map(id, node.outputs), given, strict=True))
     return tuple(numbers[id(tensor)] for tensor in function.outputs)
+
+
+def _holds_tensor(argument: Any) -> bool:
+    return any(map(keras.utils.is_keras_tensor, keras.tree.flatten(argument)))
+
+
+def without_repeats(graph: Graph) -> Graph:
+    """The graph with each weightless call that repeats another one, of the same inputs, taken for that one.
+
+    Two poolings of one tensor are equal, and not merely alike, which matters where they are added up.
+
+    Args:
+        graph: A model's graph.
+    """
+    kept: list[Call] = []
+    seen: dict[Any, Call] = {}
+    equal: dict[int, int] = {}
+    for call in graph.calls:
+        inputs = tuple(equal.get(tensor, tensor) for tensor in call.inputs)
+        call = replace(call, inputs=inputs)
+        key = (type(call.operation), inputs, str(_settings(call.operation)), str(call.constants), call.constant_first)
+        random = any(isinstance(value, keras.random.SeedGenerator) for value in vars(call.operation).values())
+        first = call if random or getattr(call.operation, "weights", None) else seen.setdefault(key, call)
+        equal.update(zip(call.outputs, first.outputs, strict=True))
+        if first is call:
+            kept.append(call)
+    return Graph(tuple(kept), graph.inputs, tuple(equal.get(tensor, tensor) for tensor in graph.outputs))
+
+
+def _settings(operation: keras.Operation) -> Any:
+    try:
+        return {name: value for name, value in operation.get_config().items() if name != "name"}
+    except Exception:  # an operation that can't tell its settings is like no other
+        return id(operation)

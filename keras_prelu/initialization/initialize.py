@@ -11,8 +11,9 @@ from keras import layers, ops
 
 from keras_prelu.initialization.graph import flatten_layers
 from keras_prelu.initialization.initializers import DISTRIBUTIONS, draw
-from keras_prelu.initialization.moments import NORMALIZING, Obstacle
 from keras_prelu.initialization.places import KernelPlace, kernel_places
+from keras_prelu.initialization.rules import NORMALIZING
+from keras_prelu.initialization.signal import Obstacle
 from keras_prelu.layer.prelu import PReLU
 from keras_prelu.text_table import text_table
 

@@ -1,27 +1,17 @@
-"""Where each kernel of a model stands: the rectifier before it, the one after it, and its part in residual sums."""
+"""Where each kernel of a model stands: the signal before it, the gradient after it, and its part in residual sums."""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
-from keras import layers
 
 from keras_prelu.initialization.fans import fans
-from keras_prelu.initialization.graph import Call, Graph, trace
-from keras_prelu.initialization.moments import (
-    Obstacle,
-    Signal,
-    activated,
-    backward,
-    forward,
-    has_kernel,
-    mean_of,
-    sum_of,
-)
+from keras_prelu.initialization.graph import Call, trace
+from keras_prelu.initialization.kernels import AsDrawn
 from keras_prelu.initialization.residuals import Scales, residual_scales
-
-_LINEAR = Signal()
+from keras_prelu.initialization.signal import Obstacle, Signal, average
+from keras_prelu.initialization.walk import Walk, has_kernel, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +19,8 @@ class KernelPlace:
     """A kernel with its fans and what stands around it.
 
     Signals are counted in the unit in which every kernel's outputs have variance 1, before their activation, and so
-    have the gradients with respect to every kernel's inputs.
+    have the gradients with respect to every kernel's inputs. They are those at one position: padding, strides and
+    pooling are left out, as in the paper, since what they do depends on how alike neighbouring values are.
 
     Attributes:
         path: The path of the layer in the model.
@@ -55,32 +46,32 @@ class KernelPlace:
 
     @property
     def slope_before(self) -> float | None:
-        """The negative slope of the rectifier before the layer, 1 where there is none; None where it is not known."""
+        """The negative slope of the rectifier before the layer, 1 where there is none; None where it is not one."""
         return self.before.negative_slope if isinstance(self.before, Signal) else None
 
     @property
     def slope_after(self) -> float | None:
-        """The negative slope of the rectifier after the layer, 1 where there is none; None where it is not known."""
+        """The negative slope of the rectifier after the layer, 1 where there is none; None where it is not one."""
         return self.after.negative_slope if isinstance(self.after, Signal) else None
 
 
 def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[KernelPlace]:
-    """Finds each kernel of a model and the rectifiers around it.
+    """Finds each kernel of a model and the activations around it.
 
     Poolings, dropout, reshaping and the like let a rectifier's effect through; a normalization sets the variance to 1
     and lets what follows see no rectifier before it. A sum adds the variances and the means of its terms, and what
-    follows sees no rectifier before it; a concatenation averages second moments. Several consumers of one tensor add up
-    the second moments of their gradients. A layer that is called several times has the mean over its calls. Inside
-    attention, what lies between the projections counts as linear. An activation between a layer and the model's output,
-    as a softmax, belongs to the loss.
+    follows sees no rectifier before it; a product multiplies second moments; a concatenation averages them. Several
+    consumers of one tensor add up the second moments of their gradients. A layer that is called several times has the
+    mean over its calls. Inside attention, what lies between the projections counts as linear. An activation between a
+    layer and the model's output, as a softmax, belongs to the loss.
 
     Args:
         model: A built functional or Sequential model; models in it are opened.
         input_second_moment: The mean square of what the first layers see.
 
     Returns:
-        A row for each kernel, each once, in the order of the calls. The signal next to a layer that is neither linear,
-        a rectifier, nor one of those above is an `Obstacle`, as it is for kernels inside such a layer.
+        A row for each kernel, each once, in the order of the calls. The signal next to a layer that is not known is an
+        `Obstacle`, as it is for kernels inside such a layer.
 
     Raises:
         ValueError: A model without a graph: not built, or subclassed.
@@ -102,26 +93,42 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
         conv2 576 576 0.0 0.5
         logits 10816 10 0.5 1.0
     """
-    graph = trace(model)
-    scales = residual_scales(graph)
-    before = _walk_forward(graph, scales, Signal(variance=input_second_moment))
-    after = _walk_backward(graph, scales)
+    scales, walked = walk_at_one_position(model, input_second_moment)
     calls: dict[int, list[Call]] = defaultdict(list)
-    for call in graph.calls:
+    for call in walked.graph.calls:
         if isinstance(call.operation, keras.Layer):
             calls[id(call.operation)].append(call)
     places: dict[int, KernelPlace] = {}
     for of_layer in calls.values():
-        signal, gradient = (mean_of([at[call] for call in of_layer]) for at in (before, after))
-        for place in _places(of_layer[0], signal, gradient, scales):
+        for place in _places(of_layer, walked, scales):
             places.setdefault(id(place.kernel), place)
     return list(places.values())
 
 
-def _places(call: Call, before: Signal | Obstacle, after: Signal | Obstacle, scales: Scales) -> Iterator[KernelPlace]:
+def walk_at_one_position(model: keras.Model, input_second_moment: float = 1.0) -> tuple[Scales, Walk]:
+    """The walk that `initialize` reads: kernels as they are going to be drawn, positions and dropout left out."""
+    graph = trace(model)
+    scales = residual_scales(graph)
+    inputs = [Signal.noise(input_second_moment) for _ in graph.inputs]
+    return scales, walk(graph, AsDrawn(scales), inputs, preprocessed=True, training=False)
+
+
+def mean_over_calls(states: list[Signal | Obstacle]) -> Signal | Obstacle:
+    """The mean of what a layer sees in turn, or the first obstacle."""
+    obstacle = next((state for state in states if isinstance(state, Obstacle)), None)
+    return obstacle or average([state for state in states if isinstance(state, Signal)])
+
+
+def _places(calls: list[Call], walked: Walk, scales: Scales) -> Iterator[KernelPlace]:
     """The kernels of one layer: the last stands at its output, the others at its inputs, an only one at both."""
-    unknown = None if has_kernel(call) else Obstacle(call.path, type(call.operation).__name__)
+    call = calls[0]
     rows = fans(call.operation)
+    if not rows:
+        return
+    linear, unknown = Signal.noise(), Obstacle(call.path, type(call.operation).__name__)
+    known = has_kernel(call)
+    before = mean_over_calls([walked.before[each] for each in calls]) if known else unknown
+    after = mean_over_calls([walked.after[each] for each in calls]) if known else unknown
     for row in rows:
         last = row is rows[-1]
         first = len(rows) == 1 or not last
@@ -131,46 +138,8 @@ def _places(call: Call, before: Signal | Obstacle, after: Signal | Obstacle, sca
             kernel=row.kernel,
             fan_in=row.fan_in,
             fan_out=row.fan_out,
-            before=unknown or (before if first else _LINEAR),
-            after=unknown or (after if last else _LINEAR),
+            before=before if first or not known else linear,
+            after=after if last or not known else linear,
             forward_scale=scales.forward.get(call.outputs[0], 1.0) if last else 1.0,
             backward_scale=scales.backward.get(call.outputs[0], 1.0) if first else 1.0,
         )
-
-
-def _walk_forward(graph: Graph, scales: Scales, data: Signal) -> dict[Call, Signal | Obstacle]:
-    """The signal at each call's inputs."""
-    signals: dict[int, Signal | Obstacle] = dict.fromkeys(graph.inputs, data)
-    before = {}
-    for call in graph.calls:
-        arriving = [signals[tensor] for tensor in call.inputs]
-        # an embedding multiplies one-hot vectors, whatever the mean square of their indices
-        before[call] = _LINEAR if isinstance(call.operation, layers.Embedding) else mean_of(arriving)
-        if has_kernel(call):
-            linear = Signal(variance=scales.forward.get(call.outputs[0], 1.0) ** 2)
-            leaving = activated(call, linear, to_loss=False)
-        else:
-            leaving = forward(call, arriving, data)
-        signals.update(dict.fromkeys(call.outputs, leaving))
-    return before
-
-
-def _walk_backward(graph: Graph, scales: Scales) -> dict[Call, Signal | Obstacle]:
-    """The gradient at each call's outputs, before its activation; that of the loss has variance 1."""
-    gradients: dict[int, list[Signal | Obstacle]] = defaultdict(list)
-    for tensor in graph.outputs:
-        gradients[tensor].append(_LINEAR)
-    consumed = {tensor for call in graph.calls for tensor in call.inputs}
-    after = {}
-    for call in reversed(graph.calls):
-        arriving = sum_of([gradient for tensor in call.outputs for gradient in gradients[tensor]] or [_LINEAR])
-        to_loss = consumed.isdisjoint(call.outputs)
-        if has_kernel(call):
-            after[call] = activated(call, arriving, to_loss)
-            leaving: Signal | Obstacle = Signal(variance=scales.backward.get(call.outputs[0], 1.0) ** 2)
-        else:
-            after[call] = arriving
-            leaving = backward(call, arriving, to_loss)
-        for tensor in call.inputs:
-            gradients[tensor].append(leaving)
-    return after

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from keras_prelu.initialization.graph import Call, Graph
-from keras_prelu.initialization.moments import has_kernel, normalizes, sums
+from keras_prelu.initialization.rules import has_kernel, normalizes, sums
 
 
 @dataclass(frozen=True)

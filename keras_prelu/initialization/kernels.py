@@ -1,0 +1,148 @@
+"""The effect of a layer's kernels on signals: as their weights are, and as they are going to be drawn."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_prelu.initialization.fans import KernelFans, fans
+from keras_prelu.initialization.graph import Call
+from keras_prelu.initialization.positions import NEAR, AxisMap, convolution, over_all
+from keras_prelu.initialization.residuals import Scales
+from keras_prelu.initialization.signal import Obstacle, Signal
+
+State = Signal | Obstacle
+
+ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+
+
+class AsDrawn:
+    """Kernels that are about to be drawn, so that their outputs, and the gradients at their inputs, have variance s^2.
+
+    Args:
+        scales: s at the ends of residual branches; it is 1 elsewhere.
+    """
+
+    def __init__(self, scales: Scales) -> None:
+        self._forward: Mapping[int, float] = scales.forward
+        self._backward: Mapping[int, float] = scales.backward
+
+    def forward(self, call: Call, arriving: State) -> State:
+        """A signal of variance s^2 in which images are as alike as they were."""
+        variance = self._forward.get(call.outputs[0], 1.0) ** 2
+        if isinstance(arriving, Obstacle) or arriving.second_moment == 0:
+            return Signal.noise(variance)
+        mixed = arriving.mixed().bare()
+        return replace(mixed.times(variance / mixed.second_moment), mean=np.zeros(1))
+
+    def backward(self, call: Call, gradient: State, arriving: State) -> State:
+        """A gradient of variance s^2."""
+        return Signal.noise(self._backward.get(call.outputs[0], 1.0) ** 2)
+
+
+class AsTheyAre:
+    """Kernels with the weights that they have, which count as independent of each other and of the signal."""
+
+    def forward(self, call: Call, arriving: State) -> State:
+        """N E[w^2] times the second moment that arrives (equation 7), and the bias."""
+        if isinstance(arriving, Obstacle):
+            return arriving
+        signal = arriving.bare() if isinstance(call.operation, _DEPTHWISE) else arriving.mixed().bare()
+        if isinstance(call.operation, ATTENTION):
+            return _attended(call, signal)
+        factor, _ = kernel_factors(call)
+        signal = signal.moved(_maps(call, backward=False)).times(factor)
+        return _biased(call, replace(signal, mean=np.zeros_like(signal.mean)))
+
+    def backward(self, call: Call, gradient: State, arriving: State) -> State:
+        """N E[w^2] times the second moment of the gradient, with n the fan-out (equation 12)."""
+        if isinstance(gradient, Obstacle):
+            return gradient
+        _, factor = kernel_factors(call)
+        if isinstance(call.operation, ATTENTION):
+            factor = math.nan
+        mixed = gradient.mixed().bare()
+        return mixed.moved(_maps(call, backward=True)).times(factor)
+
+
+def kernel_factors(call: Call) -> tuple[float, float]:
+    """The products of fan_in E[w^2] and of fan_out E[w^2] over the kernels that a layer applies in turn."""
+    rows = fans(call.operation)
+    if any(row.layer is not call.operation for row in rows):
+        return math.nan, math.nan
+    squares = [mean_square(row.kernel) for row in rows]
+    return (
+        math.prod(row.fan_in * square for row, square in zip(rows, squares, strict=True)),
+        math.prod(row.fan_out * square for row, square in zip(rows, squares, strict=True)),
+    )
+
+
+def mean_square(variable: Any) -> float:
+    """E[w^2] of a kernel."""
+    values = np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
+    return float(np.mean(np.square(values, dtype="float64")))
+
+
+def _maps(call: Call, backward: bool) -> Sequence[AxisMap]:
+    """The effect of a convolution's padding and strides along each position axis."""
+    layer: Any = call.operation
+    size = getattr(layer, "kernel_size", None)
+    if size is None:
+        return ()
+    channels_first = layer.data_format == "channels_first"
+    shape, outputs = call.input_shapes[0], call.output_shape
+    own, given = (each[2:] if channels_first else each[1:-1] for each in (shape, outputs))
+    if isinstance(layer, _TRANSPOSED):  # the gradient of a convolution from its outputs to its inputs
+        maps = [
+            convolution(length, window, stride, dilation, layer.padding, not backward)
+            for length, window, stride, dilation in zip(given, size, layer.strides, layer.dilation_rate, strict=False)
+        ]
+        strides = layer.strides  # which the fan_in is divided by
+        return maps if backward else [_times(each, stride) for each, stride in zip(maps, strides, strict=False)]
+    return [
+        convolution(length, window, stride, dilation, layer.padding, backward)
+        for length, window, stride, dilation in zip(own, size, layer.strides, layer.dilation_rate, strict=False)
+    ]
+
+
+def _times(axis: AxisMap, factor: float) -> AxisMap:
+    return AxisMap(factor * axis.near, factor * axis.others, factor * axis.mean)
+
+
+def _biased(call: Call, signal: Signal) -> Signal:
+    bias = getattr(call.operation, "bias", None)
+    if bias is None or not isinstance(call.operation, keras.Layer):
+        return signal
+    values = np.asarray(ops.convert_to_numpy(ops.cast(bias, "float32")), "float64")
+    return signal.affine(1.0, float(values.mean()), 1.0, float(np.square(values).mean())) if values.any() else signal
+
+
+def _attended(call: Call, signal: Signal) -> Signal:
+    """Softmax attention whose queries and keys are at their start: normally distributed logits.
+
+    A row of n attention weights then has a sum of squares of exp(v) / n with v the variance of its logits about their
+    mean; exact for many positions, an upper bound of 1 for few.
+    """
+    squares = {row.layer.name: row.fan_in * mean_square(row.kernel) for row in fans(call.operation)}
+    query, key, value, output = list(squares.values())[:4]
+    shape = call.input_shapes[0]
+    length = shape[1] if len(shape) > 2 else 1
+    if signal.axes != 1:
+        return signal.times(value * output)
+    far = float(over_all(length).near[0] @ signal.near[0])
+    variance = query * key * signal.second_moment * max(signal.second_moment - far, 0.0)
+    concentration = min(1.0, math.exp(min(variance, 700.0)) / (length or 128))
+    near = np.full(NEAR + 2, far + (signal.second_moment - far) / (length or 128))
+    near[0] = far + concentration * (signal.second_moment - far)
+    return replace(signal, mean=np.zeros(1), near=near[np.newaxis]).times(value * output)
+
+
+def inner_kernels(call: Call) -> list[KernelFans]:
+    """The kernels of a layer made of others, as attention is."""
+    return [row for row in fans(call.operation) if row.layer is not call.operation]
