@@ -300,6 +300,12 @@ def activation_of(source: Any) -> Activation | str | None:
         return rectifier(source.alpha)
     if isinstance(source, layers.Activation):
         source = source.activation
+    if isinstance(source, layers.LeakyReLU):
+        return Rectifier(float(source.negative_slope), float(source.negative_slope) ** 2)
+    if source is None or source is keras.activations.linear:
+        return None
+    if source is keras.activations.relu:
+        return Rectifier(0.0, 0.0)
     if isinstance(source, keras.Operation):  # a layer is one too
         return _tried(source.call, type(source).__name__.lower())
     function = keras.activations.get(source)

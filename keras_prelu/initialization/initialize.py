@@ -12,16 +12,13 @@ from keras import layers, ops
 from keras_prelu.initialization.graph import flatten_layers
 from keras_prelu.initialization.initializers import DISTRIBUTIONS, draw
 from keras_prelu.initialization.places import KernelPlace, kernel_places
-from keras_prelu.initialization.rules import NORMALIZING
+from keras_prelu.initialization.rules import keeps_its_weights
 from keras_prelu.initialization.signal import Obstacle
-from keras_prelu.layer.prelu import PReLU
+from keras_prelu.initialization.tailor import Tailoring, tailor_slopes
 from keras_prelu.text_table import text_table
 
 PAPER_STD = 0.01  # section 2.2: of the fully connected layers,
 PAPER_LAST_STD = 0.001  # and of the last of them
-
-# Layers whose weights are no kernels and start as they are meant to.
-KEPT_LAYERS = (*NORMALIZING, layers.PReLU, PReLU)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +31,8 @@ class InitializedKernel:
         fan_in: How many inputs an output unit sums.
         fan_out: How many outputs an input unit feeds.
         negative_slope: The slope of the rectifier that counts: before the layer in mode `"fan_in"`, after it in mode
-            `"fan_out"`; 1 without one. None for what the paper sets without regard to it.
+            `"fan_out"`; 1 without one. None for another function, and for what the paper sets without regard to it.
+        activation: The name of the function that counts, where that is no rectifier.
         second_moment: m in `initialize`; None likewise.
         scale: s in `initialize`; None likewise.
         equation: The paper's equation, or section.
@@ -46,23 +44,26 @@ class InitializedKernel:
     fan_in: float
     fan_out: float
     negative_slope: float | None = None
+    activation: str | None = None
     second_moment: float | None = None
     scale: float | None = None
     equation: str
     standard_deviation: float
 
-
-_COLUMNS = {
-    "layer": "path",
-    "kernel": "kernel",
-    "fan_in": "fan_in",
-    "fan_out": "fan_out",
-    "slope": "negative_slope",
-    "m": "second_moment",
-    "s": "scale",
-    "eq.": "equation",
-    "std": "standard_deviation",
-}
+    @property
+    def cells(self) -> dict[str, object]:
+        """The row of the report, by the head of its column."""
+        return {
+            "layer": self.path,
+            "kernel": self.kernel,
+            "fan_in": self.fan_in,
+            "fan_out": self.fan_out,
+            "slope": self.activation or self.negative_slope,
+            "m": self.second_moment,
+            "s": self.scale,
+            "eq.": self.equation,
+            "std": self.standard_deviation,
+        }
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,17 @@ class Initialization:
     Attributes:
         kernels: The kernels that it set, in the order of the calls.
         unplaced: The weights that it left as they were, by path, and why.
+        tailoring: The slope that the rectifiers got, and C(0) with it; None where `tailor` was not given.
     """
 
     kernels: tuple[InitializedKernel, ...]
     unplaced: dict[str, str]
+    tailoring: Tailoring | None = None
 
     def __str__(self) -> str:
-        rows = [[getattr(row, field) for field in _COLUMNS.values()] for row in self.kernels]
-        lines = [text_table(list(_COLUMNS), rows)] if rows else []
+        rows = [row.cells for row in self.kernels]
+        lines = [text_table(list(rows[0]), [list(row.values()) for row in rows])] if rows else []
+        lines += [] if self.tailoring is None else [str(self.tailoring)]
         lines += [f"left as it was: {path} ({reason})" for path, reason in self.unplaced.items()]
         return "\n".join(lines)
 
@@ -92,6 +96,7 @@ def initialize(
     *,
     fully_connected: str = "variance",
     input_second_moment: float = 1.0,
+    tailor: float | None = None,
 ) -> Initialization:
     """Draws every kernel of a model anew, with the variance that keeps its signals; sets the biases to 0.
 
@@ -113,6 +118,9 @@ def initialize(
     `"fan_in"`, because without those small deviations the few outputs of a classifier would make for large weights
     in `"fan_out"`, and so for logits with a variance of inputs / classes.
 
+    An activation f that is no rectifier counts by m = E[f^2], in mode `"fan_out"` by E[f'^2], both for a signal of
+    variance 1 before it.
+
     Args:
         model: A built functional or Sequential model.
         mode: `"fan_in"` to keep the variance of the signal, `"fan_out"` that of the gradient.
@@ -124,13 +132,18 @@ def initialize(
             0.01, and the last one 0.001.
         input_second_moment: The mean square of what the first layers see, in mode `"fan_in"`. 1 fits images scaled to
             unit variance, with n_1 Var[w_1] = 1; 0.5 is what the paper does "for simplicity" (equation 10 there too).
+        tailor: C(0), how alike the network is to make two images that have nothing in common before it has learnt
+            anything: from the graph follows the one slope that all PReLU and LeakyReLU layers get for it, 0 if even
+            that leaves C(0) lower. Deep networks of ReLUs make all images look alike, which variances don't show:
+            0.9 lets plain networks of a hundred layers learn. None keeps the slopes.
 
     Returns:
-        A row for each kernel that was set, and the names of those that were not: next to an activation that is no
-        rectifier, within a recurrent layer, in a layer that is not known, or not trainable.
+        A row for each kernel that was set, and the names of those that were not, with the reason: next to a layer whose
+        effect on a signal is not known, within a recurrent layer or another one that is not known, or not trainable.
 
     Raises:
-        ValueError: A model that is not built or has no graph, or an argument that is none of those above.
+        ValueError: A model that is not built or has no graph, or an argument that is none of those above; with
+            `tailor`, a model without slopes, or one that can't have that C(0).
 
     Example:
         >>> import keras
@@ -153,6 +166,7 @@ def initialize(
         He et al., "Delving Deep into Rectifiers", 2015, section 2.2.
     """
     _check(mode, distribution, seed, fully_connected, input_second_moment)
+    tailoring = None if tailor is None else tailor_slopes(model, tailor)
     places = kernel_places(model, input_second_moment)
     dense = [place.path for place in places if isinstance(place.layer, layers.Dense)]
     paper_stds = {path: PAPER_LAST_STD if path == dense[-1] else PAPER_STD for path in dense}
@@ -164,7 +178,8 @@ def initialize(
             kernels.append(row)
         else:
             unplaced[f"{place.path}/{place.kernel.name}"] = row
-    return Initialization(tuple(kernels), {**unplaced, **dict.fromkeys(_other_weights(model, places), "unknown layer")})
+    unplaced |= dict.fromkeys(_other_weights(model, places), "unknown layer")
+    return Initialization(tuple(kernels), unplaced, tailoring)
 
 
 def _check(mode: str, distribution: str, seed: int | None, fully_connected: str, input_second_moment: float) -> None:
@@ -194,14 +209,19 @@ def _describe(place: KernelPlace, mode: str, paper_std: float | None) -> Initial
     if paper_std is not None:
         return InitializedKernel(**named, equation="2.2", standard_deviation=paper_std)
     if isinstance(signal, Obstacle):
-        return f"not known what {signal} does to a signal"
-    plain = "10" if mode == "fan_in" else "14"
+        comma = "," if signal.reason else ""
+        return f"not known what {signal}{comma} does to a signal"
+    if signal.second_moment == 0:
+        return "no signal arrives" if mode == "fan_in" else "no gradient arrives"
+    general, plain = ("7", "10") if mode == "fan_in" else ("12", "14")
+    equations = {None: general, 0.0: plain}
     return InitializedKernel(
         **named,
         negative_slope=signal.negative_slope,
         second_moment=signal.second_moment,
         scale=scale,
-        equation=plain if signal.negative_slope == 0 else "15",
+        activation=signal.activation.name if signal.activation is not None and signal.negative_slope is None else None,
+        equation=equations.get(signal.negative_slope, "15"),
         standard_deviation=scale / math.sqrt(fan * signal.second_moment),
     )
 
@@ -226,6 +246,6 @@ def _draw(place: KernelPlace, std: float, distribution: str, seed: int | None) -
 def _other_weights(model: keras.Model, places: Sequence[KernelPlace]) -> list[str]:
     """The paths of the trainable weights of layers that hold neither a kernel nor what is meant to stay."""
     known = [place.layer for place in places]
-    known += [layer for layer in flatten_layers(model) if isinstance(layer, KEPT_LAYERS)]
+    known += [layer for layer in flatten_layers(model) if keeps_its_weights(layer)]
     weights = {id(weight) for layer in known for weight in layer.weights}
     return [weight.path for weight in model.trainable_variables if id(weight) not in weights]

@@ -6,7 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_prelu.initialization.activations import activation_of
 from keras_prelu.initialization.fans import compute_fans, fans_over_axes
+from keras_prelu.initialization.signal import Signal
 from keras_prelu.keras_internals import AxesAwareInitializer
 
 DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
@@ -50,7 +52,8 @@ class _He(AxesAwareInitializer):
         self,
         seed: Any = None,
         *,
-        negative_slope: float = 0.0,
+        negative_slope: float | None = None,
+        activation: Any = None,
         mode: str = "fan_in",
         kernel: str | None = None,
         groups: int = 1,
@@ -60,10 +63,13 @@ class _He(AxesAwareInitializer):
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, but must be one of {', '.join(map(repr, MODES))}.")
-        if not math.isfinite(negative_slope):
-            raise ValueError(f"negative_slope is {negative_slope}, but must be a finite number.")
+        if negative_slope is not None and activation is not None:
+            raise ValueError(f"negative_slope={negative_slope} and activation={activation!r} both say what f is.")
+        slope = 0.0 if negative_slope is None else negative_slope
+        if not math.isfinite(slope):
+            raise ValueError(f"negative_slope is {slope}, but must be a finite number.")
         super().__init__(
-            scale=2.0 / (1.0 + negative_slope * negative_slope),
+            scale=2.0 / (1.0 + slope * slope) if activation is None else _scale(activation, mode),
             mode=mode,
             distribution="uniform",
             seed=seed,
@@ -71,6 +77,7 @@ class _He(AxesAwareInitializer):
             output_axes=output_axes,
         )
         self.negative_slope = negative_slope
+        self.activation = None if activation is None else keras.activations.get(activation)
         self.kernel = kernel
         self.groups = groups
         self.strides = strides
@@ -95,10 +102,25 @@ class _He(AxesAwareInitializer):
         return {
             **config,
             "negative_slope": self.negative_slope,
+            "activation": None if self.activation is None else keras.activations.serialize(self.activation),
             "kernel": self.kernel,
             "groups": self.groups,
             "strides": self.strides,
         }
+
+
+def _scale(activation: Any, mode: str) -> float:
+    """1 / E[f^2], or 1 / E[f'^2] where the outputs are counted, for a signal of variance 1 before f."""
+    function = activation_of(activation)
+    if isinstance(function, str):
+        raise ValueError(f"activation is {activation!r}, which {function}: it has no gain.")
+    if function is None:
+        return 1.0
+    unit = Signal.noise()
+    square = float(function.derivative(unit)[0][0]) if mode == "fan_out" else function.forward(unit).second_moment
+    if square <= 0:
+        raise ValueError(f"activation is {activation!r}, which is 0 everywhere: no weights keep a signal through it.")
+    return 1 / square
 
 
 @keras.saving.register_keras_serializable(package="keras_prelu")
@@ -128,8 +150,11 @@ class HeNormal(_He):
     Args:
         seed: Integer or `keras.random.SeedGenerator`. None draws from Keras's global generator, which
             `keras.utils.set_random_seed` seeds.
-        negative_slope: The rectifier's slope for negative inputs. In mode `"fan_in"` that of the rectifier before the
-            layer, in mode `"fan_out"` that of the one after it; in most networks they are the same.
+        negative_slope: The rectifier's slope for negative inputs; 0 unless there is an `activation`. In mode
+            `"fan_in"` that of the rectifier before the layer, in mode `"fan_out"` that of the one after it; in most
+            networks they are the same.
+        activation: Any other elementwise function f in the rectifier's place, as a name, a layer or a function: the
+            variance is 1 / (n E[f^2]), or in mode `"fan_out"` 1 / (n E[f'^2]), for a signal of variance 1 before f.
         mode: `"fan_in"` (equation 10), `"fan_out"` (equation 14) or `"fan_avg"`.
         distribution: `"normal"` as in the paper, or `"truncated_normal"` at two standard deviations as in Keras, of
             the same variance.
@@ -140,7 +165,8 @@ class HeNormal(_He):
         output_axes: The kernel's output axes; likewise.
 
     Raises:
-        ValueError: A mode or distribution that is none of those, a slope that is not finite; and when called, a shape
+        ValueError: A mode or distribution that is none of those, a slope that is not finite, an activation
+            that is not elementwise; and when called, a shape
             that does not fit the arguments or has a fan of 0.
 
     Example:
@@ -158,7 +184,8 @@ class HeNormal(_He):
         self,
         seed: Any = None,
         *,
-        negative_slope: float = 0.0,
+        negative_slope: float | None = None,
+        activation: Any = None,
         mode: str = "fan_in",
         distribution: str = "normal",
         kernel: str | None = None,
@@ -172,6 +199,7 @@ class HeNormal(_He):
         super().__init__(
             seed,
             negative_slope=negative_slope,
+            activation=activation,
             mode=mode,
             kernel=kernel,
             groups=groups,
@@ -193,8 +221,8 @@ class HeUniform(_He):
     $$w \\sim U(-\\sqrt 3 \\sigma, \\sqrt 3 \\sigma), \\qquad \\tfrac{1}{2} (1 + a^2) \\, n \\, \\sigma^2 = 1$$
 
     Args:
-        seed: As in `HeNormal`, and so are `negative_slope`, `mode`, `kernel`, `groups`, `strides`, `input_axes` and
-            `output_axes`.
+        seed: As in `HeNormal`, and so are `negative_slope`, `activation`, `mode`, `kernel`, `groups`, `strides`,
+            `input_axes` and `output_axes`.
 
     Raises:
         ValueError: As in `HeNormal`.

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import keras
 
 from keras_prelu.initialization.fans import fans
-from keras_prelu.initialization.graph import Call, trace
+from keras_prelu.initialization.graph import Call, Graph, trace
 from keras_prelu.initialization.kernels import AsDrawn
 from keras_prelu.initialization.residuals import Scales, residual_scales
+from keras_prelu.initialization.rules import has_kernel
 from keras_prelu.initialization.signal import Obstacle, Signal, average
-from keras_prelu.initialization.walk import Walk, has_kernel, walk
+from keras_prelu.initialization.walk import Walk, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,9 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
         conv2 576 576 0.0 0.5
         logits 10816 10 0.5 1.0
     """
-    scales, walked = walk_at_one_position(model, input_second_moment)
+    graph = trace(model)
+    scales = residual_scales(graph)
+    walked = walk_at_one_position(graph, scales, input_second_moment)
     calls: dict[int, list[Call]] = defaultdict(list)
     for call in walked.graph.calls:
         if isinstance(call.operation, keras.Layer):
@@ -105,12 +108,10 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
     return list(places.values())
 
 
-def walk_at_one_position(model: keras.Model, input_second_moment: float = 1.0) -> tuple[Scales, Walk]:
+def walk_at_one_position(graph: Graph, scales: Scales, input_second_moment: float = 1.0) -> Walk:
     """The walk that `initialize` reads: kernels as they are going to be drawn, positions and dropout left out."""
-    graph = trace(model)
-    scales = residual_scales(graph)
     inputs = [Signal.noise(input_second_moment) for _ in graph.inputs]
-    return scales, walk(graph, AsDrawn(scales), inputs, preprocessed=True, training=False)
+    return walk(graph, AsDrawn(scales), inputs, preprocessed=True, training=False)
 
 
 def mean_over_calls(states: list[Signal | Obstacle]) -> Signal | Obstacle:

@@ -70,6 +70,12 @@ def rule_of(call: Call) -> Rule | str | None:
     return _activation_rule(call)
 
 
+def keeps_its_weights(layer: Any) -> bool:
+    """Whether a layer's weights are no kernels and start as they are meant to: slopes, scales and offsets."""
+    known = isinstance(layer, (*NORMALIZING, layers.PReLU, PReLU))
+    return known or type(layer).__name__ in _PRIVATE_LAYERS
+
+
 def has_kernel(call: Call) -> bool:
     """Whether a call is of a layer whose kernels decide the second moment of its outputs."""
     return isinstance(call.operation, LINEAR_LAYERS) and bool(fans(call.operation))
@@ -468,7 +474,8 @@ def _reshaped_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], 
             near = near[:, 0]
         return [replace(gradient.bare(), near=near)]
     near = np.zeros((len(gradient.shares), *signal.near.shape[1:]))
-    near[(slice(None), *[0] * (signal.axes - gradient.axes))] = gradient.near
+    dropped: Any = (slice(None), *[0] * (signal.axes - gradient.axes))
+    near[dropped] = gradient.near
     return [replace(gradient.bare(), near=near, activation=gradient.activation)]
 
 

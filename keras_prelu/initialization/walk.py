@@ -1,5 +1,6 @@
 """One walk over a model's graph: the signal at every call forward, the gradient at every call backward."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,12 @@ class Walk:
     before: dict[Call, State]
     outputs: dict[Call, State]
     after: dict[Call, State]
+
+    @property
+    def likeness(self) -> float:
+        """C(0): E[y y'] / E[y^2] for two images that had nothing in common, with y the outputs of the last kernel."""
+        last = next((state for state in reversed(self.outputs.values())), None)
+        return last.likeness if isinstance(last, Signal) else math.nan
 
 
 def walk(graph: Graph, kernels: Kernels, inputs: Sequence[Signal], *, preprocessed: bool, training: bool) -> Walk:

@@ -355,9 +355,9 @@ def test_branches_that_are_normalized_or_have_no_shortcut_are_not_scaled():
 
 
 def test_signal_in_a_residual_stream_at_most_doubles():
-    before = [place.before.second_moment for place in kernel_places(residual(9)) if place.path.startswith("first")]
+    before = [2 * place.before.second_moment for place in kernel_places(residual(9)) if place.path.startswith("first")]
     np.testing.assert_allclose(before, 1 + np.arange(9) / 9, rtol=1e-12)
-    after = [2 * place.after.second_moment for place in kernel_places(residual(9)) if place.path.startswith("second")]
+    after = [place.after.second_moment for place in kernel_places(residual(9)) if place.path.startswith("second")]
     np.testing.assert_allclose(after, 2 - np.arange(1, 10) / 9, rtol=1e-12)
 
 
