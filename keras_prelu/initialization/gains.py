@@ -16,7 +16,7 @@ from keras_prelu.initialization.signal import Obstacle, Signal
 from keras_prelu.initialization.statistics import measured_signal
 from keras_prelu.initialization.walk import Walk, walk
 from keras_prelu.layer.slopes import slope_layers
-from keras_prelu.text_table import text_table
+from keras_prelu.tables import text_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

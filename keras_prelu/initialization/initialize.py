@@ -15,7 +15,7 @@ from keras_prelu.initialization.places import KernelPlace, kernel_places
 from keras_prelu.initialization.rules import keeps_its_weights
 from keras_prelu.initialization.signal import Obstacle
 from keras_prelu.initialization.tailor import Tailoring, tailor_slopes
-from keras_prelu.text_table import text_table
+from keras_prelu.tables import text_table
 
 PAPER_STD = 0.01  # section 2.2: of the fully connected layers,
 PAPER_LAST_STD = 0.001  # and of the last of them
@@ -146,7 +146,7 @@ def initialize(
             `tailor`, a model without slopes, or one that can't have that C(0).
 
     Example:
-        >>> import keras
+        >>> from keras_prelu import PReLU
         >>> model = keras.Sequential([
         ...     keras.Input((16, 16, 3)),
         ...     keras.layers.Conv2D(64, 3, name="conv1"),

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_prelu.initialization.activations import negative_slope
 from keras_prelu.initialization.fans import layer_kernels
-from keras_prelu.initialization.moments import negative_slope
 from keras_prelu.keras_internals import flatten_layers, replaced
 from keras_prelu.layer.prelu import PReLU
 
