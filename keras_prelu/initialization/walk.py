@@ -12,8 +12,8 @@ from keras import layers
 
 from keras_prelu.initialization.activations import activation_of
 from keras_prelu.initialization.graph import Call, Graph, without_repeats
+from keras_prelu.initialization.rule import Rule
 from keras_prelu.initialization.rules import (
-    Rule,
     applied,
     differentiated,
     has_kernel,

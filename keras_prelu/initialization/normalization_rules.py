@@ -1,0 +1,88 @@
+"""The effect of normalizations on a signal and on a gradient."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras import layers, ops
+
+from keras_prelu.initialization.graph import Call
+from keras_prelu.initialization.pooling import without_axes
+from keras_prelu.initialization.rule import Rule, position_sizes
+from keras_prelu.initialization.signal import Array, Signal
+
+NORMALIZING = (
+    layers.BatchNormalization,
+    layers.LayerNormalization,
+    layers.GroupNormalization,
+    layers.RMSNormalization,
+    layers.Normalization,
+)
+
+
+def _normalized(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+    (signal,) = signals
+    centre_near, centre_others, variance = _normalizer(call, signal, training)
+    scale, scale_square, offset, offset_square = scale_and_offset(call.operation)
+    mean = 0.0 if centre_near is not None else signal.mean / np.sqrt(variance)
+    near = (signal.near - (0.0 if centre_near is None else signal.column(centre_near))) / signal.column(variance)
+    others = (signal.others - (0.0 if centre_others is None else centre_others)) / variance
+    unit = Signal(signal.shares, np.broadcast_to(mean, signal.shares.shape), near, others)
+    return unit if (scale, offset_square) == (1.0, 0.0) else unit.affine(scale, offset, scale_square, offset_square)
+
+
+def _normalized_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+    _, _, variance = _normalizer(call, signals[0], training)
+    scale_square = scale_and_offset(call.operation)[1]
+    back = gradient.bare().grouped_as(signals[0]).times(scale_square / variance)
+    return [replace(back, activation=gradient.activation)]
+
+
+def _normalizer(call: Call, signal: Signal, training: bool) -> tuple[Array | None, Array | None, Array]:
+    """The part of the covariances that centring removes, within an image and between images, and the variance."""
+    operation = call.operation
+    epsilon = operation.epsilon if training and hasattr(operation, "epsilon") else sys.float_info.min
+    if isinstance(operation, layers.Normalization):
+        return None, None, np.maximum(np.asarray([_adapted_variance(operation)]), sys.float_info.min)
+    if isinstance(operation, layers.RMSNormalization):
+        return None, None, np.full_like(signal.mean, signal.second_moment + epsilon)
+    if isinstance(operation, layers.BatchNormalization):  # over images and positions, each channel by itself
+        return signal.others, signal.others, np.maximum(signal.squares - signal.others, 0) + epsilon
+    centre = float(signal.shares @ signal.mean) ** 2
+    centres = np.full_like(signal.mean, centre), np.full_like(signal.mean, centre)
+    if isinstance(operation, layers.GroupNormalization):
+        centres = _group_centres(call, signal)
+    variance = signal.shares @ (signal.squares - centres[0]) if len(signal.shares) > 1 else signal.squares - centres[0]
+    return *centres, np.broadcast_to(np.maximum(variance, 0) + epsilon, signal.mean.shape)
+
+
+def _group_centres(call: Call, signal: Signal) -> tuple[Array, Array]:
+    """The square of the mean over a group of channels and all positions, and its product between two images."""
+    axis, groups = call.operation.axis, call.operation.groups
+    channels = call.input_shapes[0][axis] or sys.maxsize
+    per_group = channels / (channels if groups == -1 else groups)
+    over_positions = without_axes(signal.bare(), position_sizes(call)).squares
+    squares = signal.mean**2
+    return squares + (over_positions - squares) / per_group, squares + (signal.others - squares) / per_group
+
+
+def _adapted_variance(operation: Any) -> float:
+    variance = getattr(operation, "variance", None)
+    return 1.0 if variance is None else float(np.mean(ops.convert_to_numpy(variance)))
+
+
+def scale_and_offset(operation: Any) -> tuple[float, float, float, float]:
+    """The learnt scale and offset: mean and mean square of each."""
+    values = []
+    for name, default in (("gamma", 1.0), ("beta", 0.0)):
+        weight = getattr(operation, name, None)
+        if name == "gamma" and weight is None:
+            weight = getattr(operation, "scale", None)  # of RMSNormalization
+        array = np.asarray(default if weight is None or isinstance(weight, bool) else ops.convert_to_numpy(weight))
+        values += [float(np.mean(array, dtype="float64")), float(np.mean(np.square(array, dtype="float64")))]
+    return values[0], values[1], values[2], values[3]
+
+
+NORMALIZE = Rule(_normalized, _normalized_gradient)

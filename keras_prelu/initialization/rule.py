@@ -1,0 +1,32 @@
+"""The form of the rules by which signals pass layers without a kernel."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+
+from keras_prelu.initialization.graph import Call
+from keras_prelu.initialization.signal import Signal
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The effect of one kind of call.
+
+    Attributes:
+        forward: From the call, the signals at its inputs and `training`, to the signal at its output.
+        backward: From the call, the gradient at its output, the signals at its inputs and `training`, to the gradient
+            at each input.
+
+    With `training`, dropout drops and normalizations add their epsilon, as in a running model.
+    """
+
+    forward: Callable[[Call, Sequence[Signal], bool], Signal]
+    backward: Callable[[Call, Signal, Sequence[Signal], bool], list[Signal]]
+
+
+def position_sizes(call: Call, place: int = 0) -> tuple[int | None, ...]:
+    """The position axes of an input."""
+    shape = call.input_shapes[place]
+    data_format = getattr(call.operation, "data_format", None) or keras.config.image_data_format()
+    return tuple(shape[2:] if data_format == "channels_first" else shape[1:-1])
