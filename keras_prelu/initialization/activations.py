@@ -89,9 +89,8 @@ class Rectifier:
         mean = signal.mean * above + std * _density(standardized)
         squares = std**2 * above + signal.mean * mean
         near, others = _on_pairs(signal, lambda group, r: self._pairs(signal, group, r, mean, squares, above))
-        return Signal(
-            signal.shares, mean + self.mean_slope * (signal.mean - mean), near, others, activation=self, source=signal
-        )
+        mean = mean + self.mean_slope * (signal.mean - mean)
+        return Signal(signal.shares, mean, near, others, self, signal, signal.profile)
 
     def _pairs(self, signal: Signal, group: int, r: Array, mean: Array, squares: Array, above: Array) -> Array:
         """(1 - 2a + a^2) E[x+ x+'] + 2(a - a^2) E[x+ x'] + a^2 E[x x']."""
@@ -147,7 +146,7 @@ class Elementwise:
         series = self._series(signal)
         near, others = _on_pairs(signal, lambda group, r: series[group].values(r))
         mean = np.array([each.mean for each in series])
-        return Signal(signal.shares, mean, near, others, activation=self, source=signal)
+        return Signal(signal.shares, mean, near, others, self, signal, signal.profile)
 
     def derivative(self, signal: Signal) -> tuple[Array, Array]:
         """Covariances of the derivative by quadrature."""

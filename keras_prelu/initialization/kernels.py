@@ -112,7 +112,7 @@ def _maps(call: Call, backward: bool) -> Sequence[AxisMap]:
 
 
 def _times(axis: AxisMap, factor: float) -> AxisMap:
-    return AxisMap(factor * axis.near, factor * axis.others, factor * axis.mean)
+    return AxisMap(tuple(math.sqrt(factor) * tap for tap in axis.taps))
 
 
 def _biased(call: Call, signal: Signal) -> Signal:
@@ -135,7 +135,7 @@ def _attended(call: Call, signal: Signal) -> Signal:
     length = shape[1] if len(shape) > 2 else 1
     if signal.axes != 1:
         return signal.times(value * output)
-    far = float(over_all(length).near[0] @ signal.near[0])
+    far = float(over_all(length).on_flat.near[0] @ signal.near[0])
     variance = query * key * signal.second_moment * max(signal.second_moment - far, 0.0)
     concentration = min(1.0, math.exp(min(variance, 700.0)) / (length or 128))
     near = np.full(NEAR + 2, far + (signal.second_moment - far) / (length or 128))

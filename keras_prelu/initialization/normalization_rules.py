@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from keras_prelu.initialization.graph import Call
 from keras_prelu.initialization.pooling import without_axes
+from keras_prelu.initialization.positions import flattened
 from keras_prelu.initialization.rule import Rule, position_sizes
 from keras_prelu.initialization.signal import Array, Signal
 
@@ -29,8 +30,24 @@ def _normalized(call: Call, signals: Sequence[Signal], training: bool) -> Signal
     mean = 0.0 if centre_near is not None else signal.mean / np.sqrt(variance)
     near = (signal.near - (0.0 if centre_near is None else signal.column(centre_near))) / signal.column(variance)
     others = (signal.others - (0.0 if centre_others is None else centre_others)) / variance
-    unit = Signal(signal.shares, np.broadcast_to(mean, signal.shares.shape), near, others)
+    mean, profile = np.broadcast_to(mean, signal.shares.shape), _centred_profile(call, signal)
+    unit = Signal(signal.shares, mean, near, others, profile=profile)
     return unit if (scale, offset_square) == (1.0, 0.0) else unit.affine(scale, offset, scale_square, offset_square)
+
+
+def _centred_profile(call: Call, signal: Signal) -> tuple[Array | None, ...]:
+    """The profile without the mean of each channel; a normalization of every position by itself makes it even."""
+    if not isinstance(call.operation, layers.BatchNormalization):
+        return signal.profile if isinstance(call.operation, layers.Normalization | layers.GroupNormalization) else ()
+    square, shared = signal.second_moment, float(signal.shares @ signal.others)
+    profile: list[Array | None] = []
+    for each in signal.profile:
+        if each is None:
+            profile.append(None)
+            continue
+        root = np.sqrt(each) / np.sqrt(each).mean()
+        profile.append(flattened(square * each + shared * (1 - 2 * root)))
+    return tuple(profile)
 
 
 def _normalized_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:

@@ -68,7 +68,7 @@ def spread(gradient: Signal, sizes: Sequence[int | None]) -> Signal:
     number = math.prod(size or over_all_size() for size in sizes)
     shape = (len(gradient.shares), *[NEAR + 2] * len(sizes))
     near = np.broadcast_to(gradient.squares.reshape(-1, *[1] * len(sizes)), shape)
-    return replace(gradient, near=near, source=None, activation=None).times(1 / number**2)
+    return replace(gradient.bare(), near=near).times(1 / number**2)
 
 
 def over_all_size() -> int:
@@ -100,7 +100,7 @@ def max_pooled(signal: Signal, windows: Sequence[Window]) -> Signal:
         kept = shared / (2 - shared)
         near[group] = (1 - kept) * between[:-1].reshape(near[group].shape) + kept * squares
         others[group] = between[-1]
-    return Signal(signal.shares, mean, near, others, signal.activation)
+    return Signal(signal.shares, mean, near, others, signal.activation, profile=averages.profile)
 
 
 def _overlaps(windows: Sequence[Window]) -> Array:

@@ -98,9 +98,8 @@ def differentiated(activation: Activation | None, gradient: Signal, signal: Sign
     near, others = activation.derivative(signal.bare())
     if behind.axes != signal.axes:
         near = near.reshape(len(near), -1)[:, 0].reshape(-1, *[1] * behind.axes)
-    return Signal(
-        behind.shares, np.zeros_like(behind.mean), near * behind.near, others * behind.others, activation, behind
-    )
+    near, others = near * behind.near, others * behind.others
+    return Signal(behind.shares, np.zeros_like(behind.mean), near, others, activation, behind, behind.profile)
 
 
 def _activation_rule(call: Call) -> Rule | str | None:
@@ -211,7 +210,7 @@ def _narrowed(call: Call, gradient: Signal, place: int) -> Signal:
     near = gradient.near
     for axis, (size, mine) in enumerate(zip(sizes, own, strict=True), start=1):
         if mine == 1 and size != 1:
-            pairs = over_all(size).near * (size or 1) ** 2
+            pairs = over_all(size).on_flat.near * (size or 1) ** 2
             near = np.moveaxis(np.tensordot(pairs, near, (1, axis)), 0, axis)
     narrowed = gradient if near is gradient.near else replace(gradient.bare(), near=near)
     return at_one_position(narrowed) if not position_sizes(call, place) else narrowed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_prelu.initialization.positions import NEAR, AxisMap
+from keras_prelu.initialization.positions import NEAR, AxisMap, flattened
 
 if TYPE_CHECKING:
     from keras_prelu.initialization.activations import Activation
@@ -32,6 +32,9 @@ class Signal:
         others: Shape `(groups,)`. E[x x'] for two different images.
         activation: The elementwise function that made it from `source`, if one did.
         source: The signal before that function.
+        profile: For each position axis the second moment at each position, with a mean of 1, where zeros of padding
+            have made it uneven; None where it is the same everywhere. Empty where it is so along all axes. The
+            statistics above are averages over positions.
     """
 
     shares: Array
@@ -40,6 +43,12 @@ class Signal:
     others: Array
     activation: "Activation | None" = None
     source: "Signal | None" = None
+    profile: tuple[Array | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Forgets the profile of other axes than it has."""
+        if len(self.profile) != self.axes:
+            object.__setattr__(self, "profile", ())
 
     @classmethod
     def noise(cls, second_moment: float = 1.0, axes: int = 0) -> "Signal":
@@ -81,7 +90,11 @@ class Signal:
         """The signal with its second moments multiplied by a factor, for all groups or for each."""
         factors = np.broadcast_to(np.asarray(factor, "float64"), self.shares.shape)
         return Signal(
-            self.shares, np.sqrt(factors) * self.mean, self.column(factors) * self.near, factors * self.others
+            self.shares,
+            np.sqrt(factors) * self.mean,
+            self.column(factors) * self.near,
+            factors * self.others,
+            profile=self.profile,
         )
 
     def affine(self, scale: float, offset: float, scale_square: float, offset_square: float) -> "Signal":
@@ -92,18 +105,29 @@ class Signal:
             scale * self.mean + offset,
             scale_square * self.near + self.column(both) + offset_square,
             scale_square * self.others + both + offset_square,
+            profile=self.profile,
         )
 
     def moved(self, maps: Sequence[AxisMap]) -> "Signal":
         """The signal after a linear map of each position axis; itself where it has not as many axes."""
         if len(maps) != self.axes:
             return self
-        near = self.near
-        for axis, each in enumerate(maps, start=1):
-            near = np.moveaxis(np.tensordot(each.near, near, (1, axis)), 0, axis)
-        means, pairs = (float(np.prod([getattr(each, name) for each in maps])) for name in ("mean", "others"))
+        near, effects = self.near, [each.on(profile) for each, profile in zip(maps, self._profiles, strict=True)]
+        for axis, effect in enumerate(effects, start=1):
+            near = np.moveaxis(np.tensordot(effect.near, near, (1, axis)), 0, axis)
+        means, pairs = (float(np.prod([getattr(each, name) for each in effects])) for name in ("mean", "others"))
         source = self.source and self.source.moved(maps)
-        return Signal(self.shares, means * self.mean, near, pairs * self.others, self.activation, source)
+        profile = tuple(flattened(each.squares @ self._along(axis)) for axis, each in enumerate(effects))
+        return Signal(self.shares, means * self.mean, near, pairs * self.others, self.activation, source, profile)
+
+    @property
+    def _profiles(self) -> tuple[Array | None, ...]:
+        return self.profile or (None,) * self.axes
+
+    def _along(self, axis: int) -> Array:
+        """The covariances along one axis, at distance 0 along the others."""
+        mixed = np.tensordot(self.shares, self.near, 1)
+        return np.moveaxis(mixed, axis, -1).reshape(-1, NEAR + 2)[0]
 
     def mixed(self) -> "Signal":
         """The signal with its groups merged into one."""
@@ -112,7 +136,7 @@ class Signal:
         near = np.tensordot(self.shares, self.near, 1)[np.newaxis]
         mean, others = (np.atleast_1d(self.shares @ values) for values in (self.mean, self.others))
         source = self.source and self.source.mixed()
-        return Signal(np.ones(1), mean, near, others, self.activation, source)
+        return Signal(np.ones(1), mean, near, others, self.activation, source, self.profile)
 
     def grouped_as(self, other: "Signal") -> "Signal":
         """The signal with the groups of another one, if it has one group only."""
@@ -121,7 +145,7 @@ class Signal:
             return self
         merged = self.mixed()
         near, mean, others = (np.repeat(each, groups, axis=0) for each in (merged.near, merged.mean, merged.others))
-        return Signal(other.shares, mean, near, others)
+        return Signal(other.shares, mean, near, others, profile=self.profile)
 
     def bare(self) -> "Signal":
         """The signal without the memory of the function that made it."""
@@ -165,6 +189,7 @@ def concatenated(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
         np.concatenate([signal.others for signal in parts]),
         first if alike else None,
         concatenated(sources, shares) if alike and len(sources) == len(signals) else None,
+        joint_profile(parts, shares),
     )
 
 
@@ -176,7 +201,25 @@ def broadcast(signal: Signal, axes: int) -> Signal:
     groups = len(signal.shares)
     shape = (groups, *[NEAR + 2] * missing, *signal.near.shape[1:])
     near = np.broadcast_to(signal.near.reshape(groups, *[1] * missing, *signal.near.shape[1:]), shape)
-    return replace(signal, near=near, source=signal.source and broadcast(signal.source, axes))
+    profile = signal.profile and (None,) * missing + signal.profile
+    return replace(signal, near=near, source=signal.source and broadcast(signal.source, axes), profile=profile)
+
+
+def joint_profile(signals: Sequence[Signal], shares: Sequence[float] | None = None) -> tuple[Array | None, ...]:
+    """The profile of signals side by side or added up, in proportion to their shares of the second moment."""
+    weights = [signal.second_moment for signal in signals]
+    if shares is not None:
+        weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
+    if not any(signal.profile for signal in signals) or sum(weights) <= 0:
+        return ()
+    profile = []
+    for axis in range(signals[0].axes):
+        along = [signal.profile[axis] if signal.profile else None for signal in signals]
+        length = max((len(each) for each in along if each is not None), default=0)
+        filled = [np.ones(length) if each is None or len(each) != length else each for each in along]
+        total = np.sum([weight * each for weight, each in zip(weights, filled, strict=True)], axis=0)
+        profile.append(flattened(total / sum(weights)) if length else None)
+    return tuple(profile)
 
 
 def average(signals: Sequence[Signal]) -> Signal:
@@ -203,7 +246,10 @@ def added(signals: Sequence[Signal], signs: Sequence[float] | None = None) -> Si
     pairs = list(zip(factors, terms, strict=True))
     near = sum(factor**2 * (term.near - term.column(term.mean**2)) for factor, term in pairs)
     others = sum(factor**2 * (term.others - term.mean**2) for factor, term in pairs)
-    return Signal(np.ones(1), np.asarray(mean), np.asarray(near + mean**2), np.asarray(others + mean**2))
+    profile = joint_profile(terms)
+    return Signal(
+        np.ones(1), np.asarray(mean), np.asarray(near + mean**2), np.asarray(others + mean**2), profile=profile
+    )
 
 
 def multiplied(signals: Sequence[Signal]) -> Signal:
@@ -218,6 +264,10 @@ def multiplied(signals: Sequence[Signal]) -> Signal:
     result = factors[0]
     for factor in factors[1:]:
         result = Signal(
-            result.shares, result.mean * factor.mean, result.near * factor.near, result.others * factor.others
+            result.shares,
+            result.mean * factor.mean,
+            result.near * factor.near,
+            result.others * factor.others,
+            profile=result.profile or factor.profile,
         )
     return result.bare()

@@ -21,7 +21,7 @@ from keras_prelu.initialization.rules import (
     normalizes,
     rule_of,
 )
-from keras_prelu.initialization.signal import Obstacle, Signal, added, average
+from keras_prelu.initialization.signal import Obstacle, Signal, added, average, joint_profile
 
 State = Signal | Obstacle
 
@@ -209,7 +209,7 @@ def _added_groups(signals: Sequence[Signal]) -> Signal:
     alike = [signal for signal in signals if signal.axes == axes]
     near = np.sum([signal.near for signal in alike], axis=0)
     others = np.sum([signal.others for signal in alike], axis=0)
-    return Signal(alike[0].shares, np.zeros_like(alike[0].mean), near, others)
+    return Signal(alike[0].shares, np.zeros_like(alike[0].mean), near, others, profile=joint_profile(alike))
 
 
 def _before_activation(call: Call, gradient: State, signal: State, to_loss: bool) -> State:
