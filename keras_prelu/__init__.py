@@ -25,6 +25,7 @@ from keras_prelu.networks.multiply_adds import multiply_adds
 from keras_prelu.networks.paper import paper_network
 from keras_prelu.networks.small import small_network
 from keras_prelu.onnx import export_onnx
+from keras_prelu.signals.calibrate import calibrate
 from keras_prelu.signals.measure import measure_gains
 from keras_prelu.signals.monitor import SignalMonitor
 from keras_prelu.signals.plots import plot_gains, plot_slopes
@@ -41,6 +42,7 @@ __all__ = [
     "SpatialPyramidPooling2D",
     "Thresholds",
     "__version__",
+    "calibrate",
     "compute_fans",
     "exclude_slopes_from_weight_decay",
     "export_onnx",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras.src.backend.common.variables import AutocastScope
 
 
 def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
@@ -135,3 +136,12 @@ def replaced(layer: keras.Layer, attribute: str, function: Callable[..., Any]) -
     finally:
         del own[attribute]
         own.update(held)
+
+
+def assign_uncast(variable: keras.Variable, value: Any) -> None:
+    """Assigns a variable within the call of a layer of half precision, too.
+
+    There, `Variable.assign` under PyTorch writes into a copy of half precision, which is then dropped.
+    """
+    with AutocastScope(None):
+        variable.assign(value)

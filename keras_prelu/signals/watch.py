@@ -18,7 +18,9 @@ SeeRectifier = Callable[[keras.Layer, Any, Any], None]
 
 
 @contextlib.contextmanager
-def watched(model: keras.Model, see_preactivation: SeePreactivation, see_rectifier: SeeRectifier) -> Iterator[None]:
+def watched(
+    model: keras.Model, see_preactivation: SeePreactivation, see_rectifier: SeeRectifier | None = None
+) -> Iterator[None]:
     """Within it, functions see the outputs of a model's layers whenever they run.
 
     Args:
@@ -31,24 +33,24 @@ def watched(model: keras.Model, see_preactivation: SeePreactivation, see_rectifi
         for layer in flatten_layers(model):
             if layer_kernels(layer):
                 stack.enter_context(_preactivation_watched(layer, see_preactivation, see_rectifier))
-            elif _is_rectifier(layer):
+            elif see_rectifier is not None and _is_rectifier(layer):
                 stack.enter_context(_rectifier_watched(layer, see_rectifier))
         yield
 
 
 def _preactivation_watched(
-    layer: Any, see_preactivation: SeePreactivation, see_rectifier: SeeRectifier
+    layer: Any, see_preactivation: SeePreactivation, see_rectifier: SeeRectifier | None
 ) -> contextlib.AbstractContextManager[None]:
     call: Callable[..., Any] = layer.call
     activation: Any = getattr(layer, "activation", None)
-    if activation is None:
+    if activation in (None, keras.activations.linear):
         return replaced(layer, "call", lambda *args, **kwargs: see_preactivation(layer, call(*args, **kwargs)))
-    rectifies = not isinstance(activation, keras.Layer) and _is_rectifier(activation)  # a layer is watched by itself
+    own = not isinstance(activation, keras.Layer) and _is_rectifier(activation)  # a layer is watched by itself
 
     def watched_activation(values: Any) -> Any:
         values = see_preactivation(layer, values)
         outputs = activation(values)
-        if rectifies:
+        if own and see_rectifier is not None:
             see_rectifier(layer, values, outputs)
         return outputs
 

@@ -137,6 +137,20 @@ def activation_is_looked_up_on_the_layer():
     return runs_replaced("activation", lambda values: values - 1, lambda linear: linear - 1)
 
 
+def autocast_scope():
+    layer, x = layers.Dense(2, dtype="mixed_float16"), np.ones((1, 3), "float32")
+    layer.build(x.shape)
+    value = np.full((3, 2), 1 + 2**-20, "float32")  # float16 would round it
+
+    def call(inputs):
+        keras_internals.assign_uncast(layer.kernel, value)
+        return inputs
+
+    with keras_internals.replaced(layer, "call", call):
+        layer(x)
+    return np.array_equal(ops.convert_to_numpy(layer.kernel), value)
+
+
 BREAKS = {
     "_flatten_layers": (flatten_layers_of_a_layer, "kernels and slopes inside attention and other composite layers"),
     "Sequential._functional": (sequential_functional, "trace, and so initialize and predict_gains, of Sequential"),
@@ -150,6 +164,7 @@ BREAKS = {
     "EinsumDense and VarianceScaling": (einsum_sets_axes, "HeNormal in EinsumDense and attention"),
     "VarianceScaling.seed": (variance_scaling_seed, "unseeded HeNormal: two layers would start alike"),
     "Layer.call": (call_is_looked_up_on_the_layer, "measure_gains and calibrate: they see no layer"),
+    "AutocastScope": (autocast_scope, "calibrate of models of half precision"),
     "Layer.activation": (activation_is_looked_up_on_the_layer, "measure_gains and calibrate: no pre-activations"),
 }
 
