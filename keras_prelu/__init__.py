@@ -31,7 +31,8 @@ from keras_prelu.signals.monitor import SignalMonitor
 from keras_prelu.signals.plots import plot_gains, plot_slopes
 from keras_prelu.signals.report import Thresholds
 from keras_prelu.signals.slope_table import slope_table
-from keras_prelu.version import __version__
+
+__version__ = "0.1.0"
 
 __all__ = [
     "HeNormal",

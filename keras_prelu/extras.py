@@ -1,4 +1,4 @@
-"""What to say where a package is missing that one of the project's extras brings."""
+"""Errors that say which extra brings a missing package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Raises an ImportError that says how to install a package of an extra, where importing it fails."""
+    """Turns a failed import within it into an ImportError that says how to install the extra."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Models as ONNX files in which a PReLU is one operation."""
+"""ONNX export in which each PReLU is one operation."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from keras_prelu.extras import needing
 
 
 def export_onnx(model: keras.Model, path: str | Path, **options: Any) -> None:
-    """Writes a model's inference as an ONNX file with one PRelu operation per PReLU layer.
+    """Writes a model as an ONNX file for inference, with one PRelu operation per PReLU layer.
 
-    `keras.Model.export(format="onnx")` alone leaves the five operations (Relu, Neg, Relu, Mul, Add) that the layer is
-    written with. Layers with a slope per element keep them where the file needs other axes than Keras.
+    `keras.Model.export(format="onnx")` alone writes the five operations that the layer consists of (Relu, Neg, Relu,
+    Mul, Add). A layer with a slope per element keeps these where ONNX orders the axes in another way than Keras.
 
     Args:
         model: A built model of float32 weights, under the TensorFlow backend.
-        path: Where the file goes.
-        **options: Those of `keras.Model.export`, for example `opset_version` and `input_signature`.
+        path: The path of the file.
+        **options: Options of `keras.Model.export`, for example `opset_version` and `input_signature`.
 
     Raises:
         ImportError: onnx, onnxscript or tf2onnx is not installed; the extra `onnx` brings them.

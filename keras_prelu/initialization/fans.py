@@ -1,4 +1,4 @@
-"""The fans of a kernel: how many inputs an output unit sums, and how many outputs an input unit feeds."""
+"""The fans of a kernel: the number of inputs that an output sums, and of outputs that an input feeds."""
 
 import math
 import re
@@ -20,7 +20,7 @@ _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTran
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _CELLS = (layers.SimpleRNNCell, layers.GRUCell, layers.LSTMCell)
 
-# Layers which are linear in a signal but for their `activation`: what fans they have decides what they make of it.
+# Layers that are linear in their input, apart from their `activation`: their fans decide the size of their output.
 LINEAR_LAYERS = (
     *(layers.Dense, layers.EinsumDense, layers.Embedding),
     *(*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, *_TRANSPOSED, *_ATTENTION),
@@ -34,7 +34,7 @@ def compute_fans(
     groups: int = 1,
     strides: int | Sequence[int] = 1,
 ) -> tuple[float, float]:
-    """Fan_in and fan_out of a kernel of this shape.
+    """Computes the fan_in and fan_out of a kernel of this shape.
 
     | kernel | shape | fan_in | fan_out |
     |---|---|---|---|
@@ -44,15 +44,15 @@ def compute_fans(
     | `"transposed"` | `(*size, outputs, inputs)` | size * inputs / strides | size * outputs |
     | `"embedding"` | `(tokens, outputs)` | 1 | outputs |
 
-    with size and strides the products over the spatial axes. A transposed convolution puts strides - 1 zeros between
-    its inputs, so an output sums over only one in strides of the kernel's positions. A convolution's fan_out is the
-    paper's k^2 d whatever its strides: these are a factor per stage, as a pooling is, not one per layer.
+    Here, size and strides are the products over the spatial axes. A transposed convolution puts strides - 1 zeros
+    between its inputs, so an output sums over only one of every `strides` positions of the kernel. A convolution's
+    fan_out is the paper's k^2 d for any strides: like a pooling, strides add one factor per stage, not one per layer.
 
     Args:
         shape: The kernel's shape.
-        kernel: What the shape alone does not tell; see above.
-        groups: The groups of a convolution.
-        strides: The strides of a transposed convolution, one for all axes or one for each.
+        kernel: The kind of kernel, as in the table; the shape does not tell it.
+        groups: The number of groups of a convolution.
+        strides: The strides of a transposed convolution, one for all axes or one per axis.
 
     Returns:
         `(fan_in, fan_out)`; whole numbers except for some transposed convolutions.
@@ -88,12 +88,12 @@ def compute_fans(
 
 
 def fans_over_axes(shape: Sequence[int], input_axes: Sequence[int], output_axes: Sequence[int]) -> tuple[float, float]:
-    """Fan_in and fan_out of a kernel whose input and output axes are known, as those of `keras.layers.EinsumDense`.
+    """Computes the fans of a kernel whose input and output axes are known, as those of `keras.layers.EinsumDense`.
 
     Args:
         shape: The kernel's shape.
         input_axes: The axes that are summed over.
-        output_axes: The axes that the outputs have and the inputs have not.
+        output_axes: The axes that the outputs have and the inputs do not.
 
     Returns:
         `(fan_in, fan_out)`.
@@ -116,8 +116,8 @@ class KernelFans:
     Attributes:
         layer: The layer that holds it.
         kernel: The variable.
-        fan_in: How many inputs an output unit sums.
-        fan_out: How many outputs an input unit feeds.
+        fan_in: The number of inputs that an output unit sums.
+        fan_out: The number of outputs that an input unit feeds.
     """
 
     layer: keras.Layer
@@ -127,17 +127,17 @@ class KernelFans:
 
 
 def fans(layer: keras.Layer) -> list[KernelFans]:
-    """The kernels of a built Keras layer with their fans, those of the layers inside it included.
+    """Lists the kernels of a built Keras layer, and of the layers inside it, with their fans.
 
-    Knows Dense, EinsumDense, convolutions of all kinds (grouped, depthwise, separable, transposed), Embedding, the
-    cells of SimpleRNN, GRU and LSTM, and so attention layers and wrappers, which hold such layers.
+    It knows Dense, EinsumDense, convolutions of all kinds (grouped, depthwise, separable, transposed), Embedding, the
+    cells of SimpleRNN, GRU and LSTM, and therefore attention layers and wrappers, which hold such layers.
 
     Args:
         layer: A layer, or a model.
 
     Returns:
-        A row for each kernel, in the order in which the layer uses them. Empty for a layer without a kernel, and for
-        one that holds weights in a way not known here.
+        One row per kernel, in the order in which the layer uses them. Empty for a layer without a kernel or of a kind
+        that is not listed above.
 
     Raises:
         ValueError: A layer that is not built.
@@ -156,13 +156,13 @@ def fans(layer: keras.Layer) -> list[KernelFans]:
 
 
 def layer_kernels(layer: keras.Layer) -> list[keras.Variable]:
-    """The kernels of a layer that are its own, not those of layers inside it.
+    """Lists a layer's own kernels, without those of layers inside it.
 
     Args:
-        layer: Any layer. One that is not built has none yet.
+        layer: Any layer. A layer that is not built has no kernels yet.
 
     Returns:
-        The kernels whose fans are known, but none of a recurrent cell's: its signal runs through time, not depth.
+        The kernels whose fans are known. A recurrent cell's are left out: its signal runs through time, not depth.
 
     Example:
         >>> dense = keras.layers.Dense(2, name="dense")

@@ -53,7 +53,7 @@ class Graph:
 
 
 def trace(model: keras.Model) -> Graph:
-    """Opens a model's graph, nested models included.
+    """Reads a model's graph, and those of the models nested in it.
 
     Args:
         model: A built functional or Sequential model.
@@ -62,7 +62,7 @@ def trace(model: keras.Model) -> Graph:
         The graph. A layer that is called several times has several calls.
 
     Raises:
-        ValueError: A model that is not built, or a subclassed one, whose calls nobody but its own code knows.
+        ValueError: A model that is not built, or a subclassed one, whose calls only its own code knows.
 
     Example:
         >>> inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="inner")
@@ -81,7 +81,7 @@ def trace(model: keras.Model) -> Graph:
 
 
 def layer_paths(model: keras.Model) -> dict[int, str]:
-    """The path of each layer that a model's graph calls, by the layer's id.
+    """Names each layer that a model's graph calls by its path, by the layer's id.
 
     Args:
         model: Any model.

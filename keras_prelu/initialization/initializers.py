@@ -129,14 +129,14 @@ class HeNormal(_He):
 
     $$w \\sim N(0, \\sigma^2), \\qquad \\tfrac{1}{2} (1 + a^2) \\, n \\, \\sigma^2 = 1$$
 
-    with a the slope and n the fan: the number of inputs of an output unit (`"fan_in"`, keeps the forward signal) or
-    of outputs of an input unit (`"fan_out"`, keeps the gradient; what the paper trains its large models with), or
-    their mean (`"fan_avg"`). Slope 0 is ReLU, 1 a linear layer.
+    Here, a is the slope (0 for ReLU, 1 for a linear layer) and n the fan: the number of inputs of an output unit
+    (`"fan_in"`, keeps the forward signal), or of outputs of an input unit (`"fan_out"`, keeps the gradient; the paper
+    trains its large models with it), or their mean (`"fan_avg"`).
 
-    In place of `keras.initializers.HeNormal(seed)`, two things differ: that one truncates at two standard deviations,
-    and its unseeded instances give two layers of one shape the same weights; here each call draws anew.
+    It differs from `keras.initializers.HeNormal(seed)` in two ways. Keras's truncates at two standard deviations, and
+    its unseeded instances give two layers of one shape the same weights; this one draws anew at each call.
 
-    An initializer sees the kernel's shape and nothing else. Three layers need to be told what they are:
+    An initializer sees only the kernel's shape. Three kinds of layers need arguments:
 
     | layer | arguments |
     |---|---|
@@ -144,8 +144,8 @@ class HeNormal(_He):
     | transposed convolutions | `kernel="transposed", strides=...` as in the layer |
     | `keras.layers.Embedding` | `kernel="embedding"` |
 
-    and, in the modes that count the outputs, grouped convolutions: `groups=...`. `keras_prelu.initialize` needs no
-    telling, for it sees the layers.
+    Grouped convolutions need `groups=...` in the modes that count the outputs. `keras_prelu.initialize` needs none of
+    these arguments, since it sees the layers.
 
     Args:
         seed: Integer or `keras.random.SeedGenerator`. None draws from Keras's global generator, which
@@ -158,16 +158,15 @@ class HeNormal(_He):
         mode: `"fan_in"` (equation 10), `"fan_out"` (equation 14) or `"fan_avg"`.
         distribution: `"normal"` as in the paper, or `"truncated_normal"` at two standard deviations as in Keras, of
             the same variance.
-        kernel: What the shape does not tell: `"depthwise"`, `"transposed"` or `"embedding"`.
-        groups: The groups of a convolution.
+        kernel: The kind of kernel, where the table above has one: `"depthwise"`, `"transposed"` or `"embedding"`.
+        groups: The number of groups of a convolution.
         strides: The strides of a transposed convolution.
-        input_axes: The kernel's input axes; `EinsumDense` and attention layers fill them in.
-        output_axes: The kernel's output axes; likewise.
+        input_axes: The kernel's input axes; `EinsumDense` and attention layers set them.
+        output_axes: The kernel's output axes; these layers set them too.
 
     Raises:
-        ValueError: A mode or distribution that is none of those, a slope that is not finite, an activation
-            that is not elementwise; and when called, a shape
-            that does not fit the arguments or has a fan of 0.
+        ValueError: An unknown mode or distribution, a slope that is not finite, or an activation that is not
+            elementwise; when called, a shape that does not fit the arguments or has a fan of 0.
 
     Example:
         >>> import numpy as np

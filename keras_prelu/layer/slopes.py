@@ -8,7 +8,7 @@ from keras_prelu.layer.prelu import PReLU
 
 
 def slope_layers(model: keras.Model) -> list[keras.Layer]:
-    """The rectifiers of a model whose slopes are learnt, each once.
+    """Finds the rectifiers of a model whose slopes are learnt, each once.
 
     Args:
         model: A built model of any kind, nested models and composite layers included.
@@ -38,10 +38,11 @@ def slope_values(rectifier: keras.Layer) -> np.ndarray:
 
 
 def exclude_slopes_from_weight_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
-    """Makes an optimizer leave all the slopes of a model out of its weight decay.
+    """Excludes all the slopes of a model from an optimizer's weight decay.
 
-    Weight decay pulls slopes to 0 and so makes ReLUs of them; the paper uses none on them. What was excluded before
-    stays excluded; `optimizer.exclude_from_weight_decay` itself forgets it, so call that one first.
+    Weight decay would pull slopes to 0, which makes a ReLU of a PReLU; the paper does not decay them. Variables that
+    were excluded before stay excluded. `optimizer.exclude_from_weight_decay` itself forgets earlier exclusions, so call
+    it first.
 
     Args:
         optimizer: Any Keras optimizer before its first step. Of a `LossScaleOptimizer`, the inner one excludes them.
@@ -64,7 +65,7 @@ def exclude_slopes_from_weight_decay(optimizer: keras.optimizers.Optimizer, mode
         optimizer = optimizer.inner_optimizer
     if optimizer.built:
         raise ValueError(
-            f"The optimizer {optimizer.name!r} is built already and has settled what decays: exclude the slopes after "
-            "the model is built, but before the optimizer takes its first step."
+            f"The optimizer {optimizer.name!r} is built already and knows what decays: exclude the slopes after the "
+            "model is built, but before the optimizer takes its first step."
         )
     exclude_from_weight_decay(optimizer, [layer.alpha for layer in slope_layers(model)])

@@ -18,7 +18,7 @@ _GLOBAL_POOLINGS = {
 _POOLINGS = (keras.layers.Flatten, SpatialPyramidPooling2D, *_GLOBAL_POOLINGS)
 _DROPOUTS = (keras.layers.Dropout, keras.layers.AlphaDropout, keras.layers.GaussianDropout)
 
-# What else may follow the pooling; at inference all of them act on each position alone.
+# The other layers that may follow the pooling; at inference each acts on every position alone.
 _HEAD_LAYERS = (
     keras.layers.Dense,
     keras.layers.Activation,
@@ -33,7 +33,7 @@ _HEAD_LAYERS = (
 
 
 class _Bins(NamedTuple):
-    """What a dense layer sees of a window, as (rows, columns): so many bins, of that size, that far apart."""
+    """The bins that a dense layer sees of a window: their number, size and distance, each as (rows, columns)."""
 
     number: tuple[int, int]
     size: tuple[int, int]
@@ -41,19 +41,19 @@ class _Bins(NamedTuple):
 
 
 def fully_convolutional(model: keras.Model) -> keras.Model:
-    """Turns a classifier of images of one size into one that answers for every window of a larger image.
+    """Turns a classifier of images of one size into one that classifies every window of a larger image.
 
-    The classifier ends in one layer that takes up all positions (`Flatten`, `SpatialPyramidPooling2D`,
+    The classifier ends in one layer that joins all positions (`Flatten`, `SpatialPyramidPooling2D`,
     `GlobalAveragePooling2D` or `GlobalMaxPooling2D`) and dense layers, with rectifiers and dropout among them. The new
-    model computes the last map of the whole image once, and gives there the answer of each window as large as the
-    classifier's own last map: it equals cutting that window out of the map and running the rest of the classifier on
-    it. Where the convolutions and poolings pad nothing, it also equals cutting windows out of the image, as many
-    pixels apart as the network's strides multiply to; with padding, the surroundings of a window show at its borders.
+    model computes the last activations of the whole image once, and classifies each window of them that is as large as
+    the classifier's own. This equals cutting the window out of the activations and running the rest of the classifier
+    on it. Without padding, it also equals cutting windows out of the image, with a distance in pixels that is the
+    product of the network's strides. With padding, the surroundings of a window change the activations at its borders.
 
-    A first dense layer after `Flatten` becomes a convolution; after a spatial pyramid, one dilated convolution for each
-    level over its running maximum, so that no window's bins are ever laid out in memory. Weights are copied: the model
-    given stays as it is, and training either leaves the other alone. The new model is for inference; dropout is left
-    out of its dense layers.
+    The first dense layer after `Flatten` becomes a convolution. After a spatial pyramid it becomes one dilated
+    convolution per level over the level's running maximum, so the bins of a window are never copied. Weights are
+    copied: the given model does not change, and training one does not change the other. The new model is for inference;
+    it has no dropout.
 
     A `channels_first` model keeps its `channels_first` convolutions. On a CPU, TensorFlow runs those with oneDNN or in
     a compiled function (`jit_compile=True`); without either, the call raises `UnimplementedError`: "only supports the
@@ -65,7 +65,7 @@ def fully_convolutional(model: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` from images of at least the classifier's height and width to `(batch, rows, columns, classes)`,
-        one row and one column for each place of the window on the last map, whatever the data format.
+        one row and one column per position of the window, in either data format.
 
     Raises:
         ValueError: A model that is not of this form; the message names the layer.
@@ -104,7 +104,7 @@ def fully_convolutional(model: keras.Model) -> keras.Model:
 
 
 def _split(model: keras.Model) -> tuple[Any, keras.layers.Layer, list[keras.layers.Layer]]:
-    """Walks from the output back to the pooling: the map it takes, itself, and the layers that follow it."""
+    """Walks from the output back to the pooling; returns its input, the pooling, and the layers that follow it."""
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise ValueError(f"{model.name} must be a built Functional or Sequential model.")
@@ -200,7 +200,7 @@ def _dense_over_windows(x: Any, dense: keras.layers.Dense, levels: Sequence[_Bin
 
 
 def _running_maximum(x: Any, bins: _Bins, window: tuple[int, int], name: str, dtype: str) -> Any:
-    """The maximum over a bin's size at each position, but for those that only a window beyond the map would see."""
+    """The maximum over a bin's size at each position, except for positions that no window reaches."""
     seen = [(n - 1) * stride + size for n, size, stride in zip(*bins, strict=True)]
     unseen = [(0, size - each) for size, each in zip(window, seen, strict=True)]
     if unseen != [(0, 0), (0, 0)]:

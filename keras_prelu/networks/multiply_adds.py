@@ -1,4 +1,4 @@
-"""What a network costs: the multiply-adds of its convolutions and dense layers."""
+"""The cost of a network: the multiply-adds of its convolutions and dense layers."""
 
 import math
 
@@ -10,10 +10,10 @@ _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """How many multiplications, each with its addition, one image takes in convolutions and dense layers.
+    """Counts the multiplications, each with its addition, that convolutions and dense layers take per image.
 
-    As papers count: biases, rectifiers and poolings are left out, and a padded convolution counts the taps that lie on
-    zeros. A layer that is called twice counts twice.
+    It counts as papers do: biases, rectifiers and poolings are left out, and a padded convolution counts the products
+    with padded zeros. A layer that is called twice counts twice.
 
     Args:
         model: A Functional or Sequential model whose input size is known.

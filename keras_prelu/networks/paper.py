@@ -7,7 +7,7 @@ import keras
 
 from keras_prelu.initialization.initializers import HeNormal
 from keras_prelu.layer.pooling import SpatialPyramidPooling2D
-from keras_prelu.networks.rectifiers import initial_slope, make_rectifier
+from keras_prelu.networks.small import initial_slope, make_rectifier
 
 
 class _Convolutions(NamedTuple):
@@ -85,19 +85,19 @@ def paper_network(
     | `"B"` | Table 3 | 19 | 183.3 million | 23.2 billion |
     | `"C"` | Table 3 | 19 | 330.6 million | 53.5 billion |
 
-    Three dense layers follow the convolutions in each; the numbers are for 1000 classes and 224 x 224 pixels, without
-    the slopes. A rectifier follows every layer but the last. Convolutions start with the standard deviation of
-    equation 14, for the rectifier's initial slope; the dense layers with 0.01, 0.01 and 0.001, which fits images that
-    are not scaled: subtract the training images' mean, and leave pixels within about -128..128.
+    Three dense layers follow the convolutions in each. The numbers are for 1000 classes and 224 x 224 pixels, without
+    the slopes. A rectifier follows every layer except the last. Convolutions start with the standard deviation of
+    equation 14 for the rectifier's initial slope, and the dense layers with 0.01, 0.01 and 0.001. These fit images that
+    are not scaled: subtract the mean of the training images, and leave pixels within about -128..128.
 
     Args:
         architecture: One of those above.
         input_shape: `(height, width, channels)`. Height and width may be None except for VGG-19, whose first dense
             layer looks at every position.
-        num_classes: How many classes there are.
+        num_classes: The number of classes.
         rectifier: `"relu"`, `"leaky_relu"` (slope 0.01), `"prelu"` (a learnt slope per channel) or `"prelu_shared"`
             (one per layer).
-        dropout: What share of the first two dense layers' outputs is dropped in training.
+        dropout: The fraction of the first two dense layers' outputs that is dropped in training.
         seed: Makes the initial weights and the dropout repeatable.
 
     Returns:

@@ -1,11 +1,18 @@
-"""Plain networks for small images: stages of 3x3 convolutions with a rectifier after each."""
+"""Plain networks for small images, and the rectifiers that a network can have, by name."""
 
 from collections.abc import Sequence
 
 import keras
 
 from keras_prelu.initialization.initializers import HeNormal
-from keras_prelu.networks.rectifiers import initial_slope, make_rectifier
+from keras_prelu.layer.prelu import PReLU
+
+_SLOPES = {
+    "relu": 0.0,
+    "leaky_relu": 0.01,  # section 2.1
+    "prelu": 0.25,
+    "prelu_shared": 0.25,
+}
 
 
 def small_network(
@@ -21,20 +28,20 @@ def small_network(
     """A plain network for images of 8 to 64 pixels: stages of 3x3 convolutions, each followed by a rectifier.
 
     Each stage but the first begins with a 2x2 max pooling; the last ends in an average over positions and one dense
-    layer. Pixels from 0 to 255 come in and are scaled to -1..1 inside, so that nothing is left to do to an image.
-    Kernels start with the variance of equation 15 in forward mode, the first of them with that of a linear input:
-    50 convolutions learn from the first step, without any normalization; so many want the gradient's norm clipped.
-    Zero padding costs part of the signal at the borders, on maps of 8x8 about a tenth of its variance at every
-    convolution, on smaller ones more.
+    layer. Pixels from 0 to 255 come in and are scaled to -1..1 inside the model.
+    Kernels start with the variance of equation 15 in forward mode; the first kernel has that of a linear input. So 50
+    convolutions learn from the first step without any normalization, if the gradient's norm is clipped. Zero padding
+    costs part of the signal at the borders: about a tenth of its variance per convolution on 8x8 positions, more on
+    fewer.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
-        num_classes: How many classes there are.
-        filters: The channels of each stage.
-        convolutions: The convolutions of each stage.
+        num_classes: The number of classes.
+        filters: The number of channels per stage.
+        convolutions: The number of convolutions per stage.
         rectifier: `"relu"`, `"leaky_relu"` (slope 0.01), `"prelu"` (a learnt slope per channel) or `"prelu_shared"`
             (one per layer).
-        dropout: What share of the last layer's inputs is dropped in training.
+        dropout: The fraction of the last layer's inputs that is dropped in training.
         seed: Makes the initial weights and the dropout repeatable.
 
     Returns:
@@ -43,7 +50,7 @@ def small_network(
         `average`, `dropout` where there is one, and `logits`.
 
     Raises:
-        ValueError: An image so small that pooling would leave nothing of it, no stage or convolution at all, or an
+        ValueError: An image that is too small for its poolings, a network without a stage or convolution, or an
             unknown rectifier.
 
     Example:
@@ -86,3 +93,50 @@ def _check_size(input_shape: tuple[int | None, int | None, int], stages: int, co
             f"{stages} stages halve an image {stages - 1} times: it must have at least "
             f"{smallest}x{smallest} pixels, not {height}x{width}."
         )
+
+
+def initial_slope(rectifier: str) -> float:
+    """The slope for negative inputs with which a network starts.
+
+    Args:
+        rectifier: `"relu"`, `"leaky_relu"`, `"prelu"` (a slope per channel) or `"prelu_shared"` (one per layer).
+
+    Returns:
+        0, 0.01, or 0.25 for both kinds of learnt slopes.
+
+    Raises:
+        ValueError: Another name.
+
+    Example:
+        >>> initial_slope("leaky_relu")
+        0.01
+    """
+    if rectifier not in _SLOPES:
+        raise ValueError(f"rectifier is {rectifier!r}, but must be one of {', '.join(_SLOPES)}.")
+    return _SLOPES[rectifier]
+
+
+def make_rectifier(rectifier: str, name: str) -> keras.layers.Layer:
+    """The layer of that name, for channels-last inputs of any rank.
+
+    Args:
+        rectifier: As in `initial_slope`.
+        name: The layer's own name.
+
+    Returns:
+        A new layer.
+
+    Raises:
+        ValueError: An unknown rectifier.
+
+    Example:
+        >>> make_rectifier("prelu_shared", name="conv1_rectifier").slope_per
+        'layer'
+    """
+    slope = initial_slope(rectifier)
+    if rectifier == "relu":
+        return keras.layers.ReLU(name=name)
+    if rectifier == "leaky_relu":
+        return keras.layers.LeakyReLU(negative_slope=slope, name=name)
+    slope_per = "channel" if rectifier == "prelu" else "layer"
+    return PReLU(alpha_initializer=slope, slope_per=slope_per, data_format="channels_last", name=name)

@@ -1,4 +1,4 @@
-"""Layer-sequential unit variance: kernels scaled, layer after layer, until a batch has the same size everywhere."""
+"""Layer-sequential unit variance: scales the kernels, layer by layer, until a batch has the same size everywhere."""
 
 import contextlib
 import dataclasses
@@ -28,16 +28,16 @@ _SCALE_INVARIANT = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibratedKernel:
-    """What `calibrate` found at a kernel and did to it.
+    """The row of a kernel in the report of `calibrate`.
 
     Attributes:
         path: The path of the layer in the model.
-        kernel: The variable's name; the last one of a layer that has several.
-        target: The second moment that the layer's output was to have.
-        found: The second moment before, with the kernels before it calibrated already; NaN where it was not measured.
-        reached: The second moment after; equal to `found` where the kernel was left as it was.
-        factor: The factor on the kernel; 1 where it was left as it was.
-        reason: Why it was left as it was, or why the target was not reached; empty otherwise.
+        kernel: The name of the variable; the last one of a layer that has several.
+        target: The target of the second moment of the layer's output.
+        found: The second moment before scaling, behind layers that are scaled already; NaN where it was not measured.
+        reached: The second moment after scaling; equal to `found` where the kernel was left unchanged.
+        factor: The factor on the kernel; 1 where it was left unchanged.
+        reason: The reason why the kernel was left unchanged or missed its target; empty otherwise.
     """
 
     path: str
@@ -51,7 +51,7 @@ class CalibratedKernel:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` did: a row per kernel, in the order in which the layers ran; `str()` of it is a table."""
+    """The report of `calibrate`: a row per kernel, in the order in which the layers ran; `str()` of it is a table."""
 
     kernels: tuple[CalibratedKernel, ...]
 
@@ -62,7 +62,7 @@ class Calibration:
 
     @property
     def left(self) -> tuple[CalibratedKernel, ...]:
-        """The kernels that were left as they were, each with its reason."""
+        """The kernels that were left unchanged, each with its reason."""
         return tuple(row for row in self.kernels if row.factor == 1)
 
     def __str__(self) -> str:
@@ -83,29 +83,31 @@ def calibrate(
 
     $$W \\leftarrow W \\sqrt{m / E[y^2]}$$
 
-    with y = W x + b a layer's output before its activation, and m the target. Layer after layer is measured and scaled
-    in the order in which they run, each on what the scaled layers before it make of the batch. `initialize` sets the
-    same variance from the graph, without data; this one counts what no formula covers: a layer that it does not know,
-    images whose neighbouring pixels are alike, padding. It works on any model, subclassed ones too.
+    Here, y = W x + b is a layer's output before its activation, and m the target. The function measures and scales the
+    layers in the order in which they run, each behind layers that are scaled already. `initialize` sets the same
+    second moment from the graph, without data. `calibrate` also covers effects that have no formula: layers that
+    `initialize` does not know, images whose neighbouring pixels are alike, padding. It works on any model, subclassed
+    ones included.
 
-    Only kernels are scaled, and the batch is the only data: biases stay as they are, which are 0 in a new model. A
-    layer with several kernels has its last one scaled; a layer that is called several times, by the mean over its
-    calls. Each layer runs once, and once more where its kernel is scaled; the whole model runs again only where a layer
-    that is called several times has moved. Dropout and other noise are off, as at inference, but BatchNormalization
-    uses the batch's statistics. So nothing is random. Moving averages and seeds stay as they are.
+    Only kernels change. Biases keep their values, which are 0 in a new model. Of a layer with several kernels, the last
+    one is scaled. A layer that is called several times gets the target as the mean over its calls. Dropout and other
+    noise are off, as at inference, but BatchNormalization uses the statistics of the batch, so nothing is random.
+    Moving averages and seeds do not change. The cost is that of about three runs of the model (one to check the batch,
+    one to measure, and one more of each layer that is scaled), and more runs if layers that are called several times
+    have to be scaled.
 
-    These kernels are left as they are, and the report says why: those within `tolerance`; frozen ones; those with a
-    normalization directly after them in the graph, for it would undo the scale; those whose output is zero or not
-    finite; those of recurrent cells, whose signal runs through time; and those whose scale can't reach the target,
-    because the bias alone is larger, or because the layer normalizes its kernel itself.
+    The report gives a reason for each kernel that is left unchanged: it is within `tolerance`; it is frozen; a
+    normalization directly after it in the graph would undo the scale; its output is zero or not finite; it belongs to a
+    recurrent cell, whose signal runs through time; or no scale reaches the target, because the bias alone exceeds it or
+    because the layer normalizes its kernel itself.
 
     Args:
         model: A model of any kind. One that is not built is built by the batch.
-        batch: Its input, as for `model(batch)`; some hundred examples that are typical of the data.
-        target: The second moment that each output is to have. None for 1, but 1 / L at the end of each of L residual
-            branches: what `initialize` gives them.
-        tolerance: The relative deviation from the target with which a kernel is left as it is.
-        max_iterations: How often a kernel is scaled, at most. Without a bias, once is enough.
+        batch: Its input, as for `model(batch)`: about a hundred examples that are typical of the data.
+        target: The second moment of each output. None for 1, except for 1 / L at the end of each of L residual
+            branches, as in `initialize`.
+        tolerance: The relative deviation from the target at which a kernel is left unchanged.
+        max_iterations: The largest number of times that a kernel is scaled. Without a bias, one is enough.
         only: The kernels to scale, by their layers' paths or as the keys of `initialize(model).unplaced`; None for all.
 
     Returns:
@@ -181,18 +183,14 @@ def _kernels(model: keras.Model, target: float | None, only: Collection[str] | N
     except ValueError:  # no graph
         places = {}
     names, normalized = layer_paths(model), _normalized(model)
-    rows = fans(model)
-    last = {id(row.layer): row for row in rows}
     kernels = []
-    for row in rows:
-        recurrent = not layer_kernels(row.layer)
-        if row is not last[id(row.layer)] and not recurrent:
-            continue
+    for row in {id(row.layer): row for row in fans(model)}.values():  # the last of each layer
         place = places.get(id(row.kernel))
         path = place.path if place else names.get(id(row.layer), row.layer.path)
         wanted = target or (place.forward_scale**2 if place else 1.0)
         reason = normalized.get(id(row.layer), "") if row.kernel.trainable else "it is frozen"
-        kernels.append(Scaled(row.layer, row.kernel, path, wanted, "it is a recurrent cell's" if recurrent else reason))
+        reason = reason if layer_kernels(row.layer) else "it is a recurrent cell's"
+        kernels.append(Scaled(row.layer, row.kernel, path, wanted, reason))
     if not kernels:
         raise ValueError(f"No layer of {model.name!r} has a kernel that could be calibrated.")
     return kernels if only is None else _chosen(model, kernels, only)

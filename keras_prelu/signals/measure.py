@@ -28,24 +28,25 @@ def measure_gains(
     thresholds: Thresholds | None = None,
     seed: int = 0,
 ) -> SignalReport:
-    """Runs a batch forward and a gradient backward and reports the variance of both at every layer with a kernel.
+    """Runs a batch forward and a gradient backward, and reports the size of both at every layer with a kernel.
 
-    With y the output of a layer before any activation, what is reported is $E[y^2]$ and $E[(\\Delta y)^2]$, whose
-    factors from layer to layer equations 7 to 14 set to 1. Weights, moving averages and the seeds of dropout are left
-    as they were, so that it may be called between two steps of training. Models may be nested or subclassed; a layer
-    called more than once is one row, over all its calls. Recurrent cells are not measured.
+    With y the output of a layer before any activation, the report has $E[y^2]$ and $E[(\\Delta y)^2]$; equations 7 to
+    14 set their factors from layer to layer to 1. The function changes no weights, moving averages or seeds, so it may
+    be called between two training steps. Models may be nested or subclassed. A layer that is called several times is
+    one row, over all its calls. Recurrent cells are not measured. The outputs of all layers and their gradients are in
+    memory at once.
 
     Args:
         model: Any Keras model; it need not be compiled.
         batch: Its input, as for `model(batch)`.
         targets: What `loss` compares the outputs with.
-        loss: A Keras loss, its name, or a function of targets and outputs; its mean is differentiated, without
-            regularizers. None sends random gradients of variance 1 back from the outputs instead, for which no labels
-            are needed; then nothing is called stalled, since the scale of such gradients means nothing.
+        loss: A Keras loss, its name, or a function of targets and outputs. Its mean is differentiated, without
+            regularizers. None sends random gradients of variance 1 back from the outputs instead, which needs no
+            labels. No layer is called stalled then, since the scale of such gradients means nothing.
         training: Whether dropout drops and batch normalization uses the batch, as in training.
-        weight_decay: The factor of w in weight decay's gradient, with which the loss's is compared.
-        thresholds: Where a verdict begins; None for `Thresholds()`.
-        seed: Of the random gradients.
+        weight_decay: The factor of w in the gradient of weight decay, with which the loss's gradient is compared.
+        thresholds: The limits of the verdicts; None for `Thresholds()`.
+        seed: Seed of the random gradients.
 
     Returns:
         The report. `print` shows its table, `rows` holds the numbers.

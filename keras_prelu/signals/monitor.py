@@ -1,4 +1,4 @@
-"""Signals watched while `fit` trains."""
+"""A callback that measures signals while `fit` trains."""
 
 import functools
 import logging
@@ -14,24 +14,24 @@ logger = logging.getLogger(__name__)
 
 
 class SignalMonitor(keras.callbacks.Callback):
-    """Measures signal and gradient at every layer on one batch, again and again while a model trains.
+    """Measures signal and gradient at every layer on the same batch at intervals while a model trains.
 
-    It measures before the first step and then every so many epochs or batches. A layer with a bad verdict is logged as
-    a warning, by the logger `keras_prelu.signals.monitor`.
+    It measures before the first step and then every `every` epochs or batches. The logger `keras_prelu.signals.monitor`
+    warns of each layer with a bad verdict.
 
     Args:
-        batch: The input it measures on, always the same.
+        batch: The input on which it measures.
         targets: As in `measure_gains`.
         loss: As in `measure_gains`; None for random gradients, with which no layer is called stalled.
-        every: How many epochs, or batches, lie between two measurements.
+        every: The number of epochs or batches between two measurements.
         unit: `"epoch"` or `"batch"`.
-        log_dir: Where to write TensorBoard's scalars and histograms of slopes; None for nowhere. Needs TensorFlow and
+        log_dir: Folder for TensorBoard's scalars and histograms of slopes; None writes none. Needs TensorFlow and
             TensorBoard.
         weight_decay: As in `measure_gains`.
         thresholds: As in `measure_gains`.
 
     Attributes:
-        reports: The reports by the number of batches trained before; 0 is the initial state.
+        reports: The reports by the number of batches trained before each; 0 is the initial state.
 
     Raises:
         ValueError: Another unit, or a number of epochs or batches below 1.

@@ -1,4 +1,4 @@
-"""Pictures of signals and slopes over depth; they need matplotlib."""
+"""Plots of signals and slopes over depth, with matplotlib."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from keras_prelu.signals.slope_table import SlopeTable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Blue and vermilion of Okabe and Ito's palette, which colour-blind readers tell apart; on paper, the markers do.
+# Blue and vermilion of Okabe and Ito's palette, which colour-blind readers can distinguish; the markers differ too.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
 
 
@@ -20,9 +20,9 @@ def plot_gains(report: SignalReport, prediction: GainReport | None = None) -> "F
     """Draws the mean squares of signal and gradient over depth, on a logarithmic scale.
 
     Args:
-        report: What `measure_gains` returned.
-        prediction: What `predict_gains` returned, if it is to be seen beside the measurement. It is scaled to meet
-            it where the signal begins, at the first layer, and where the gradient does, at the last.
+        report: The result of `measure_gains`.
+        prediction: The result of `predict_gains`, to draw beside the measurement; None draws none. It is scaled to
+            equal the measured signal at the first layer and the measured gradient at the last.
 
     Returns:
         A figure: `figure.savefig("gains.png")` writes it, notebooks show it. Layers with a bad verdict are crossed.
@@ -60,7 +60,7 @@ def plot_slopes(table: SlopeTable) -> "Figure":
     """Draws the mean of each rectifier's slopes over depth, with bars from the smallest to the largest.
 
     Args:
-        table: What `slope_table` returned.
+        table: The result of `slope_table`.
 
     Returns:
         A figure, as from `plot_gains`.
@@ -91,7 +91,7 @@ def _figure(num_layers: int, rows: int) -> "Figure":
 
 
 def _logarithmic(axes: Any, values: Sequence[float]) -> None:
-    """A logarithmic axis of two decades at least, lest the chance of the weights look like a trend."""
+    """A logarithmic axis of at least two decades, so that random variation does not look like a trend."""
     exponents = [math.log10(value) for value in values if 0 < value < math.inf]
     axes.set_yscale("log", nonpositive="mask")
     if exponents:

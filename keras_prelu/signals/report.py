@@ -1,4 +1,4 @@
-"""What was measured at each layer, the verdict on it, and the table of both."""
+"""Rows, verdicts and the table of `measure_gains`."""
 
 import dataclasses
 import math
@@ -8,21 +8,22 @@ from keras_prelu.tables import text_table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Where a verdict begins.
+    """The limits at which a layer gets a verdict.
 
-    The first two are for mean squares: the forward signal's as a fraction of the first layer's, the gradient's as one
-    of the last layer's, and the product of both, by which the gradient of the kernel goes. A ReLU layer of Xavier's
-    forward variance 1/n halves them: the paper found 22 layers, 5e-7, to learn, if later, and 30 layers, 2e-9, not. Its
-    own 30-layer network, whose dense layers start small on purpose, has 4e-8 at conv1 and learns.
+    `vanishing` and `exploding` limit three ratios of mean squares: the forward signal over that of the first layer, the
+    gradient over that of the last layer, and the product of both, to which the kernel's gradient is proportional. With
+    Xavier's forward variance 1/n, each ReLU layer halves the signal. The paper found that 22 such layers (a ratio of
+    5e-7) learn, though later, and that 30 layers (2e-9) do not. Its 30-layer network with small initial dense layers
+    has 4e-8 at conv1 and learns.
 
     Attributes:
         vanishing: The signal or the gradient vanishes at or below this fraction.
         exploding: One of them explodes at or above this multiple, or where it is not finite.
-        dead: Above this fraction of dead units a layer is called so. In deep networks of ReLU all inputs come to look
-            alike, and many units are dead to any one batch: up to half, in 30 layers of width 128 that start well.
-        stalled: A layer stalls where the norm of the loss's gradient is below this fraction of the weight decay's, and
-            so "modulated only by weight decay" (footnote 2). At 30 layers of width 128 it is 0.003 to 0.012 with
-            Xavier's, more than 90 with the right variance; at the end of training the two balance.
+        dead: A layer has dead units where their fraction is above this one. A deep ReLU network makes all inputs look
+            alike, so that one batch leaves many units dead: up to half of them in 30 well-started layers of width 128.
+        stalled: A layer stalls where the norm of the loss's gradient is below this fraction of that of weight decay:
+            the gradient is "modulated only by weight decay" (footnote 2). In 30 layers of width 128 the fraction is
+            0.003 to 0.012 with Xavier's variance and above 90 with the right one. At the end of training it is near 1.
     """
 
     vanishing: float = 1e-8
@@ -33,21 +34,21 @@ class Thresholds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerSignal:
-    """What was measured at one layer with a kernel; not a number (NaN) where there was nothing to measure.
+    """The measurements at one layer with a kernel; NaN where there was nothing to measure.
 
     Attributes:
         name: The layer's path in the model.
         forward_mean_square: Mean square of its output y before any activation, over batch, positions and channels.
         forward_variance: Variance of the same values about their mean.
-        forward_gain: Its `forward_mean_square` over that of the layer which ran before it.
+        forward_gain: The layer's `forward_mean_square` over that of the layer that ran before it.
         backward_mean_square: Mean square of the gradient with respect to y, over the same elements.
         backward_variance: Variance of that gradient about its mean.
-        backward_gain: Its `backward_mean_square` over that of the layer which ran after it.
+        backward_gain: The layer's `backward_mean_square` over that of the layer that ran after it.
         gradient_mean_square: Mean square of the gradient with respect to the kernel.
         decay_ratio: Norm of that gradient over the norm of weight decay's; only where a loss was given.
-        dead: Fraction of its units (channels, of maps) whose rectifier answered zero to the whole batch.
-        one_sided: Fraction whose rectifier saw one side of zero only, and so was linear on this batch.
-        verdicts: Those of `"vanishing"`, `"exploding"`, `"dead units"` and `"stalled"` that hold; none: all is well.
+        dead: Fraction of its units (channels) whose rectifier gave zero for the whole batch.
+        one_sided: Fraction of its units whose rectifier had inputs on one side of zero only, and so was linear.
+        verdicts: Any of `"vanishing"`, `"exploding"`, `"dead units"` and `"stalled"`; empty where all is well.
     """
 
     name: str

@@ -18,14 +18,14 @@ class LayerSlopes:
     """The slopes of one rectifier.
 
     Attributes:
-        layer: The path of the layer before it, from which the paper names a row; empty where there is none.
+        layer: The path of the layer before the rectifier, by which the paper names a row; empty where there is none.
         spec: That layer's kernel size, filters and stride, as `"7x7, 64, /2"`, or its units.
         rectifier: The rectifier's own path.
-        num_slopes: How many slopes it has: 1 if all channels share it.
-        mean: Their mean; the slope itself where there is one.
-        minimum: The smallest.
-        maximum: The largest.
-        standard_deviation: Their standard deviation about the mean, not that of an estimate (no n - 1).
+        num_slopes: The number of slopes: 1 if all channels share one.
+        mean: The mean of the slopes.
+        minimum: The smallest slope.
+        maximum: The largest slope.
+        standard_deviation: The standard deviation of the slopes about their mean, divided by n and not by n - 1.
     """
 
     layer: str
@@ -63,10 +63,10 @@ class SlopeTable:
 
 
 def slope_table(model: keras.Model) -> SlopeTable:
-    """Lists what slopes a model has learnt, layer by layer.
+    """Lists the slopes that a model has learnt, layer by layer.
 
-    Rectifiers with learnt slopes are listed: `keras_prelu.PReLU` and `keras.layers.PReLU`, in nested models and in
-    layers made of layers too. Those of fixed slope, ReLU and LeakyReLU, are not.
+    It lists `keras_prelu.PReLU` and `keras.layers.PReLU`, also in nested models and in layers made of layers.
+    Rectifiers of fixed slope, ReLU and LeakyReLU, are left out.
 
     Args:
         model: A built model of any kind.

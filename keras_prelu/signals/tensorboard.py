@@ -1,4 +1,4 @@
-"""Signals and slopes for TensorBoard; needs TensorFlow, whatever the backend is."""
+"""Signals and slopes for TensorBoard; needs TensorFlow, on any backend."""
 
 import math
 
@@ -15,8 +15,8 @@ def write_signals(writer: tf.summary.SummaryWriter, report: SignalReport, step: 
 
     Args:
         writer: As from `tf.summary.create_file_writer`.
-        report: What `measure_gains` returned.
-        step: The training step it belongs to.
+        report: The result of `measure_gains`.
+        step: The training step.
     """
     quantities = ("forward_mean_square", "backward_mean_square", "gradient_mean_square", "decay_ratio", "dead")
     with writer.as_default(step):

@@ -253,7 +253,7 @@ def test_shared_layer_by_the_mean_over_its_calls(rng):
 def test_recurrent_kernels_are_left(rng):
     model = keras.Sequential([keras.Input((5, 8)), layers.LSTM(4, name="lstm"), layers.Dense(3, name="fc")])
     report = calibrate(model, rng.normal(size=(8, 5, 8)).astype("float32"))
-    assert [row.reason for row in report.left] == ["it is a recurrent cell's"] * 2
+    assert [(row.kernel, row.reason) for row in report.left] == [("recurrent_kernel", "it is a recurrent cell's")]
     assert [row.path for row in report.moved] == ["fc"]
 
 

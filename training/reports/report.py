@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_prelu.networks.rectifiers import initial_slope
+from keras_prelu.networks.small import initial_slope
 from keras_prelu.signals.measure import measure_gains
 from keras_prelu.signals.slope_table import slope_table
 from training.config import Config
