@@ -179,8 +179,8 @@ class Composed:
 
     @property
     def negative_slope(self) -> float | None:
-        """None: two rectifiers are made one rectifier by `compose`."""
-        return None
+        """That of a rectifier behind a sum; else None, as two rectifiers are made one rectifier by `compose`."""
+        return self.outer.negative_slope if self.inner.negative_slope == 1 else None
 
     def __call__(self, values: Array) -> Array:
         """The later function of the earlier one."""

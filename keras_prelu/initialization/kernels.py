@@ -22,6 +22,9 @@ _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 
 
+_FEW = 64  # inputs of a channel; with more, the channels' variances are alike
+
+
 class AsDrawn:
     """Kernels that are about to be drawn, so that their outputs, and the gradients at their inputs, have variance s^2.
 
@@ -57,18 +60,23 @@ class AsTheyAre:
         if isinstance(call.operation, ATTENTION):
             return _attended(call, signal)
         factor, _ = kernel_factors(call)
-        signal = signal.moved(_maps(call, backward=False)).times(factor)
-        return _biased(call, replace(signal, mean=np.zeros_like(signal.mean)))
+        leaving = signal.moved(_maps(call, backward=False)).times(factor)
+        leaving = replace(leaving, mean=np.zeros_like(signal.mean), unevenness=_unevenness(call, signal))
+        return _biased(call, leaving)
 
     def backward(self, call: Call, gradient: State, arriving: State) -> State:
-        """N E[w^2] times the second moment of the gradient, with n the fan-out (equation 12)."""
+        """N E[w^2] times the second moment of the gradient, with n the fan-out (equation 12).
+
+        Where a normalization has divided the gradient by the variances of the channels, the channels with large weights
+        have small gradients, so that their products vary less than both.
+        """
         if isinstance(gradient, Obstacle):
             return gradient
         _, factor = kernel_factors(call)
         if isinstance(call.operation, ATTENTION):
             factor = math.nan
         mixed = gradient.mixed().bare()
-        return mixed.moved(_maps(call, backward=True)).times(factor)
+        return mixed.moved(_maps(call, backward=True)).times(factor / gradient.unevenness)
 
 
 def kernel_factors(call: Call) -> tuple[float, float]:
@@ -109,6 +117,30 @@ def _maps(call: Call, backward: bool) -> Sequence[AxisMap]:
         convolution(length, window, stride, dilation, layer.padding, backward)
         for length, window, stride, dilation in zip(own, size, layer.strides, layer.dilation_rate, strict=False)
     ]
+
+
+def _unevenness(call: Call, arriving: Signal) -> float:
+    """E[v] E[1 / v] of the variances v of a convolution's channels; they differ where each sums over few inputs."""
+    rows = fans(call.operation)
+    size = getattr(call.operation, "kernel_size", ())
+    few = len(rows) == 1 and rows[0].fan_in <= _FEW and not isinstance(call.operation, _TRANSPOSED)
+    if not (few and size and len(size) == arriving.axes):
+        return 1.0
+    mixed = arriving.mixed()
+    covariances = _between_taps(mixed.near[0] - mixed.others[0], size, call.operation.dilation_rate)
+    kernel = np.asarray(ops.convert_to_numpy(ops.cast(rows[0].kernel, "float32")), "float64")
+    weights = kernel.reshape(len(covariances), *kernel.shape[-2:])
+    variances = np.einsum("tio,tio->io", weights, np.tensordot(covariances, weights, 1))
+    variances = variances.ravel() if isinstance(call.operation, _DEPTHWISE) else variances.sum(axis=0)
+    variances = np.maximum(variances, 1e-6 * np.abs(variances).mean())
+    return float(variances.mean() * np.mean(1 / variances)) if variances.all() else 1.0
+
+
+def _between_taps(covariances: Any, size: Sequence[int], dilation: Sequence[int]) -> Any:
+    """The covariance of the inputs of each two taps of a kernel, from that by distance; shape `(taps, taps)`."""
+    taps = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1).reshape(-1, len(size))
+    distances = np.abs(taps[:, np.newaxis] - taps) * np.asarray(dilation)
+    return covariances[tuple(np.moveaxis(np.minimum(distances, NEAR + 1), -1, 0))]
 
 
 def _times(axis: AxisMap, factor: float) -> AxisMap:

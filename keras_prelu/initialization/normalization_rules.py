@@ -53,8 +53,9 @@ def _centred_profile(call: Call, signal: Signal) -> tuple[Array | None, ...]:
 def _normalized_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
     _, _, variance = _normalizer(call, signals[0], training)
     scale_square = scale_and_offset(call.operation)[1]
-    back = gradient.bare().grouped_as(signals[0]).times(scale_square / variance)
-    return [replace(back, activation=gradient.activation)]
+    unevenness = signals[0].unevenness if isinstance(call.operation, layers.BatchNormalization) else 1.0
+    back = gradient.bare().grouped_as(signals[0]).times(unevenness * scale_square / variance)
+    return [replace(back, activation=gradient.activation, unevenness=unevenness)]
 
 
 def _normalizer(call: Call, signal: Signal, training: bool) -> tuple[Array | None, Array | None, Array]:

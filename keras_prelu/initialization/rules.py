@@ -6,6 +6,8 @@ behind a sum or a pooling count as normally distributed; values under a max pool
 rules leave out the gradient that a normalization sends through its own statistics, a fraction 1 / n of n values.
 """
 
+import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +27,8 @@ from keras_prelu.initialization.position_rules import LAYERS as POSITION_LAYERS
 from keras_prelu.initialization.position_rules import OPERATIONS as POSITION_OPERATIONS
 from keras_prelu.initialization.positions import over_all
 from keras_prelu.initialization.rule import Rule, position_sizes
-from keras_prelu.initialization.signal import Signal, added, concatenated, multiplied
+from keras_prelu.initialization.signal import WEIGHTS, Signal, concatenated, multiplied
+from keras_prelu.initialization.sums import gradient_by_term, slope_squares, slopes_behind, total
 from keras_prelu.keras_internals import operation_name
 from keras_prelu.layer.functional import PReLUFunction
 from keras_prelu.layer.prelu import PReLU
@@ -95,11 +98,18 @@ def differentiated(activation: Activation | None, gradient: Signal, signal: Sign
             gradient.source,
         )
     behind = behind.grouped_as(signal)
-    near, others = activation.derivative(signal.bare())
+    near, others = slopes_behind(activation, signal) or activation.derivative(signal.bare())
     if behind.axes != signal.axes:
         near = near.reshape(len(near), -1)[:, 0].reshape(-1, *[1] * behind.axes)
     near, others = near * behind.near, others * behind.others
-    return Signal(behind.shares, np.zeros_like(behind.mean), near, others, activation, behind, behind.profile)
+    squares, by_value = slope_squares(activation, signal), behind.by_value
+    if squares is not None:
+        together = squares if by_value is None else squares * by_value
+        ratio = float(WEIGHTS @ together) / max(float(WEIGHTS @ squares), sys.float_info.min)
+        near, others = ratio * near, ratio * others
+        by_value = together / max(float(WEIGHTS @ together), sys.float_info.min)
+    mean = np.zeros_like(behind.mean)
+    return Signal(behind.shares, mean, near, others, activation, behind, behind.profile, by_value)
 
 
 def _activation_rule(call: Call) -> Rule | str | None:
@@ -128,17 +138,21 @@ def _activation_rule(call: Call) -> Rule | str | None:
 def _sum(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
     if len(signals) == 1:
         return _affine(call, signals, training)
+    terms, factors = _terms(call, signals)
+    result = total(list(terms.values()), factors)
+    if isinstance(call.operation, layers.Average):
+        return result.affine(1 / len(signals), 0.0, 1 / len(signals) ** 2, 0.0)
+    return result
+
+
+def _terms(call: Call, signals: Sequence[Signal]) -> tuple[dict[int, Signal], list[float]]:
+    """The terms of a sum by tensor, and the factor of each: one and the same term twice is twice that term."""
     subtracts = isinstance(call.operation, layers.Subtract) or operation_name(call.operation) == "Subtract"
     signs = [1.0] + [-1.0 if subtracts else 1.0] * (len(signals) - 1)
-    factors, terms = [], []
-    for tensor in dict.fromkeys(call.inputs):  # one and the same term twice is twice that term
-        places = [place for place, each in enumerate(call.inputs) if each == tensor]
-        factors.append(sum(signs[place] for place in places))
-        terms.append(signals[places[0]])
-    total = added(terms, factors)
-    if isinstance(call.operation, layers.Average):
-        return total.affine(1 / len(signals), 0.0, 1 / len(signals) ** 2, 0.0)
-    return total
+    factors: dict[int, float] = defaultdict(float)
+    for tensor, sign in zip(call.inputs, signs, strict=True):
+        factors[tensor] += sign
+    return dict(zip(call.inputs, signals, strict=True)), list(factors.values())
 
 
 def _sum_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
@@ -146,11 +160,17 @@ def _sum_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], train
         return _affine_gradient(call, gradient, signals, training)
     share = 1 / len(signals) ** 2 if isinstance(call.operation, layers.Average) else 1.0
     back = gradient if share == 1 else gradient.times(share)
-    # The gradients of equal terms are equal, and add up as such.
-    return [
-        _narrowed(call, back if call.inputs.count(tensor) == 1 else back.times(call.inputs.count(tensor)), place)
-        for place, tensor in enumerate(call.inputs)
-    ]
+    terms, factors = _terms(call, signals)
+    by_term = {
+        tensor: gradient_by_term(gradient.by_value, list(terms.values()), factors, place)
+        for place, tensor in enumerate(terms)
+    }
+    gradients = []
+    for place, tensor in enumerate(call.inputs):
+        number = call.inputs.count(tensor)  # the gradients of equal terms are equal, and add up as such
+        repeated = back if number == 1 else back.times(number)
+        gradients.append(_narrowed(call, replace(repeated, by_value=by_term[tensor]), place))
+    return gradients
 
 
 _AFFINE = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative")
@@ -299,11 +319,15 @@ def _layer_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signa
 
 
 def _branch_scaled(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
-    return added(signals, [1.0, float(call.operation.scale)])
+    return total(signals, [1.0, float(call.operation.scale)])
 
 
 def _branch_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
-    return [gradient, gradient.times(float(call.operation.scale) ** 2)]
+    factors = [1.0, float(call.operation.scale)]
+    return [
+        replace(gradient.times(factor**2), by_value=gradient_by_term(gradient.by_value, signals, factors, place))
+        for place, factor in enumerate(factors)
+    ]
 
 
 def _kept(call: Call, signals: Sequence[Signal], training: bool) -> Signal:

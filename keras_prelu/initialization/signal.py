@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
+POINTS = np.linspace(-5.0, 5.0, 201)  # standard normal values that stand for a distribution,
+WEIGHTS = np.exp(-(POINTS**2) / 2) / np.exp(-(POINTS**2) / 2).sum()  # and their probabilities
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -35,6 +38,11 @@ class Signal:
         profile: For each position axis the second moment at each position, with a mean of 1, where zeros of padding
             have made it uneven; None where it is the same everywhere. Empty where it is so along all axes. The
             statistics above are averages over positions.
+        by_value: Of a gradient with respect to a tensor: its mean square where the tensor's value, or the source of
+            that, is `POINTS` standard deviations from the mean, relative to the mean square over all values. None where
+            it does not depend on the value.
+        unevenness: E[v] E[1 / v] of the variances v of single channels, behind a kernel of which each channel has few
+            weights; of the gradient, where a normalization has divided it by these.
     """
 
     shares: Array
@@ -44,6 +52,8 @@ class Signal:
     activation: "Activation | None" = None
     source: "Signal | None" = None
     profile: tuple[Array | None, ...] = ()
+    by_value: Array | None = None
+    unevenness: float = 1.0
 
     def __post_init__(self) -> None:
         """Forgets the profile of other axes than it has."""
@@ -95,6 +105,7 @@ class Signal:
             self.column(factors) * self.near,
             factors * self.others,
             profile=self.profile,
+            by_value=self.by_value,
         )
 
     def affine(self, scale: float, offset: float, scale_square: float, offset_square: float) -> "Signal":
@@ -148,8 +159,8 @@ class Signal:
         return Signal(other.shares, mean, near, others, profile=self.profile)
 
     def bare(self) -> "Signal":
-        """The signal without the memory of the function that made it."""
-        return replace(self, activation=None, source=None)
+        """The signal without the memory of the function that made it, or of the values that it belongs to."""
+        return replace(self, activation=None, source=None, by_value=None, unevenness=1.0)
 
 
 @dataclass(frozen=True)

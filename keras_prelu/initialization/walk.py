@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import keras
@@ -21,7 +21,7 @@ from keras_prelu.initialization.rules import (
     normalizes,
     rule_of,
 )
-from keras_prelu.initialization.signal import Obstacle, Signal, added, average, joint_profile
+from keras_prelu.initialization.signal import POINTS, Array, Obstacle, Signal, added, average, joint_profile
 
 State = Signal | Obstacle
 
@@ -200,8 +200,19 @@ def _summed(gradients: Sequence[State]) -> State | None:
     signals = [gradient for gradient in gradients if isinstance(gradient, Signal)]
     most = max(signals, key=lambda signal: len(signal.shares))
     if all(len(signal.shares) in (1, len(most.shares)) for signal in signals):
-        return _added_groups([signal.bare().grouped_as(most) for signal in signals])
+        return replace(
+            _added_groups([signal.bare().grouped_as(most) for signal in signals]), by_value=_by_value(signals)
+        )
     return added(signals)
+
+
+def _by_value(gradients: Sequence[Signal]) -> Array | None:
+    """How the sum of gradients depends on the tensor's value."""
+    if all(each.by_value is None for each in gradients):
+        return None
+    total = sum(each.second_moment for each in gradients)
+    parts = [each.second_moment / total * (1.0 if each.by_value is None else each.by_value) for each in gradients]
+    return np.asarray(sum(parts) + np.zeros_like(POINTS))
 
 
 def _added_groups(signals: Sequence[Signal]) -> Signal:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_prelu import measure_gains, predict_gains
+from keras_prelu import initialize, measure_gains, predict_gains
 
 SIZE, FILTERS = 4, 8
 NEIGHBOURS = np.eye(SIZE) + np.eye(SIZE, k=1) + np.eye(SIZE, k=-1)  # what a 3-tap kernel reads of each axis
@@ -59,3 +59,18 @@ def test_padding_before_normalizations_and_poolings_is_as_measured():
         np.testing.assert_allclose(
             *([getattr(row, name) for row in rows] for rows in (predicted, measured)), rtol=tolerance
         )
+
+
+def test_gradient_of_normalized_channels_of_few_weights_is_as_measured():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((12, 12, 512))])
+    for dilation in (1, 1, 2):
+        model.add(layers.DepthwiseConv2D(3, padding="same", dilation_rate=dilation))
+        model.add(layers.BatchNormalization())
+        model.add(layers.ReLU())
+    initialize(model, seed=0)
+    batch = np.random.default_rng(0).standard_normal((32, 12, 12, 512), "float32")
+    predicted, measured = predict_gains(model, batch).rows, measure_gains(model, batch).rows
+    np.testing.assert_allclose(
+        *([row.backward_mean_square for row in rows] for rows in (predicted, measured)), rtol=0.1
+    )
