@@ -282,6 +282,23 @@ def _on_pairs(signal: Signal, function: Callable[[int, Array], Array]) -> tuple[
     return near, others
 
 
+def linear_share(activation: Activation, signal: Signal) -> float:
+    """The part of the variance behind a function that is linear in the signal before it: 0.73 of a ReLU's."""
+    mixed = signal.mixed()
+    values = activation(mixed.mean[0] + math.sqrt(_variance(mixed)[0]) * _NODES)
+    linear, mean = float((_WEIGHTS * _NODES) @ values) ** 2, float(_WEIGHTS @ values)
+    varying = float(_WEIGHTS @ values**2) - mean**2
+    return linear / varying if varying > 0 else 0.0
+
+
+def leaning(activation: Activation) -> float:
+    """E[x f'(x)] / E[f'(x)] of a function f for standard normal x: 0 of an odd one, 0.8 of a ReLU."""
+    step = 1e-3
+    slopes = (activation(_NODES + step) - activation(_NODES - step)) / (2 * step)
+    mean = float(_WEIGHTS @ slopes)
+    return float(_WEIGHTS @ (_NODES * slopes)) / mean if abs(mean) > 1e-6 else 0.0
+
+
 def activation_of(source: Any) -> Activation | str | None:
     """The elementwise function that a layer, a function or a name stands for.
 

@@ -11,6 +11,7 @@ import keras
 from keras_prelu.initialization.graph import Call, Graph, trace
 from keras_prelu.initialization.kernels import AsTheyAre, kernel_factors
 from keras_prelu.initialization.places import mean_over_calls
+from keras_prelu.initialization.rule import Setting
 from keras_prelu.initialization.rules import has_kernel
 from keras_prelu.initialization.signal import Obstacle, Signal
 from keras_prelu.initialization.statistics import measured_signal
@@ -131,7 +132,9 @@ def predict_gains(model: keras.Model, batch: Any = None) -> GainReport:
     graph = trace(model)
     slope_layers(model)  # refuses a PReLU given as a layer's activation, which Keras builds when it first runs
     inputs = _noise(model) if batch is None else _measured(graph, batch)
-    walked = walk(graph, AsTheyAre(), inputs, preprocessed=batch is None, training=True)
+    images = math.inf if batch is None else len(keras.tree.flatten(batch)[0])
+    setting = Setting(training=True, images=images)
+    walked = walk(graph, AsTheyAre(), inputs, preprocessed=batch is None, setting=setting)
     calls: dict[int, list[Call]] = defaultdict(list)
     for call in walked.graph.calls:
         if has_kernel(call):

@@ -1,5 +1,6 @@
 """The effect of normalizations on a signal and on a gradient."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,10 +9,11 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
+from keras_prelu.initialization.activations import leaning
 from keras_prelu.initialization.graph import Call
 from keras_prelu.initialization.pooling import without_axes
 from keras_prelu.initialization.positions import flattened
-from keras_prelu.initialization.rule import Rule, position_sizes
+from keras_prelu.initialization.rule import Rule, Setting, position_sizes
 from keras_prelu.initialization.signal import Array, Signal
 
 NORMALIZING = (
@@ -23,9 +25,9 @@ NORMALIZING = (
 )
 
 
-def _normalized(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _normalized(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     (signal,) = signals
-    centre_near, centre_others, variance = _normalizer(call, signal, training)
+    centre_near, centre_others, variance = _normalizer(call, signal, setting)
     scale, scale_square, offset, offset_square = scale_and_offset(call.operation)
     mean = 0.0 if centre_near is not None else signal.mean / np.sqrt(variance)
     near = (signal.near - (0.0 if centre_near is None else signal.column(centre_near))) / signal.column(variance)
@@ -50,18 +52,33 @@ def _centred_profile(call: Call, signal: Signal) -> tuple[Array | None, ...]:
     return tuple(profile)
 
 
-def _normalized_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
-    _, _, variance = _normalizer(call, signals[0], training)
+def _normalized_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
+    _, _, variance = _normalizer(call, signals[0], setting)
     scale_square = scale_and_offset(call.operation)[1]
     unevenness = signals[0].unevenness if isinstance(call.operation, layers.BatchNormalization) else 1.0
     back = gradient.bare().grouped_as(signals[0]).times(unevenness * scale_square / variance)
+    if isinstance(call.operation, layers.BatchNormalization) and math.isfinite(setting.images):
+        back = _without_own_statistics(call, back, gradient, setting)
     return [replace(back, activation=gradient.activation, unevenness=unevenness)]
 
 
-def _normalizer(call: Call, signal: Signal, training: bool) -> tuple[Array | None, Array | None, Array]:
+def _without_own_statistics(call: Call, back: Signal, gradient: Signal, setting: Setting) -> Signal:
+    """A gradient without its mean over a batch and its part along the normalized signal, for each channel.
+
+    Both are 0 over many images. Over n, the square of the mean is the mean covariance of all n^2 pairs of images; the
+    other part is as large times (E[x f'] / E[f'])^2, with f the function behind the normalization.
+    """
+    within = without_axes(back.bare(), position_sizes(call)).squares
+    mean = np.maximum(within / setting.images + (1 - 1 / setting.images) * back.others, 0.0)
+    along = 0.0 if gradient.source is None or gradient.activation is None else leaning(gradient.activation) ** 2
+    removed = np.minimum(mean * (1 + along), 0.9 * back.squares)
+    return replace(back, near=back.near - back.column(removed), others=back.others - removed)
+
+
+def _normalizer(call: Call, signal: Signal, setting: Setting) -> tuple[Array | None, Array | None, Array]:
     """The part of the covariances that centring removes, within an image and between images, and the variance."""
     operation = call.operation
-    epsilon = operation.epsilon if training and hasattr(operation, "epsilon") else sys.float_info.min
+    epsilon = operation.epsilon if setting.training and hasattr(operation, "epsilon") else sys.float_info.min
     if isinstance(operation, layers.Normalization):
         return None, None, np.maximum(np.asarray([_adapted_variance(operation)]), sys.float_info.min)
     if isinstance(operation, layers.RMSNormalization):

@@ -10,6 +10,7 @@ from keras_prelu.initialization.fans import fans
 from keras_prelu.initialization.graph import Call, Graph, trace
 from keras_prelu.initialization.kernels import AsDrawn
 from keras_prelu.initialization.residuals import Scales, residual_scales
+from keras_prelu.initialization.rule import Setting
 from keras_prelu.initialization.rules import has_kernel
 from keras_prelu.initialization.signal import Obstacle, Signal, average
 from keras_prelu.initialization.walk import Walk, walk
@@ -111,7 +112,7 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
 def walk_at_one_position(graph: Graph, scales: Scales, input_second_moment: float = 1.0) -> Walk:
     """The walk that `initialize` reads: kernels as they are going to be drawn, positions and dropout left out."""
     inputs = [Signal.noise(input_second_moment) for _ in graph.inputs]
-    return walk(graph, AsDrawn(scales), inputs, preprocessed=True, training=False)
+    return walk(graph, AsDrawn(scales), inputs, preprocessed=True, setting=Setting(training=False))
 
 
 def mean_over_calls(states: list[Signal | Obstacle]) -> Signal | Obstacle:

@@ -20,7 +20,7 @@ from keras_prelu.initialization.pooling import (
     without_axes,
 )
 from keras_prelu.initialization.positions import resized
-from keras_prelu.initialization.rule import Rule, position_sizes
+from keras_prelu.initialization.rule import Rule, Setting, position_sizes
 from keras_prelu.initialization.signal import Signal, added, broadcast, concatenated
 from keras_prelu.keras_internals import operation_name
 from keras_prelu.layer.pooling import SpatialPyramidPooling2D, window_and_stride
@@ -49,27 +49,27 @@ def _windows(call: Call) -> list[Window]:
     ]
 
 
-def _averaged(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _averaged(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     return signals[0].moved([window.mean() for window in _windows(call)])
 
 
-def _averaged_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _averaged_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     return [gradient.moved([window.mean(backward=True) for window in _windows(call)])]
 
 
-def _mean_over_all(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _mean_over_all(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     pooled = without_axes(signals[0], position_sizes(call))
     keeps = getattr(call.operation, "keepdims", False) and signals[0].axes
     return broadcast(pooled, signals[0].axes) if keeps else pooled
 
 
-def _mean_over_all_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _mean_over_all_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     if signals[0].axes != len(position_sizes(call)) or not signals[0].axes:
         return [gradient]
     return [spread(at_one_position(gradient), position_sizes(call))]
 
 
-def _largest(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _largest(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     pooled = max_pooled(signals[0], _windows(call))
     is_global = isinstance(call.operation, GLOBAL) or operation_name(call.operation) == "Max"
     if not is_global or not signals[0].axes:
@@ -78,7 +78,7 @@ def _largest(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
     return broadcast(single, signals[0].axes) if getattr(call.operation, "keepdims", False) else single
 
 
-def _largest_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _largest_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     (signal,) = signals
     back = gradient
     if back.axes < signal.axes:  # of a global pooling without axes
@@ -86,7 +86,7 @@ def _largest_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], t
     return [max_pooled_gradient(back, signal, _windows(call))]
 
 
-def _pyramid(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _pyramid(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     (signal,) = signals
     if signal.axes != 2:
         return signal
@@ -97,7 +97,7 @@ def _pyramid(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
     return replace(joined, activation=signal.activation)
 
 
-def _pyramid_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _pyramid_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     (signal,) = signals
     if signal.axes != 2:
         return [gradient]
@@ -119,7 +119,7 @@ def _expanded(gradient: Signal, signal: Signal) -> Signal:
     return replace(gradient.bare(), near=near)
 
 
-def _reshaped(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _reshaped(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     (signal,) = signals
     before, after = max(len(call.input_shapes[0]) - 2, 0), max(len(call.output_shape) - 2, 0)
     if signal.axes != before or before == after:
@@ -133,7 +133,7 @@ def _reshaped(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
     return replace(signal, source=source)
 
 
-def _reshaped_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _reshaped_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     (signal,) = signals
     if gradient.axes == signal.axes or signal.axes != max(len(call.input_shapes[0]) - 2, 0):
         return [gradient]
@@ -165,11 +165,11 @@ def _resizings(call: Call, backward: bool = False) -> list[Any]:
     ]
 
 
-def _resized(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _resized(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     return signals[0].moved(_resizings(call))
 
 
-def _resized_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _resized_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     return [gradient.moved(_resizings(call, backward=True))]
 
 

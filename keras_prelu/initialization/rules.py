@@ -26,7 +26,7 @@ from keras_prelu.initialization.pooling import (
 from keras_prelu.initialization.position_rules import LAYERS as POSITION_LAYERS
 from keras_prelu.initialization.position_rules import OPERATIONS as POSITION_OPERATIONS
 from keras_prelu.initialization.positions import over_all
-from keras_prelu.initialization.rule import Rule, position_sizes
+from keras_prelu.initialization.rule import Rule, Setting, position_sizes
 from keras_prelu.initialization.signal import WEIGHTS, Signal, concatenated, multiplied
 from keras_prelu.initialization.sums import gradient_by_term, slope_squares, slopes_behind, total
 from keras_prelu.keras_internals import operation_name
@@ -135,9 +135,9 @@ def _activation_rule(call: Call) -> Rule | str | None:
 # Sums, products, constants
 
 
-def _sum(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _sum(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     if len(signals) == 1:
-        return _affine(call, signals, training)
+        return _affine(call, signals, setting)
     terms, factors = _terms(call, signals)
     result = total(list(terms.values()), factors)
     if isinstance(call.operation, layers.Average):
@@ -155,9 +155,9 @@ def _terms(call: Call, signals: Sequence[Signal]) -> tuple[dict[int, Signal], li
     return dict(zip(call.inputs, signals, strict=True)), list(factors.values())
 
 
-def _sum_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _sum_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     if len(signals) == 1:
-        return _affine_gradient(call, gradient, signals, training)
+        return _affine_gradient(call, gradient, signals, setting)
     share = 1 / len(signals) ** 2 if isinstance(call.operation, layers.Average) else 1.0
     back = gradient if share == 1 else gradient.times(share)
     terms, factors = _terms(call, signals)
@@ -197,23 +197,23 @@ def _constants(call: Call) -> tuple[float, float, float, float]:
     return float(scale.mean()), float(offset.mean()), float(np.square(scale).mean()), float(np.square(offset).mean())
 
 
-def _affine(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _affine(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     scale, offset, scale_square, offset_square = _constants(call)
     result = signals[0].affine(scale, offset, scale_square, offset_square)
     return result if offset_square else replace(result, activation=signals[0].activation)
 
 
-def _affine_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _affine_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     return [replace(gradient.times(_constants(call)[2]), activation=gradient.activation)]
 
 
-def _product(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
-    return _affine(call, signals, training) if len(signals) == 1 else multiplied(signals)
+def _product(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
+    return _affine(call, signals, setting) if len(signals) == 1 else multiplied(signals)
 
 
-def _product_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _product_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     if len(signals) == 1:
-        return _affine_gradient(call, gradient, signals, training)
+        return _affine_gradient(call, gradient, signals, setting)
     gradients = []
     for place in range(len(signals)):
         factors = [signal.bare() for index, signal in enumerate(signals) if index != place]
@@ -246,11 +246,11 @@ def _largest_sizes(call: Call) -> tuple[int | None, ...]:
     )
 
 
-def _joined(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _joined(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     return concatenated(signals, _shares(call))
 
 
-def _joined_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _joined_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     groups = [len(signal.shares) for signal in signals]
     if len(gradient.shares) != sum(groups):
         return [gradient.mixed()] * len(signals)
@@ -276,12 +276,12 @@ def _shares(call: Call) -> list[float]:
 # Chance
 
 
-def _dropped(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
-    return _with_chance(call, signals[0]) if training else signals[0]
+def _dropped(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
+    return _with_chance(call, signals[0]) if setting.training else signals[0]
 
 
-def _dropped_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
-    return [_with_chance(call, gradient) if training else gradient]
+def _dropped_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
+    return [_with_chance(call, gradient) if setting.training else gradient]
 
 
 def _with_chance(call: Call, signal: Signal) -> Signal:
@@ -301,28 +301,28 @@ def _with_chance(call: Call, signal: Signal) -> Signal:
     return replace(signal, near=near, source=None)
 
 
-def _noisy(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
-    if not training:
+def _noisy(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
+    if not setting.training:
         return signals[0]
     near = signals[0].near.copy()
     near.reshape(len(near), -1)[:, 0] += float(call.operation.stddev) ** 2
     return replace(signals[0].bare(), near=near)
 
 
-def _layer_scaled(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _layer_scaled(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     scale, square, _, _ = scale_and_offset(call.operation)
     return signals[0].affine(scale, 0.0, square, 0.0)
 
 
-def _layer_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _layer_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     return [gradient.times(scale_and_offset(call.operation)[1])]
 
 
-def _branch_scaled(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _branch_scaled(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     return total(signals, [1.0, float(call.operation.scale)])
 
 
-def _branch_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _branch_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     factors = [1.0, float(call.operation.scale)]
     return [
         replace(gradient.times(factor**2), by_value=gradient_by_term(gradient.by_value, signals, factors, place))
@@ -330,11 +330,11 @@ def _branch_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Sign
     ]
 
 
-def _kept(call: Call, signals: Sequence[Signal], training: bool) -> Signal:
+def _kept(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
     return signals[0]
 
 
-def _kept_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], training: bool) -> list[Signal]:
+def _kept_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
     return [gradient]
 
 

@@ -12,7 +12,8 @@ from keras import layers
 
 from keras_prelu.initialization.activations import activation_of
 from keras_prelu.initialization.graph import Call, Graph, without_repeats
-from keras_prelu.initialization.rule import Rule
+from keras_prelu.initialization.overlap import normalization_gain, overlaps
+from keras_prelu.initialization.rule import Rule, Setting
 from keras_prelu.initialization.rules import (
     applied,
     differentiated,
@@ -63,7 +64,7 @@ class Walk:
         return last.likeness if isinstance(last, Signal) else math.nan
 
 
-def walk(graph: Graph, kernels: Kernels, inputs: Sequence[Signal], *, preprocessed: bool, training: bool) -> Walk:
+def walk(graph: Graph, kernels: Kernels, inputs: Sequence[Signal], *, preprocessed: bool, setting: Setting) -> Walk:
     """Takes signals from a model's inputs to its outputs, and gradients of variance 1 back.
 
     Args:
@@ -72,16 +73,16 @@ def walk(graph: Graph, kernels: Kernels, inputs: Sequence[Signal], *, preprocess
         inputs: A signal for each input. Without position axes, the network is seen at one position: padding, strides
             and pooling then do nothing.
         preprocessed: Whether these are the signals behind whatever scales and shifts the data before the first layer.
-        training: Whether dropout drops and normalizations add their epsilon, as in a running model.
+        setting: How the model runs.
 
     Returns:
         The statistics. A signal that meets a layer of unknown effect is an `Obstacle` until the next normalization.
     """
     graph = without_repeats(graph)
-    forward = _Forward(graph, kernels, inputs, preprocessed, training)
+    forward = _Forward(graph, kernels, inputs, preprocessed, setting)
     for call in graph.calls:
         forward.take(call)
-    after = _backward(graph, kernels, forward, training)
+    after = _backward(graph, kernels, forward, setting)
     return Walk(graph, forward.signals, forward.before, forward.outputs, after)
 
 
@@ -96,9 +97,9 @@ def _rule(call: Call) -> Rule | Obstacle:
 
 class _Forward:
     def __init__(
-        self, graph: Graph, kernels: Kernels, inputs: Sequence[Signal], preprocessed: bool, training: bool
+        self, graph: Graph, kernels: Kernels, inputs: Sequence[Signal], preprocessed: bool, setting: Setting
     ) -> None:
-        self.kernels, self.training, self.preprocessed = kernels, training, preprocessed
+        self.kernels, self.setting, self.preprocessed = kernels, setting, preprocessed
         self.signals: dict[int, State] = dict(zip(graph.inputs, inputs, strict=True))
         self.before: dict[Call, State] = {}
         self.outputs: dict[Call, State] = {}
@@ -142,7 +143,7 @@ class _Forward:
             arriving, obstacle = [self.noise(call.input_shapes[0])], None
         if obstacle is not None or isinstance(rule, Obstacle):
             return obstacle or rule  # type: ignore[return-value]
-        return rule.forward(call, [each for each in arriving if isinstance(each, Signal)], self.training)
+        return rule.forward(call, [each for each in arriving if isinstance(each, Signal)], self.setting)
 
     def noise(self, shape: Sequence[int | None], second_moment: float = 1.0) -> Signal:
         """Independent values of this shape."""
@@ -168,13 +169,15 @@ def _learns(call: Call) -> bool:
     return isinstance(call.operation, keras.Layer) and bool(call.operation.trainable_variables)
 
 
-def _backward(graph: Graph, kernels: Kernels, forward: _Forward, training: bool) -> dict[Call, State]:
+def _backward(graph: Graph, kernels: Kernels, forward: _Forward, setting: Setting) -> dict[Call, State]:
     """The gradient behind the kernels of each call, before its activation."""
     shapes = {tensor: call.output_shape for call in graph.calls for tensor in call.outputs}
     gradients: dict[int, list[State]] = defaultdict(list)
     for tensor in graph.outputs:
         gradients[tensor].append(forward.noise(shapes.get(tensor, ())))
     consumed = {tensor for call in graph.calls for tensor in call.inputs}
+    makers = {tensor: call for call in graph.calls if has_kernel(call) for tensor in call.outputs}
+    overlap = overlaps(graph, forward.signals) if setting.training else {}
     after = {}
     for call in reversed(graph.calls):
         arriving = _summed([gradient for tensor in call.outputs for gradient in gradients[tensor]])
@@ -186,10 +189,21 @@ def _backward(graph: Graph, kernels: Kernels, forward: _Forward, training: bool)
             after[call] = arriving = _before_activation(call, arriving, forward.outputs[call], to_loss)
             leaving: Sequence[State] = [kernels.backward(call, arriving, forward.before[call])] * len(call.inputs)
         else:
-            leaving = _before(call, forward.rules[call], arriving, signals, to_loss, training)
+            leaving = _before(call, forward.rules[call], arriving, signals, to_loss, setting)
+            if setting.training and isinstance(call.operation, layers.BatchNormalization):
+                tensor = call.inputs[0]
+                leaving = [_uneven(call, leaving[0], signals[0], overlap[tensor], makers.get(tensor), setting)]
         for tensor, gradient in zip(call.inputs, leaving, strict=True):
             gradients[tensor].append(gradient)
     return after
+
+
+def _uneven(call: Call, gradient: State, signal: State, overlap: float, maker: Call | None, setting: Setting) -> State:
+    """The gradient of a batch normalization whose channels have variances that differ."""
+    if isinstance(gradient, Obstacle) or isinstance(signal, Obstacle):
+        return gradient
+    grown = gradient.times(normalization_gain(call, signal, overlap, maker, setting))
+    return replace(gradient, near=grown.near, others=grown.others)
 
 
 def _summed(gradients: Sequence[State]) -> State | None:
@@ -235,7 +249,7 @@ def _before_activation(call: Call, gradient: State, signal: State, to_loss: bool
 
 
 def _before(
-    call: Call, rule: Rule | Obstacle, gradient: State, signals: Sequence[State], to_loss: bool, training: bool
+    call: Call, rule: Rule | Obstacle, gradient: State, signals: Sequence[State], to_loss: bool, setting: Setting
 ) -> Sequence[State]:
     """The gradient with respect to each input of a call without a kernel."""
     if isinstance(gradient, Obstacle):
@@ -246,4 +260,4 @@ def _before(
     obstacle = _first_obstacle(signals)
     if obstacle is not None:
         return [obstacle] * len(call.inputs)
-    return rule.backward(call, gradient, [each for each in signals if isinstance(each, Signal)], training)
+    return rule.backward(call, gradient, [each for each in signals if isinstance(each, Signal)], setting)
