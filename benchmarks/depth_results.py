@@ -1,0 +1,162 @@
+"""What `benchmarks.depth` measured: its files, the tables and the plot of docs/depth.md."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+Line = dict[str, Any]  # one training: its settings and what came of it
+
+COLORS = {"0": "#d55e00", "0.25": "#0072b2", "tailored": "#009e73"}
+BEGIN, END = "<!-- written by benchmarks.depth: {} -->\n", "<!-- end of {} -->"
+LEARNT = 1.0  # training loss; chance is log(10) = 2.30
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of a results file; none where there is no file yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def last_loss(line: Line) -> float:
+    """The mean training loss of the last tenth of a run; infinite where it was not finite."""
+    losses = line["loss"][-(len(line["loss"]) // 10) :]
+    return math.inf if None in losses else statistics.mean(losses)
+
+
+def best_rates(sweep: list[Line]) -> dict[tuple[int, str], float]:
+    """Per depth and start, the learning rate whose training loss was the lowest at the end."""
+    return {cell: min(lines, key=last_loss)["learning_rate"] for cell, lines in cells(sweep)}
+
+
+def cells(lines: list[Line]) -> list[tuple[tuple[int, str], list[Line]]]:
+    """The lines of each depth and start, in that order."""
+
+    def cell(line: Line) -> tuple[int, str]:
+        return line["depth"], line["start"]
+
+    return [(key, list(group)) for key, group in groupby(sorted(lines, key=cell), key=cell)]
+
+
+def write_page(folder: Path) -> None:
+    """Draws the curves, and writes the tables into depth.md between their marks."""
+    sweep, runs = read(folder / "depth" / "sweep.jsonl"), read(folder / "depth" / "runs.jsonl")
+    plot_curves(runs, folder / "depth.svg")
+    page = folder / "depth.md"
+    page.write_text(with_tables(page.read_text(), sweep, runs))
+
+
+def with_tables(page: str, sweep: list[Line], runs: list[Line]) -> str:
+    """The page with the tables of these results in the place of those that it holds."""
+    for name, table in [("runs", runs_table(runs)), ("sweep", sweep_table(sweep)), ("cost", cost(sweep, runs))]:
+        before, rest = page.split(BEGIN.format(name))
+        page = before + BEGIN.format(name) + table + END.format(name) + rest.split(END.format(name))[1]
+    return page
+
+
+def runs_table(runs: list[Line]) -> str:
+    """A row per depth and start: the mean over seeds, and the least and the most of them."""
+    rows = [
+        [
+            depth,
+            start,
+            f"{lines[0]['slope']:.3f}",
+            f"{lines[0]['c0']:.3f}",
+            spread([line["c0_measured"] for line in lines], 3),
+            f"{lines[0]['learning_rate']:g}",
+            spread([steps_to_learn(line) for line in lines], 0, infinite="never"),
+            spread([last_loss(line) for line in lines], 2),
+            spread([100 * line["test_accuracy"] for line in lines], 1),
+            spread([line["slope_after"] for line in lines], 3),
+        ]
+        for (depth, start), lines in cells(runs)
+    ]
+    header = ["layers", "slopes start", "at", "C(0)", "measured", "rate", "steps to loss 1", "loss", "accuracy, %"]
+    return markdown([*header, "mean slope after"], rows)
+
+
+def sweep_table(sweep: list[Line]) -> str:
+    """A row per depth and start, a column per learning rate: training loss at the end, the lowest in bold."""
+    rates = sorted({line["learning_rate"] for line in sweep})
+    rows = []
+    for (depth, start), lines in cells(sweep):
+        losses = {line["learning_rate"]: last_loss(line) for line in lines}
+        best = min(losses.values())
+        shown = [f"{losses[rate]:.2f}" for rate in rates]
+        rows.append(
+            [
+                depth,
+                start,
+                *(f"**{text}**" if losses[rate] == best else text for rate, text in zip(rates, shown, strict=True)),
+            ]
+        )
+    return markdown(["layers", "slopes start", *(f"rate {rate:g}" for rate in rates)], rows)
+
+
+def cost(sweep: list[Line], runs: list[Line]) -> str:
+    """How many trainings there were and how long they took."""
+    minutes = sum(line["seconds"] for line in sweep + runs) / 60
+    return f"{len(sweep)} short and {len(runs)} full runs took {minutes:.0f} minutes.\n"
+
+
+def steps_to_learn(line: Line) -> float:
+    """The first step, of those that the curve has, by which the training loss was below 1; infinite without one."""
+    interval = line["steps"] // len(line["loss"])
+    points = enumerate(line["loss"], start=1)
+    return next((point * interval for point, loss in points if loss is not None and loss < LEARNT), math.inf)
+
+
+def spread(values: list[float | None], digits: int, infinite: str = "not finite") -> str:
+    """The mean of some values, their least and their most."""
+    finite = [math.inf if value is None else value for value in values]
+    figures = [statistics.mean(finite), min(finite), max(finite)]
+    mean, low, high = (infinite if math.isinf(figure) else f"{figure:.{digits}f}" for figure in figures)
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def markdown(header: list[str], rows: Iterable[list[Any]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def plot_curves(runs: list[Line], path: Path) -> None:
+    """A panel per depth: training loss over steps, the mean over seeds as a line, their range as a band."""
+    depths = sorted({line["depth"] for line in runs})
+    with mpl.rc_context({"svg.hashsalt": "depth"}):
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        panels = dict(zip(depths, figure.subplots(1, len(depths), sharey=True, squeeze=False)[0], strict=True))
+        for (depth, start), lines in cells(runs):
+            draw_cell(panels[depth], start, lines)
+        for depth, axes in panels.items():
+            axes.set_title(f"{depth} layers", fontsize=10)
+            axes.axhline(math.log(10), color="black", linewidth=0.6, linestyle=":")
+            axes.set_xlabel("step")
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False, fontsize=8, title="slopes start at", title_fontsize=8)
+        panels[depths[0]].set_ylabel("training loss")
+        panels[depths[0]].set_ylim(0, 2.6)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def draw_cell(axes: Any, start: str, lines: list[Line]) -> None:
+    """The curves of one start in one panel."""
+    points = len(lines[0]["loss"])
+    interval = lines[0]["steps"] / points
+    steps = [(index + 0.5) * interval for index in range(points)]
+    losses = [[math.nan if loss is None else loss for loss in line["loss"]] for line in lines]
+    columns = list(zip(*losses, strict=True))
+    label = (
+        f"{start} ({lines[0]['slope']:.2f}), C(0) {lines[0]['c0']:.3f}"
+        if start == "tailored"
+        else f"{start}, C(0) {lines[0]['c0']:.3f}"
+    )
+    axes.fill_between(
+        steps, [min(c) for c in columns], [max(c) for c in columns], color=COLORS[start], alpha=0.2, linewidth=0
+    )
+    axes.plot(steps, [statistics.mean(column) for column in columns], color=COLORS[start], linewidth=1.5, label=label)

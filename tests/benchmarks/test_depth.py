@@ -1,0 +1,98 @@
+"""The runs of docs/depth.md: their settings, their files, their page."""
+
+import math
+import pathlib
+from collections import Counter
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from benchmarks.depth import (
+    DEPTHS,
+    SEEDS,
+    STARTS,
+    Images,
+    Run,
+    final_runs,
+    likeness_of_chain,
+    sweep,
+    train,
+    train_missing,
+)
+from benchmarks.depth_results import best_rates, read, runs_table, with_tables
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+SMALL = Run(depth=4, start="0.25", seed=0, learning_rate=0.01, steps=20, width=8, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = np.random.default_rng(0)
+    examples = generator.standard_normal((64, 12)).astype("float32"), generator.integers(0, 10, 64)
+    return Images(examples, examples)
+
+
+@pytest.mark.slow
+def test_run_in_the_file_is_not_trained_again(images, tmp_path):
+    path = tmp_path / "depth" / "runs.jsonl"
+    train_missing([SMALL], images, path)
+    first = path.read_text()
+    train_missing([SMALL, replace(SMALL, seed=1)], images, path)
+    assert path.read_text().startswith(first)
+    assert [line["seed"] for line in read(path)] == [0, 1]
+    assert len(read(path)[0]["loss"]) == len(read(path)[0]["accuracy"]) == 20
+
+
+@pytest.mark.slow
+def test_run_after_others_is_the_run_alone(images):
+    def curve(run):
+        return train(run, images)["loss"]
+
+    alone = curve(SMALL)
+    assert curve(replace(SMALL, start="0", seed=1, learning_rate=0.1)) != alone
+    assert curve(SMALL) == alone
+
+
+@pytest.mark.slow
+def test_diverged_run_is_a_line_too(images, tmp_path):
+    train_missing([replace(SMALL, learning_rate=1e30)], images, tmp_path / "runs.jsonl")
+    (line,) = read(tmp_path / "runs.jsonl")
+    assert line["loss"][-1] is None
+    assert "| never |" in runs_table([line])
+
+
+def test_likeness_of_one_rectifier_is_its_integral():
+    """Of uncorrelated standard normal inputs, by quadrature: the square of the mean over the mean square."""
+    points, weights = np.polynomial.hermite_e.hermegauss(201)
+    weights = weights / weights.sum()
+    outputs = np.where(points > 0, points, 0.3 * points)
+    assert likeness_of_chain([0.3]) == pytest.approx((weights @ outputs) ** 2 / (weights @ outputs**2), abs=2e-3)
+    assert likeness_of_chain([0.0]) == pytest.approx(1 / math.pi)
+    assert likeness_of_chain([1.0] * 50) == 0
+
+
+def test_likeness_of_two_rectifiers_is_that_of_a_second_pair_of_normals():
+    generator = np.random.default_rng(0)
+    first = likeness_of_chain([0.25])
+    left, noise = generator.standard_normal((2, 2_000_000))
+    right = first * left + math.sqrt(1 - first**2) * noise
+    left, right = (np.where(x > 0, x, 0.6 * x) for x in (left, right))
+    measured = np.mean(left * right) / math.sqrt(np.mean(left**2) * np.mean(right**2))
+    assert likeness_of_chain([0.25, 0.6]) == pytest.approx(measured, abs=2e-3)
+
+
+def test_page_holds_every_run_and_no_other():
+    short, full = read(DOCS / "depth" / "sweep.jsonl"), read(DOCS / "depth" / "runs.jsonl")
+    rates = best_rates(short)
+    for lines, runs in [(short, sweep()), (full, final_runs(rates))]:
+        wanted = Counter(tuple(sorted(asdict(run).items())) for run in runs)
+        assert Counter(tuple(sorted((key, line[key]) for key in asdict(runs[0]))) for line in lines) == wanted
+    assert len(full) == len(DEPTHS) * len(STARTS) * len(SEEDS)
+    for line in full:
+        assert line["c0"] == pytest.approx(likeness_of_chain([line["slope"]] * (line["depth"] - 1)), abs=1e-4)
+
+
+def test_tables_of_the_page_are_those_of_the_files():
+    page = (DOCS / "depth.md").read_text()
+    assert with_tables(page, read(DOCS / "depth" / "sweep.jsonl"), read(DOCS / "depth" / "runs.jsonl")) == page
