@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from benchmarks.depth_results import best_rates, read, write_page
-from keras_prelu import PReLU, initialize
+from keras_prelu import PReLU, initialize, predict_gains
 
 DEPTHS = (30, 60, 100)  # layers with a kernel
 STARTS = ("0", "0.25", "tailored")
@@ -106,21 +106,21 @@ def train(run: Run, images: Images) -> dict[str, Any]:
     started = time.perf_counter()
     model = network(run.depth, run.width, images.train[0].shape[1], run.clip_norm)
     restart(model, run)
-    slopes = mean_slopes(model)
-    likeness = measured_likeness(model)
+    slope = mean_slope(model)
+    predicted, measured = predict_gains(model).likeness, measured_likeness(model)
     history = model.fit(
         batches(images.train, run), epochs=POINTS, steps_per_epoch=run.steps // POINTS, shuffle=False, verbose=0
     )
     test_loss, test_accuracy = model.evaluate(*images.test, batch_size=1000, verbose=0)
     return {
-        "slope": rounded(slopes[0]),
-        "c0": rounded(likeness_of_chain(slopes)),
-        "c0_measured": rounded(likeness),
+        "slope": rounded(slope),
+        "c0": rounded(predicted),
+        "c0_measured": rounded(measured),
         "loss": [rounded(loss) for loss in history.history["loss"]],
         "accuracy": [rounded(accuracy) for accuracy in history.history["accuracy"]],
         "test_loss": rounded(test_loss),
         "test_accuracy": rounded(test_accuracy),
-        "slope_after": rounded(float(np.mean(mean_slopes(model)))),
+        "slope_after": rounded(mean_slope(model)),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -159,24 +159,14 @@ def restart(model: keras.Model, run: Run) -> None:
         initialize(model, seed=run.seed)
 
 
-def mean_slopes(model: keras.Model) -> list[float]:
-    """The mean slope of each PReLU, in the order of the calls."""
-    return [float(np.mean(layer.alpha)) for layer in rectifiers(model)]
-
-
 def rectifiers(model: keras.Model) -> list[PReLU]:
     """The layers that hold the slopes."""
     return [layer for layer in model.layers if isinstance(layer, PReLU)]
 
 
-def likeness_of_chain(slopes: list[float]) -> float:
-    """C(0): the correlation that two uncorrelated inputs have behind rectifiers of these slopes, at infinite width."""
-    correlation = 0.0
-    for slope in slopes:
-        arc = math.sqrt(1 - correlation**2) + (math.pi - math.acos(correlation)) * correlation
-        correlation = ((1 - slope) ** 2 * arc / math.pi + 2 * slope * correlation) / (1 + slope**2)
-        correlation = min(correlation, 1.0)
-    return correlation
+def mean_slope(model: keras.Model) -> float:
+    """The mean over all slopes."""
+    return float(np.mean([np.mean(layer.alpha) for layer in rectifiers(model)]))
 
 
 def measured_likeness(model: keras.Model) -> float:

@@ -15,7 +15,6 @@ from benchmarks.depth import (
     Images,
     Run,
     final_runs,
-    likeness_of_chain,
     sweep,
     train,
     train_missing,
@@ -62,24 +61,27 @@ def test_diverged_run_is_a_line_too(images, tmp_path):
     assert "| never |" in runs_table([line])
 
 
-def test_likeness_of_one_rectifier_is_its_integral():
-    """Of uncorrelated standard normal inputs, by quadrature: the square of the mean over the mean square."""
-    points, weights = np.polynomial.hermite_e.hermegauss(201)
-    weights = weights / weights.sum()
-    outputs = np.where(points > 0, points, 0.3 * points)
-    assert likeness_of_chain([0.3]) == pytest.approx((weights @ outputs) ** 2 / (weights @ outputs**2), abs=2e-3)
-    assert likeness_of_chain([0.0]) == pytest.approx(1 / math.pi)
-    assert likeness_of_chain([1.0] * 50) == 0
+def likeness_of_chain(slope, rectifiers):
+    """C(0) in closed form: how correlated two uncorrelated inputs are behind wide layers with these rectifiers."""
+    correlation = 0.0
+    for _ in range(rectifiers):
+        arc = math.sqrt(1 - correlation**2) + (math.pi - math.acos(correlation)) * correlation
+        correlation = ((1 - slope) ** 2 * arc / math.pi + 2 * slope * correlation) / (1 + slope**2)
+    return correlation
 
 
-def test_likeness_of_two_rectifiers_is_that_of_a_second_pair_of_normals():
-    generator = np.random.default_rng(0)
-    first = likeness_of_chain([0.25])
-    left, noise = generator.standard_normal((2, 2_000_000))
-    right = first * left + math.sqrt(1 - first**2) * noise
-    left, right = (np.where(x > 0, x, 0.6 * x) for x in (left, right))
-    measured = np.mean(left * right) / math.sqrt(np.mean(left**2) * np.mean(right**2))
-    assert likeness_of_chain([0.25, 0.6]) == pytest.approx(measured, abs=2e-3)
+@pytest.mark.slow
+def test_likeness_is_predicted_and_measured(images):
+    """A thousand units are near the closed form, which is that of infinitely many."""
+    line = train(replace(SMALL, width=1024), images)
+    assert line["c0"] == pytest.approx(likeness_of_chain(0.25, 3), abs=1e-4)
+    assert line["c0_measured"] == pytest.approx(line["c0"], abs=0.02)
+
+
+@pytest.mark.slow
+def test_tailored_slopes_are_those_of_the_closed_form(images):
+    line = train(replace(SMALL, start="tailored", depth=30), images)
+    assert likeness_of_chain(line["slope"], 29) == pytest.approx(0.9, abs=1e-5)
 
 
 def test_page_holds_every_run_and_no_other():
@@ -90,7 +92,7 @@ def test_page_holds_every_run_and_no_other():
         assert Counter(tuple(sorted((key, line[key]) for key in asdict(runs[0]))) for line in lines) == wanted
     assert len(full) == len(DEPTHS) * len(STARTS) * len(SEEDS)
     for line in full:
-        assert line["c0"] == pytest.approx(likeness_of_chain([line["slope"]] * (line["depth"] - 1)), abs=1e-4)
+        assert line["c0"] == pytest.approx(likeness_of_chain(line["slope"], line["depth"] - 1), abs=1e-4)
 
 
 def test_tables_of_the_page_are_those_of_the_files():
