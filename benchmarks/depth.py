@@ -26,7 +26,7 @@ DEPTHS = (30, 60, 100)  # layers with a kernel
 STARTS = ("0", "0.25", "tailored")
 SEEDS = (0, 1, 2)
 SWEEP_SEED = 100
-RATES = (0.03, 0.01, 0.003)
+RATES = (0.03, 0.01, 0.003, 0.001)
 TARGET = 0.9  # C(0) of tailored networks
 POINTS = 20  # of a curve
 
@@ -65,7 +65,8 @@ def main() -> None:
     images = load_images()
     train_missing(sweep(arguments.starts), images, results / "sweep.jsonl")
     rates = best_rates(read(results / "sweep.jsonl"))
-    train_missing(final_runs(rates, arguments.starts), images, results / "runs.jsonl")
+    train_missing(full_runs(rates, arguments.starts), images, results / "runs.jsonl")
+    train_missing(long_runs(rates, arguments.starts), images, results / "long.jsonl")
     write_page(arguments.write)
 
 
@@ -79,13 +80,21 @@ def sweep(starts: tuple[str, ...] = STARTS) -> list[Run]:
     ]
 
 
-def final_runs(rates: dict[tuple[int, str], float], starts: tuple[str, ...] = STARTS) -> list[Run]:
-    """The runs that the page reports, those of a seed together."""
+def full_runs(rates: dict[tuple[int, str], float], starts: tuple[str, ...] = STARTS) -> list[Run]:
+    """The runs that the page compares: three seeds of each depth and start."""
     return [
         Run(depth=depth, start=start, seed=seed, learning_rate=rates[depth, start])
         for start in starts
         for seed in SEEDS
         for depth in DEPTHS
+    ]
+
+
+def long_runs(rates: dict[tuple[int, str], float], starts: tuple[str, ...] = STARTS) -> list[Run]:
+    """The deepest networks once more for five times as long, one seed each: does the difference last?"""
+    depth = max(DEPTHS)
+    return [
+        Run(depth=depth, start=start, seed=SEEDS[0], learning_rate=rates[depth, start], steps=5000) for start in starts
     ]
 
 

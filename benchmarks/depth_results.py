@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Line = dict[str, Any]  # one training: its settings and what came of it
 
@@ -45,15 +46,22 @@ def cells(lines: list[Line]) -> list[tuple[tuple[int, str], list[Line]]]:
 
 def write_page(folder: Path) -> None:
     """Draws the curves, and writes the tables into depth.md between their marks."""
-    sweep, runs = read(folder / "depth" / "sweep.jsonl"), read(folder / "depth" / "runs.jsonl")
-    plot_curves(runs, folder / "depth.svg")
+    results = {name: read(folder / "depth" / f"{name}.jsonl") for name in ("runs", "long", "sweep")}
+    with mpl.rc_context({"svg.hashsalt": "depth"}):
+        curves(results["runs"]).savefig(folder / "depth.svg", metadata={"Date": None})
     page = folder / "depth.md"
-    page.write_text(with_tables(page.read_text(), sweep, runs))
+    page.write_text(with_tables(page.read_text(), results))
 
 
-def with_tables(page: str, sweep: list[Line], runs: list[Line]) -> str:
+def with_tables(page: str, results: dict[str, list[Line]]) -> str:
     """The page with the tables of these results in the place of those that it holds."""
-    for name, table in [("runs", runs_table(runs)), ("sweep", sweep_table(sweep)), ("cost", cost(sweep, runs))]:
+    tables = {
+        "runs": runs_table(results["runs"]),
+        "long": runs_table(results["long"]),
+        "sweep": sweep_table(results["sweep"]),
+        "cost": cost([line for lines in results.values() for line in lines]),
+    }
+    for name, table in tables.items():
         before, rest = page.split(BEGIN.format(name))
         page = before + BEGIN.format(name) + table + END.format(name) + rest.split(END.format(name))[1]
     return page
@@ -86,22 +94,15 @@ def sweep_table(sweep: list[Line]) -> str:
     rows = []
     for (depth, start), lines in cells(sweep):
         losses = {line["learning_rate"]: last_loss(line) for line in lines}
-        best = min(losses.values())
-        shown = [f"{losses[rate]:.2f}" for rate in rates]
-        rows.append(
-            [
-                depth,
-                start,
-                *(f"**{text}**" if losses[rate] == best else text for rate, text in zip(rates, shown, strict=True)),
-            ]
-        )
+        best = min(losses, key=losses.__getitem__)
+        shown = [f"**{losses[rate]:.2f}**" if rate == best else f"{losses[rate]:.2f}" for rate in rates]
+        rows.append([depth, start, *shown])
     return markdown(["layers", "slopes start", *(f"rate {rate:g}" for rate in rates)], rows)
 
 
-def cost(sweep: list[Line], runs: list[Line]) -> str:
+def cost(lines: list[Line]) -> str:
     """How many trainings there were and how long they took."""
-    minutes = sum(line["seconds"] for line in sweep + runs) / 60
-    return f"{len(sweep)} short and {len(runs)} full runs took {minutes:.0f} minutes.\n"
+    return f"All {len(lines)} trainings took {sum(line['seconds'] for line in lines) / 60:.0f} minutes.\n"
 
 
 def steps_to_learn(line: Line) -> float:
@@ -125,38 +126,40 @@ def markdown(header: list[str], rows: Iterable[list[Any]]) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def plot_curves(runs: list[Line], path: Path) -> None:
+def curves(runs: list[Line]) -> Figure:
     """A panel per depth: training loss over steps, the mean over seeds as a line, their range as a band."""
     depths = sorted({line["depth"] for line in runs})
-    with mpl.rc_context({"svg.hashsalt": "depth"}):
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
-        panels = dict(zip(depths, figure.subplots(1, len(depths), sharey=True, squeeze=False)[0], strict=True))
-        for (depth, start), lines in cells(runs):
-            draw_cell(panels[depth], start, lines)
-        for depth, axes in panels.items():
-            axes.set_title(f"{depth} layers", fontsize=10)
-            axes.axhline(math.log(10), color="black", linewidth=0.6, linestyle=":")
-            axes.set_xlabel("step")
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, fontsize=8, title="slopes start at", title_fontsize=8)
-        panels[depths[0]].set_ylabel("training loss")
-        panels[depths[0]].set_ylim(0, 2.6)
-        figure.savefig(path, metadata={"Date": None})
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = dict(zip(depths, figure.subplots(1, len(depths), sharey=True, squeeze=False)[0], strict=True))
+    for (depth, start), lines in cells(runs):
+        draw_cell(panels[depth], start, lines)
+    for depth, axes in panels.items():
+        axes.set_title(f"{depth} layers", fontsize=10)
+        axes.axhline(math.log(10), color="black", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("step")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(2))
+        axes.legend(
+            loc="upper right",
+            bbox_to_anchor=(1, 0.9),
+            frameon=False,
+            fontsize=8,
+            title="slopes start at",
+            title_fontsize=8,
+            alignment="left",
+        )
+    panels[depths[0]].set(ylabel="training loss", ylim=(0, 2.5))
+    return figure
 
 
 def draw_cell(axes: Any, start: str, lines: list[Line]) -> None:
     """The curves of one start in one panel."""
-    points = len(lines[0]["loss"])
-    interval = lines[0]["steps"] / points
-    steps = [(index + 0.5) * interval for index in range(points)]
+    interval = lines[0]["steps"] / len(lines[0]["loss"])
+    steps = [(index + 0.5) * interval for index in range(len(lines[0]["loss"]))]
     losses = [[math.nan if loss is None else loss for loss in line["loss"]] for line in lines]
     columns = list(zip(*losses, strict=True))
-    label = (
-        f"{start} ({lines[0]['slope']:.2f}), C(0) {lines[0]['c0']:.3f}"
-        if start == "tailored"
-        else f"{start}, C(0) {lines[0]['c0']:.3f}"
-    )
-    axes.fill_between(
-        steps, [min(c) for c in columns], [max(c) for c in columns], color=COLORS[start], alpha=0.2, linewidth=0
-    )
+    name = f"{lines[0]['slope']:.2f}, tailored" if start == "tailored" else start
+    label = f"{name}: C(0) = {lines[0]['c0']:.3f}"
+    low, high = [min(column) for column in columns], [max(column) for column in columns]
+    axes.fill_between(steps, low, high, color=COLORS[start], alpha=0.2, linewidth=0)
     axes.plot(steps, [statistics.mean(column) for column in columns], color=COLORS[start], linewidth=1.5, label=label)

@@ -14,7 +14,11 @@ from benchmarks.depth import (
     STARTS,
     Images,
     Run,
-    final_runs,
+    full_runs,
+    long_runs,
+    mean_slope,
+    network,
+    restart,
     sweep,
     train,
     train_missing,
@@ -79,22 +83,33 @@ def test_likeness_is_predicted_and_measured(images):
 
 
 @pytest.mark.slow
-def test_tailored_slopes_are_those_of_the_closed_form(images):
-    line = train(replace(SMALL, start="tailored", depth=30), images)
-    assert likeness_of_chain(line["slope"], 29) == pytest.approx(0.9, abs=1e-5)
+@pytest.mark.parametrize("depth", [30, 60])
+def test_tailored_slopes_are_those_of_the_closed_form(depth):
+    model = network(depth, width=8, inputs=12, clip_norm=1.0)
+    restart(model, replace(SMALL, start="tailored", depth=depth))
+    assert likeness_of_chain(mean_slope(model), depth - 1) == pytest.approx(0.9, abs=1e-5)
 
 
-def test_page_holds_every_run_and_no_other():
-    short, full = read(DOCS / "depth" / "sweep.jsonl"), read(DOCS / "depth" / "runs.jsonl")
-    rates = best_rates(short)
-    for lines, runs in [(short, sweep()), (full, final_runs(rates))]:
-        wanted = Counter(tuple(sorted(asdict(run).items())) for run in runs)
-        assert Counter(tuple(sorted((key, line[key]) for key in asdict(runs[0]))) for line in lines) == wanted
-    assert len(full) == len(DEPTHS) * len(STARTS) * len(SEEDS)
-    for line in full:
-        assert line["c0"] == pytest.approx(likeness_of_chain(line["slope"], line["depth"] - 1), abs=1e-4)
+def results():
+    return {path.stem: read(path) for path in (DOCS / "depth").glob("*.jsonl")}
+
+
+def test_files_hold_every_run_and_no_other():
+    rates = best_rates(results()["sweep"])
+    wanted = {"sweep": sweep(), "runs": full_runs(rates), "long": long_runs(rates)}
+    settings = asdict(SMALL).keys()
+    for name, lines in results().items():
+        found = Counter(tuple(line[key] for key in settings) for line in lines)
+        assert found == Counter(tuple(asdict(run)[key] for key in settings) for run in wanted.pop(name))
+    assert not wanted
+    assert len(results()["runs"]) == len(DEPTHS) * len(STARTS) * len(SEEDS)
+
+
+def test_likeness_in_the_files_is_that_of_the_closed_form():
+    for line in results()["runs"]:
+        assert line["c0"] == pytest.approx(likeness_of_chain(line["slope"], line["depth"] - 1), abs=1e-5)
 
 
 def test_tables_of_the_page_are_those_of_the_files():
     page = (DOCS / "depth.md").read_text()
-    assert with_tables(page, read(DOCS / "depth" / "sweep.jsonl"), read(DOCS / "depth" / "runs.jsonl")) == page
+    assert with_tables(page, results()) == page
