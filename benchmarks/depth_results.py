@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 Line = dict[str, Any]  # one training: its settings and what came of it
 
@@ -72,8 +71,7 @@ def runs_table(runs: list[Line]) -> str:
     rows = [
         [
             depth,
-            start,
-            f"{lines[0]['slope']:.3f}",
+            f"tailored: {lines[0]['slope']:.3f}" if start == "tailored" else start,
             f"{lines[0]['c0']:.3f}",
             spread([line["c0_measured"] for line in lines], 3),
             f"{lines[0]['learning_rate']:g}",
@@ -84,8 +82,8 @@ def runs_table(runs: list[Line]) -> str:
         ]
         for (depth, start), lines in cells(runs)
     ]
-    header = ["layers", "slopes start", "at", "C(0)", "measured", "rate", "steps to loss 1", "loss", "accuracy, %"]
-    return markdown([*header, "mean slope after"], rows)
+    header = ["layers", "slopes start at", "C(0)", "measured", "learning rate", "steps to loss 1"]
+    return markdown([*header, "training loss", "test accuracy, %", "mean slope at the end"], rows)
 
 
 def sweep_table(sweep: list[Line]) -> str:
@@ -97,7 +95,7 @@ def sweep_table(sweep: list[Line]) -> str:
         best = min(losses, key=losses.__getitem__)
         shown = [f"**{losses[rate]:.2f}**" if rate == best else f"{losses[rate]:.2f}" for rate in rates]
         rows.append([depth, start, *shown])
-    return markdown(["layers", "slopes start", *(f"rate {rate:g}" for rate in rates)], rows)
+    return markdown(["layers", "slopes start at", *(f"rate {rate:g}" for rate in rates)], rows)
 
 
 def cost(lines: list[Line]) -> str:
@@ -130,6 +128,7 @@ def curves(runs: list[Line]) -> Figure:
     """A panel per depth: training loss over steps, the mean over seeds as a line, their range as a band."""
     depths = sorted({line["depth"] for line in runs})
     figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
     panels = dict(zip(depths, figure.subplots(1, len(depths), sharey=True, squeeze=False)[0], strict=True))
     for (depth, start), lines in cells(runs):
         draw_cell(panels[depth], start, lines)
@@ -138,7 +137,7 @@ def curves(runs: list[Line]) -> Figure:
         axes.axhline(math.log(10), color="black", linewidth=0.8, linestyle=":")
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(2))
+        axes.set(xlim=(0, runs[0]["steps"]), xticks=[0, runs[0]["steps"] // 2, runs[0]["steps"]])
         axes.legend(
             loc="upper right",
             bbox_to_anchor=(1, 0.9),
