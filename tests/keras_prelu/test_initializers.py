@@ -153,3 +153,39 @@ def test_a_shape_without_a_fan_is_named():
         HeNormal()((0, 5))
     with pytest.raises(ValueError, match="at least one spatial axis"):
         HeUniform(kernel="transposed")((4, 5))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "tanh", "selu", "hard_silu", keras.ops.softplus])
+@pytest.mark.parametrize(("mode", "fan"), [("fan_in", 300), ("fan_out", 200)])
+def test_gain_of_any_activation_follows_from_draws(rng, activation, mode, fan):
+    z = rng.standard_normal(1_000_000)
+    function = keras.activations.get(activation)
+    values, above, below = (np.asarray(function(each), "float64") for each in (z, z + 1e-3, z - 1e-3))
+    square = np.mean(values**2) if mode == "fan_in" else np.mean(((above - below) / 2e-3) ** 2)
+    initializer = HeNormal(seed=1, activation=activation, mode=mode)
+    assert initializer.standard_deviation((300, 200)) == pytest.approx(1 / np.sqrt(fan * square), rel=5e-3)
+
+
+def test_activation_of_a_rectifier_is_its_slope():
+    for name, slope in (("relu", 0.0), ("leaky_relu", 0.2), ("linear", 1.0)):
+        by_name, by_slope = HeNormal(activation=name), HeNormal(negative_slope=slope)
+        assert by_name.standard_deviation((3, 3, 8, 16)) == pytest.approx(by_slope.standard_deviation((3, 3, 8, 16)))
+
+
+def test_activation_survives_serialization():
+    restored = keras.initializers.deserialize(keras.initializers.serialize(HeNormal(activation="gelu")))
+    assert restored.activation is keras.activations.gelu
+    assert restored.standard_deviation((10, 10)) == HeNormal(activation="gelu").standard_deviation((10, 10))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"activation": "softmax"}, "which isn't elementwise"),
+        ({"activation": "gelu", "negative_slope": 0.1}, "both say"),
+        ({"activation": lambda x: 0 * x}, "is 0 everywhere"),
+    ],
+)
+def test_activations_without_a_gain_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        HeNormal(**arguments)
