@@ -1,5 +1,7 @@
 """Each name that Keras promises nothing of, on the installed Keras: a failure says what stops working."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -55,6 +57,7 @@ def operation_class_names():
         "Add": x + x,
         "Subtract": x - x,
         "Multiply": x * x,
+        "Divide": ops.divide(x, 2.0),
         "TrueDivide": x / 2.0,
         "Negative": -x,
         "Concatenate": ops.concatenate([x, x]),
@@ -65,7 +68,12 @@ def operation_class_names():
         "Flip": ops.flip(x),
         "Cast": ops.cast(x, "float16"),
         "GetItem": x[0],
+        "Split": ops.split(x, 2, axis=-1)[0],
+        "Pad": ops.pad(x, 1),
         "Mean": ops.mean(x, axis=1),
+        "Max": ops.max(x, axis=1),
+        "AveragePool": ops.average_pool(keras.KerasTensor((1, 4, 4, 2)), 2),
+        "MaxPool": ops.max_pool(keras.KerasTensor((1, 4, 4, 2)), 2),
         "Relu": ops.relu(x),
         "Relu6": ops.relu6(x),
         "LeakyRelu": ops.leaky_relu(x),
@@ -75,6 +83,14 @@ def operation_class_names():
         for name, tensor in made.items()
     }
     return found == {name: name for name in made} and keras_internals.operation_name(layers.Add()) == ""
+
+
+def layer_names_of_applications():
+    modules = [
+        importlib.import_module(f"keras.src.applications.{name}") for name in ("convnext", "inception_resnet_v2")
+    ]
+    classes = {name for module in modules for name in vars(module)}
+    return {"LayerScale", "StochasticDepth", "CustomScaleLayer"} <= classes
 
 
 def quantization_mode():
@@ -158,6 +174,10 @@ BREAKS = {
     "Node.operation, arguments, input_tensors, outputs": (node_fields, "trace: the tensors between calls"),
     "_keras_history, _inbound_nodes": (keras_history, "fully_convolutional: the walk back from the output"),
     "names of keras.ops classes": (operation_class_names, "initialize and predict_gains of models with keras.ops"),
+    "names of layers in keras.applications": (
+        layer_names_of_applications,
+        "initialize and predict_gains of ConvNeXt and InceptionResNet",
+    ),
     "quantization_mode": (quantization_mode, "fans: quantized kernels would be drawn anew"),
     "lora_enabled": (lora_enabled, "fans: kernels with LoRA would be drawn anew"),
     "_exclude_from_weight_decay, _pattern": (exclude_from_weight_decay, "earlier exclusions from weight decay"),
