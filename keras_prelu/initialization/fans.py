@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from keras_prelu.keras_internals import flatten_layers, holds_plain_kernels
 
@@ -246,3 +247,9 @@ def _positive(fans: tuple[float, float], shape: tuple[int, ...]) -> tuple[float,
     if min(fans) <= 0:
         raise ValueError(f"A kernel of shape {shape} has fans {fans}: no variance keeps a signal through it.")
     return fans
+
+
+def mean_square(variable: Any) -> float:
+    """E[w^2] of a kernel."""
+    values = np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
+    return float(np.mean(np.square(values, dtype="float64")))

@@ -9,15 +9,15 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_prelu.initialization.fans import KernelFans, fans
+from keras_prelu.initialization.attention import ATTENTION, attended, attended_gradient
+from keras_prelu.initialization.fans import fans, mean_square
 from keras_prelu.initialization.graph import Call
-from keras_prelu.initialization.positions import NEAR, AxisMap, convolution, over_all
+from keras_prelu.initialization.positions import NEAR, AxisMap, convolution
 from keras_prelu.initialization.residuals import Scales
 from keras_prelu.initialization.signal import Obstacle, Signal
 
 State = Signal | Obstacle
 
-ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 
@@ -58,7 +58,7 @@ class AsTheyAre:
             return arriving
         signal = arriving.bare() if isinstance(call.operation, _DEPTHWISE) else arriving.mixed().bare()
         if isinstance(call.operation, ATTENTION):
-            return _attended(call, signal)
+            return attended(call, signal)
         factor, _ = kernel_factors(call)
         leaving = signal.moved(_maps(call, backward=False)).times(factor)
         leaving = replace(leaving, mean=np.zeros_like(signal.mean), unevenness=_unevenness(call, signal))
@@ -72,10 +72,10 @@ class AsTheyAre:
         """
         if isinstance(gradient, Obstacle):
             return gradient
-        _, factor = kernel_factors(call)
-        if isinstance(call.operation, ATTENTION):
-            factor = math.nan
         mixed = gradient.mixed().bare()
+        if isinstance(call.operation, ATTENTION):
+            return attended_gradient(call, mixed, arriving)
+        _, factor = kernel_factors(call)
         return mixed.moved(_maps(call, backward=True)).times(factor / gradient.unevenness)
 
 
@@ -89,12 +89,6 @@ def kernel_factors(call: Call) -> tuple[float, float]:
         math.prod(row.fan_in * square for row, square in zip(rows, squares, strict=True)),
         math.prod(row.fan_out * square for row, square in zip(rows, squares, strict=True)),
     )
-
-
-def mean_square(variable: Any) -> float:
-    """E[w^2] of a kernel."""
-    values = np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
-    return float(np.mean(np.square(values, dtype="float64")))
 
 
 def _maps(call: Call, backward: bool) -> Sequence[AxisMap]:
@@ -153,28 +147,3 @@ def _biased(call: Call, signal: Signal) -> Signal:
         return signal
     values = np.asarray(ops.convert_to_numpy(ops.cast(bias, "float32")), "float64")
     return signal.affine(1.0, float(values.mean()), 1.0, float(np.square(values).mean())) if values.any() else signal
-
-
-def _attended(call: Call, signal: Signal) -> Signal:
-    """Softmax attention whose queries and keys are at their start: normally distributed logits.
-
-    A row of n attention weights then has a sum of squares of exp(v) / n with v the variance of its logits about their
-    mean; exact for many positions, an upper bound of 1 for few.
-    """
-    squares = {row.layer.name: row.fan_in * mean_square(row.kernel) for row in fans(call.operation)}
-    query, key, value, output = list(squares.values())[:4]
-    shape = call.input_shapes[0]
-    length = shape[1] if len(shape) > 2 else 1
-    if signal.axes != 1:
-        return signal.times(value * output)
-    far = float(over_all(length).on_flat.near[0] @ signal.near[0])
-    variance = query * key * signal.second_moment * max(signal.second_moment - far, 0.0)
-    concentration = min(1.0, math.exp(min(variance, 700.0)) / (length or 128))
-    near = np.full(NEAR + 2, far + (signal.second_moment - far) / (length or 128))
-    near[0] = far + concentration * (signal.second_moment - far)
-    return replace(signal, mean=np.zeros(1), near=near[np.newaxis]).times(value * output)
-
-
-def inner_kernels(call: Call) -> list[KernelFans]:
-    """The kernels of a layer made of others, as attention is."""
-    return [row for row in fans(call.operation) if row.layer is not call.operation]
