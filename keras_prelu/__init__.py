@@ -11,8 +11,6 @@ except ModuleNotFoundError as error:
         "tensorflow, jax and torch that is installed."
     ) from error
 
-from keras_prelu.initialization.fans import KernelFans, compute_fans, fans
-from keras_prelu.initialization.gains import predict_gains
 from keras_prelu.initialization.initialize import initialize
 from keras_prelu.initialization.initializers import HeNormal, HeUniform
 from keras_prelu.initialization.places import kernel_places
@@ -29,8 +27,10 @@ from keras_prelu.signals.calibrate import calibrate
 from keras_prelu.signals.measure import measure_gains
 from keras_prelu.signals.monitor import SignalMonitor
 from keras_prelu.signals.plots import plot_gains, plot_slopes
+from keras_prelu.signals.predict import predict_gains
 from keras_prelu.signals.report import Thresholds
 from keras_prelu.signals.slope_table import slope_table
+from keras_prelu.walk.fans import KernelFans, compute_fans, fans
 
 __version__ = "0.1.0"
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import keras
 from keras import layers, ops
 
-from keras_prelu.initialization.graph import flatten_layers
 from keras_prelu.initialization.initializers import DISTRIBUTIONS, draw
 from keras_prelu.initialization.places import KernelPlace, kernel_places
-from keras_prelu.initialization.rules import keeps_its_weights
-from keras_prelu.initialization.signal import Obstacle
 from keras_prelu.initialization.tailor import Tailoring, tailor_slopes
 from keras_prelu.tables import text_table
+from keras_prelu.walk.graph import flatten_layers
+from keras_prelu.walk.rules import keeps_its_weights
+from keras_prelu.walk.signal import Obstacle
 
 PAPER_STD = 0.01  # section 2.2: of the fully connected layers,
 PAPER_LAST_STD = 0.001  # and of the last of them

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_prelu.initialization.activations import activation_of
-from keras_prelu.initialization.fans import compute_fans, fans_over_axes
-from keras_prelu.initialization.signal import Signal
 from keras_prelu.keras_internals import AxesAwareInitializer
+from keras_prelu.walk.activations import activation_of
+from keras_prelu.walk.fans import compute_fans, fans_over_axes
+from keras_prelu.walk.signal import Signal
 
 DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 MODES = ("fan_in", "fan_out", "fan_avg")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_prelu.initialization.fans import fans
-from keras_prelu.initialization.graph import Call, Graph, trace
-from keras_prelu.initialization.kernels import AsDrawn
-from keras_prelu.initialization.residuals import Scales, residual_scales
-from keras_prelu.initialization.rule import Setting
-from keras_prelu.initialization.rules import has_kernel
-from keras_prelu.initialization.signal import Obstacle, Signal, average
-from keras_prelu.initialization.walk import Walk, walk
+from keras_prelu.walk.fans import fans
+from keras_prelu.walk.graph import Call, Graph, trace
+from keras_prelu.walk.kernels import AsDrawn
+from keras_prelu.walk.residuals import Scales, residual_scales
+from keras_prelu.walk.rule import Setting
+from keras_prelu.walk.rules import has_kernel
+from keras_prelu.walk.signal import Obstacle, Signal
+from keras_prelu.walk.walk import Walk, mean_over_calls, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +113,6 @@ def walk_at_one_position(graph: Graph, scales: Scales, input_second_moment: floa
     """The walk that `initialize` reads: kernels as they are going to be drawn, positions and dropout left out."""
     inputs = [Signal.noise(input_second_moment) for _ in graph.inputs]
     return walk(graph, AsDrawn(scales), inputs, preprocessed=True, setting=Setting(training=False))
-
-
-def mean_over_calls(states: list[Signal | Obstacle]) -> Signal | Obstacle:
-    """The mean of what a layer sees in turn, or the first obstacle."""
-    obstacle = next((state for state in states if isinstance(state, Obstacle)), None)
-    return obstacle or average([state for state in states if isinstance(state, Signal)])
 
 
 def _places(calls: list[Call], walked: Walk, scales: Scales) -> Iterator[KernelPlace]:

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_prelu.initialization.graph import flatten_layers, trace
 from keras_prelu.initialization.places import walk_at_one_position
-from keras_prelu.initialization.residuals import residual_scales
 from keras_prelu.layer.prelu import PReLU
+from keras_prelu.walk.graph import flatten_layers, trace
+from keras_prelu.walk.residuals import residual_scales
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from keras_prelu.initialization.graph import Call, trace
+from keras_prelu.walk.graph import Call, trace
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 

@@ -11,13 +11,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_prelu.initialization.fans import fans, layer_kernels
-from keras_prelu.initialization.graph import layer_paths, trace
 from keras_prelu.initialization.places import kernel_places
 from keras_prelu.keras_internals import flatten_layers, replaced
 from keras_prelu.signals.scaling import Calibrator, Scaled
 from keras_prelu.signals.watch import state_kept, watched
 from keras_prelu.tables import text_table
+from keras_prelu.walk.fans import fans, layer_kernels
+from keras_prelu.walk.graph import layer_paths, trace
 
 # What follows one of these does not depend on the scale of its input. (`layers.Normalization` divides by constants.)
 _SCALE_INVARIANT = (

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prelu.initialization.fans import layer_kernels
-from keras_prelu.initialization.graph import layer_paths
 from keras_prelu.keras_internals import flatten_layers
 from keras_prelu.signals.gradients import Gradients, Tap, differentiate
 from keras_prelu.signals.report import LayerSignal, SignalReport, Thresholds, judge
 from keras_prelu.signals.watch import state_kept, watched
+from keras_prelu.walk.fans import layer_kernels
+from keras_prelu.walk.graph import layer_paths
 
 
 def measure_gains(

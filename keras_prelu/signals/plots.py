@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_prelu.extras import needing
-from keras_prelu.initialization.gains import GainReport
+from keras_prelu.signals.predict import GainReport
 from keras_prelu.signals.report import SignalReport
 from keras_prelu.signals.slope_table import SlopeTable
 

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_prelu.initialization.fans import layer_kernels
-from keras_prelu.initialization.graph import flatten_layers, layer_paths, trace
 from keras_prelu.layer.slopes import slope_layers, slope_values
 from keras_prelu.tables import text_table
+from keras_prelu.walk.fans import layer_kernels
+from keras_prelu.walk.graph import flatten_layers, layer_paths, trace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

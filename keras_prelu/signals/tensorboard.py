@@ -5,9 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_prelu.initialization.graph import layer_paths
 from keras_prelu.layer.slopes import slope_layers, slope_values
 from keras_prelu.signals.report import SignalReport
+from keras_prelu.walk.graph import layer_paths
 
 
 def write_signals(writer: tf.summary.SummaryWriter, report: SignalReport, step: int) -> None:

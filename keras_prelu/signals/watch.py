@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_prelu.initialization.activations import negative_slope
-from keras_prelu.initialization.fans import layer_kernels
 from keras_prelu.keras_internals import flatten_layers, replaced
 from keras_prelu.layer.prelu import PReLU
+from keras_prelu.walk.activations import negative_slope
+from keras_prelu.walk.fans import layer_kernels
 
 SeePreactivation = Callable[[keras.Layer, Any], Any]
 SeeRectifier = Callable[[keras.Layer, Any, Any], None]

@@ -4,8 +4,8 @@ import pytest
 from keras import layers
 from numpy.polynomial.hermite_e import hermegauss
 
-from keras_prelu.initialization.activations import Elementwise, Rectifier, activation_of
-from keras_prelu.initialization.signal import Signal
+from keras_prelu.walk.activations import Elementwise, Rectifier, activation_of
+from keras_prelu.walk.signal import Signal
 
 FUNCTIONS = {
     "gelu": lambda x: np.asarray(keras.activations.gelu(x, approximate=False)),

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_prelu.initialization.fans import compute_fans, fans, fans_over_axes
+from keras_prelu.walk.fans import compute_fans, fans, fans_over_axes
 
 IMAGES, SEQUENCES, VOLUMES = (None, 12, 12, 64), (None, 12, 64), (None, 6, 6, 6, 8)
 

@@ -4,8 +4,8 @@ import pytest
 from keras import layers
 
 from keras_prelu import PReLU
-from keras_prelu.initialization.gains import predict_gains
 from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.predict import predict_gains
 
 
 @pytest.fixture

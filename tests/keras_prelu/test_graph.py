@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_prelu.initialization.graph import flatten_layers, trace
+from keras_prelu.walk.graph import flatten_layers, trace
 
 
 class Subclassed(keras.Model):

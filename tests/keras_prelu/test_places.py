@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_prelu.initialization.activations import negative_slope
 from keras_prelu.initialization.places import kernel_places
 from keras_prelu.layer.functional import prelu
 from keras_prelu.layer.prelu import PReLU
+from keras_prelu.walk.activations import negative_slope
 
 
 def slopes(model):

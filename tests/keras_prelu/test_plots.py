@@ -5,9 +5,9 @@ from keras import layers
 from matplotlib import pyplot
 
 from keras_prelu import PReLU
-from keras_prelu.initialization.gains import predict_gains
 from keras_prelu.signals.measure import measure_gains
 from keras_prelu.signals.plots import plot_gains, plot_slopes
+from keras_prelu.signals.predict import predict_gains
 from keras_prelu.signals.slope_table import SlopeTable, slope_table
 
 

@@ -6,10 +6,10 @@ import pytest
 from keras import layers
 
 from keras_prelu import initialize, measure_gains, predict_gains
-from keras_prelu.initialization.activations import Rectifier
-from keras_prelu.initialization.rules import applied
-from keras_prelu.initialization.signal import POINTS, WEIGHTS, Signal
-from keras_prelu.initialization.sums import gradient_by_term, slopes_behind, total
+from keras_prelu.walk.activations import Rectifier
+from keras_prelu.walk.rules import applied
+from keras_prelu.walk.signal import POINTS, WEIGHTS, Signal
+from keras_prelu.walk.sums import gradient_by_term, slopes_behind, total
 
 DRAWS = 1_000_000
 ALIKE = 0.4  # E[x x'] of the normal values of two images

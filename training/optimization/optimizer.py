@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from keras_prelu.initialization.fans import fans
+from keras_prelu.walk.fans import fans
 from training.config import Config
 from training.optimization.loss_scale import LossScale
 from training.optimization.schedules import Plateau, make_schedule

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from keras import layers
 
-from keras_prelu.initialization.fans import fans, mean_square
-from keras_prelu.initialization.graph import Call
-from keras_prelu.initialization.positions import NEAR, over_all
-from keras_prelu.initialization.signal import Obstacle, Signal
+from keras_prelu.walk.fans import fans, mean_square
+from keras_prelu.walk.graph import Call
+from keras_prelu.walk.positions import NEAR, over_all
+from keras_prelu.walk.signal import Obstacle, Signal
 
 ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 

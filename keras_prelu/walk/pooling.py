@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from keras_prelu.initialization.positions import NEAR, AxisMap, mean_pooling, over_all, taps
-from keras_prelu.initialization.signal import Array, Signal
+from keras_prelu.walk.positions import NEAR, AxisMap, mean_pooling, over_all, taps
+from keras_prelu.walk.signal import Array, Signal
 
 _OUTER, _OUTER_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 _INNER, _INNER_WEIGHTS = np.polynomial.hermite_e.hermegauss(16)

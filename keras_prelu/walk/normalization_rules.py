@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from keras_prelu.initialization.activations import leaning
-from keras_prelu.initialization.graph import Call
-from keras_prelu.initialization.pooling import without_axes
-from keras_prelu.initialization.positions import flattened
-from keras_prelu.initialization.rule import Rule, Setting, position_sizes
-from keras_prelu.initialization.signal import Array, Signal
+from keras_prelu.walk.activations import leaning
+from keras_prelu.walk.graph import Call
+from keras_prelu.walk.pooling import without_axes
+from keras_prelu.walk.positions import flattened
+from keras_prelu.walk.rule import Rule, Setting, position_sizes
+from keras_prelu.walk.signal import Array, Signal
 
 NORMALIZING = (
     layers.BatchNormalization,

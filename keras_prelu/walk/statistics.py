@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_prelu.initialization.positions import NEAR
-from keras_prelu.initialization.signal import Signal
+from keras_prelu.walk.positions import NEAR
+from keras_prelu.walk.signal import Signal
 
 
 def measured_signal(batch: Any) -> Signal:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from keras_prelu.initialization.graph import Call, Graph
-from keras_prelu.initialization.rules import has_kernel, normalizes, sums
+from keras_prelu.walk.graph import Call, Graph
+from keras_prelu.walk.rules import has_kernel, normalizes, sums
 
 
 @dataclass(frozen=True)

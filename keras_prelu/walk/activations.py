@@ -21,8 +21,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_prelu.initialization.signal import Array, Signal
 from keras_prelu.layer.prelu import PReLU
+from keras_prelu.walk.signal import Array, Signal
 
 _NODES = np.linspace(-12.0, 12.0, 1201)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / math.sqrt(2 * math.pi) * (_NODES[1] - _NODES[0])

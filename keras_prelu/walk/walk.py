@@ -10,11 +10,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_prelu.initialization.activations import activation_of
-from keras_prelu.initialization.graph import Call, Graph, without_repeats
-from keras_prelu.initialization.overlap import normalization_gain, overlaps
-from keras_prelu.initialization.rule import Rule, Setting
-from keras_prelu.initialization.rules import (
+from keras_prelu.walk.activations import activation_of
+from keras_prelu.walk.graph import Call, Graph, without_repeats
+from keras_prelu.walk.overlap import normalization_gain, overlaps
+from keras_prelu.walk.rule import Rule, Setting
+from keras_prelu.walk.rules import (
     applied,
     differentiated,
     has_kernel,
@@ -22,7 +22,7 @@ from keras_prelu.initialization.rules import (
     normalizes,
     rule_of,
 )
-from keras_prelu.initialization.signal import POINTS, Array, Obstacle, Signal, added, average, joint_profile
+from keras_prelu.walk.signal import POINTS, Array, Obstacle, Signal, added, average, joint_profile
 
 State = Signal | Obstacle
 
@@ -84,6 +84,11 @@ def walk(graph: Graph, kernels: Kernels, inputs: Sequence[Signal], *, preprocess
         forward.take(call)
     after = _backward(graph, kernels, forward, setting)
     return Walk(graph, forward.signals, forward.before, forward.outputs, after)
+
+
+def mean_over_calls(states: Sequence[State]) -> State:
+    """The mean of what a layer sees in turn, or the first obstacle."""
+    return _first_obstacle(states) or average([state for state in states if isinstance(state, Signal)])
 
 
 def _first_obstacle(states: Sequence[State]) -> Obstacle | None:

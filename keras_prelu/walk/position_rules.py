@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from keras import layers
 
-from keras_prelu.initialization.graph import Call
-from keras_prelu.initialization.pooling import (
+from keras_prelu.keras_internals import operation_name
+from keras_prelu.layer.pooling import SpatialPyramidPooling2D, window_and_stride
+from keras_prelu.walk.graph import Call
+from keras_prelu.walk.pooling import (
     Window,
     at_one_position,
     max_pooled,
@@ -19,11 +21,9 @@ from keras_prelu.initialization.pooling import (
     spread,
     without_axes,
 )
-from keras_prelu.initialization.positions import resized
-from keras_prelu.initialization.rule import Rule, Setting, position_sizes
-from keras_prelu.initialization.signal import Signal, added, broadcast, concatenated
-from keras_prelu.keras_internals import operation_name
-from keras_prelu.layer.pooling import SpatialPyramidPooling2D, window_and_stride
+from keras_prelu.walk.positions import resized
+from keras_prelu.walk.rule import Rule, Setting, position_sizes
+from keras_prelu.walk.signal import Signal, added, broadcast, concatenated
 
 GLOBAL_MEAN = (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
 GLOBAL_MAX = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_prelu.initialization.attention import ATTENTION, attended, attended_gradient
-from keras_prelu.initialization.fans import fans, mean_square
-from keras_prelu.initialization.graph import Call
-from keras_prelu.initialization.positions import NEAR, AxisMap, convolution
-from keras_prelu.initialization.residuals import Scales
-from keras_prelu.initialization.signal import Obstacle, Signal
+from keras_prelu.walk.attention import ATTENTION, attended, attended_gradient
+from keras_prelu.walk.fans import fans, mean_square
+from keras_prelu.walk.graph import Call
+from keras_prelu.walk.positions import NEAR, AxisMap, convolution
+from keras_prelu.walk.residuals import Scales
+from keras_prelu.walk.signal import Obstacle, Signal
 
 State = Signal | Obstacle
 

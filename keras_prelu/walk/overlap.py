@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from keras import layers
 
-from keras_prelu.initialization.activations import linear_share
-from keras_prelu.initialization.fans import fans
-from keras_prelu.initialization.graph import Call, Graph
-from keras_prelu.initialization.pooling import without_axes
-from keras_prelu.initialization.rule import Setting, position_sizes
-from keras_prelu.initialization.rules import has_kernel, sums
-from keras_prelu.initialization.signal import Obstacle, Signal
+from keras_prelu.walk.activations import linear_share
+from keras_prelu.walk.fans import fans
+from keras_prelu.walk.graph import Call, Graph
+from keras_prelu.walk.pooling import without_axes
+from keras_prelu.walk.rule import Setting, position_sizes
+from keras_prelu.walk.rules import has_kernel, sums
+from keras_prelu.walk.signal import Obstacle, Signal
 
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_prelu.initialization.positions import NEAR, AxisMap, flattened
+from keras_prelu.walk.positions import NEAR, AxisMap, flattened
 
 if TYPE_CHECKING:
-    from keras_prelu.initialization.activations import Activation
+    from keras_prelu.walk.activations import Activation
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

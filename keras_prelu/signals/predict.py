@@ -8,16 +8,15 @@ from typing import Any
 
 import keras
 
-from keras_prelu.initialization.graph import Call, Graph, trace
-from keras_prelu.initialization.kernels import AsTheyAre, kernel_factors
-from keras_prelu.initialization.places import mean_over_calls
-from keras_prelu.initialization.rule import Setting
-from keras_prelu.initialization.rules import has_kernel
-from keras_prelu.initialization.signal import Obstacle, Signal
-from keras_prelu.initialization.statistics import measured_signal
-from keras_prelu.initialization.walk import Walk, walk
 from keras_prelu.layer.slopes import slope_layers
 from keras_prelu.tables import text_table
+from keras_prelu.walk.graph import Call, Graph, trace
+from keras_prelu.walk.kernels import AsTheyAre, kernel_factors
+from keras_prelu.walk.rule import Setting
+from keras_prelu.walk.rules import has_kernel
+from keras_prelu.walk.signal import Obstacle, Signal
+from keras_prelu.walk.statistics import measured_signal
+from keras_prelu.walk.walk import Walk, mean_over_calls, walk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_prelu.initialization.graph import Call
-from keras_prelu.initialization.signal import Signal
+from keras_prelu.walk.graph import Call
+from keras_prelu.walk.signal import Signal
 
 
 @dataclass(frozen=True)
