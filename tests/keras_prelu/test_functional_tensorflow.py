@@ -97,6 +97,24 @@ def test_other_dtypes(values, dtype, alpha):
     np.testing.assert_allclose(dalpha, np.where(x > 0, 0, upstream * x).sum(axis=(0, 1, 2)), atol=tolerance)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_conditional_stands_only_where_the_layer_is_compiled_alone(values, jit_compile):
+    """A function that XLA compiles as a whole has no conditional, nor have those that are first traced inside it."""
+    arguments = [tf.constant(each) for each in (values[0], np.float32(ALPHAS["all-invertible"]), values[1])]
+    inner = tf.function(first_derivatives)
+    function = tf.function(lambda *arguments: inner(*arguments), jit_compile=jit_compile)
+    _, dx, dalpha = function(*arguments)
+    if jit_compile:
+        conditionals = "conditional" in function.experimental_get_compiler_ir(*arguments)(stage="hlo")
+    else:
+        library = function.get_concrete_function(*arguments).graph.as_graph_def().library
+        conditionals = any("If" in node.op for each in library.function for node in each.node_def)
+    assert conditionals != jit_compile
+    x, alpha, upstream = (each.numpy().astype("float64") for each in arguments)
+    np.testing.assert_allclose(dx, np.where(x > 0, upstream, alpha * upstream), atol=1e-6)
+    np.testing.assert_allclose(dalpha, np.where(x > 0, 0, upstream * x).sum(axis=(0, 1, 2)), rtol=1e-6, atol=1e-6)
+
+
 def test_gradient_taken_outside_the_function():
     function = tf.function(lambda x, alpha: prelu(x, alpha, training=True))
     x, alpha = tf.constant([[-2.0, 3.0]]), tf.constant([0.5, 0.5])
