@@ -23,6 +23,7 @@ from keras_prelu import PReLU
 from keras_prelu.networks.paper import paper_network
 
 BATCH, SIZE = 128, 32
+FIT_BATCHES = 4
 LAYER_SHAPE = (64, 56, 56, 64)
 RECTIFIERS = {
     "relu": keras.layers.ReLU,
@@ -66,6 +67,18 @@ def training_step(model: keras.Model, batch: int) -> Step:
 def network_step(rectifier: str) -> Step:
     """One training step of `network`."""
     return training_step(network(rectifier), BATCH)
+
+
+def fit_step(rectifier: str) -> Step:
+    """One call of Keras's `fit` with `network`, for a few batches."""
+    model = network(rectifier)
+    model.compile(
+        keras.optimizers.SGD(1e-3, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(FIT_BATCHES * BATCH, SIZE, SIZE, 3)).astype("float32")
+    labels = rng.integers(0, 10, FIT_BATCHES * BATCH)
+    return lambda: model.fit(images, labels, batch_size=BATCH, shuffle=False, verbose=0)
 
 
 def layer_step(rectifier: str) -> Step:
