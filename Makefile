@@ -25,9 +25,10 @@ test-fast: $(VENV)/dev-installed
 test-numbers: $(VENV)/dev-installed
 	$(PYTEST) $(NUMERICAL)
 
-# The layer on Keras's PyTorch backend, and against PyTorch's own.
+# The layer, the walk and the gradients on Keras's PyTorch backend, and against PyTorch's own.
 test-torch: $(VENV)/peers-installed
-	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/peers tests/keras_prelu/test_functional.py tests/keras_prelu/test_prelu.py
+	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/peers $(addprefix tests/keras_prelu/test_, \
+	functional.py prelu.py places.py tailor.py gradients.py)
 
 # The faults of Keras's own fit that docs/keras_fit.md names: a test here fails when Keras has mended one.
 test-keras: $(VENV)/dev-installed

@@ -36,7 +36,7 @@ def test_predicted_likeness_is_the_measured_one():
     initialize(model, tailor=0.8, seed=0)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((2, 400)).astype("float32")
-    one, two = np.asarray(keras.Sequential(model.layers[:-1])(images))
+    one, two = keras.ops.convert_to_numpy(keras.Sequential(model.layers[:-1])(images))
     measured = one @ two / np.sqrt((one @ one) * (two @ two))
     assert measured == pytest.approx(0.8, abs=0.07)
 
