@@ -2,8 +2,9 @@
 
 The forward rules are exact for wide layers and independent weights, but for these approximations: the terms of a sum
 and the factors of a product count as independent apart from their means, unless they are one and the same; values
-behind a sum or a pooling count as normally distributed; values under a max pooling as equally correlated. The backward
-rules leave out the gradient that a normalization sends through its own statistics, a fraction 1 / n of n values.
+behind a product or a pooling count as normally distributed, values under a max pooling as equally correlated; slices
+and `keras.ops.pad` as no change. Backward, layer and group normalizations leave out the gradient through their own
+statistics, a fraction 1 / n of n values.
 """
 
 import sys
@@ -37,14 +38,24 @@ from keras_prelu.walk.sums import gradient_by_term, slope_squares, slopes_behind
 def rule_of(call: Call) -> Rule | str | None:
     """The rule for a call without a kernel; None or, as text, the reason where there is none."""
     operation = call.operation
-    if not isinstance(operation, keras.Layer) and operation_name(call.operation) in _OPERATIONS:
-        return _OPERATIONS[operation_name(call.operation)]
+    name = operation_name(operation)
+    if name in ("Mean", "Max") and not _reduces_positions(call):
+        return "takes the mean or the maximum over other axes than the positions"
+    if name in _OPERATIONS:
+        return _OPERATIONS[name]
     for kind in type(operation).__mro__:
         if kind in _LAYERS:
             return _LAYERS[kind]
     if type(operation).__name__ in _PRIVATE_LAYERS:
         return _PRIVATE_LAYERS[type(operation).__name__]
     return _activation_rule(call)
+
+
+def _reduces_positions(call: Call) -> bool:
+    rank, axis = len(call.input_shapes[0]), call.operation.axis
+    axes = {each % rank for each in ([axis] if isinstance(axis, int) else axis or range(rank))}
+    channels_first = keras.config.image_data_format() == "channels_first"
+    return axes == set(range(2, rank) if channels_first else range(1, rank - 1))
 
 
 def keeps_its_weights(layer: Any) -> bool:

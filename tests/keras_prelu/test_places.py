@@ -305,6 +305,23 @@ class OneOfOurOwn(layers.Layer):
         return inputs * self.factor
 
 
+@pytest.mark.parametrize("axis", [-1, 1, (1, 2, 3)])
+@pytest.mark.parametrize("reduce", [ops.mean, ops.max])
+def test_a_mean_over_other_axes_than_the_positions_is_named(reduce, axis):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="a")(inputs)
+    outputs = layers.Dense(2, name="b")(layers.Flatten()(reduce(x, axis=axis, keepdims=True)))
+    before = kernel_places(keras.Model(inputs, outputs))[-1].before
+    assert str(before).endswith("over other axes than the positions")
+
+
+def test_a_mean_over_the_positions_is_a_pooling():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.Conv2D(4, 3, name="a")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="b")(ops.mean(x, axis=(1, 2))))
+    assert slopes(model) == {"a": (1, 0), "b": (0, 1)}
+
+
 def test_a_layer_that_is_not_known_is_named():
     places = kernel_places(chain(OneOfOurOwn(name="own")))
     assert str(places[-1].before) == str(places[0].after) == "OneOfOurOwn own"
