@@ -15,45 +15,19 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from keras_prelu.layer.prelu import PReLU
-from keras_prelu.walk.signal import Array, Signal
+from keras_prelu.walk.signal import Activation, Array, Signal
 
 _NODES = np.linspace(-12.0, 12.0, 1201)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / math.sqrt(2 * math.pi) * (_NODES[1] - _NODES[0])
 _ACTIVATION_LAYERS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, PReLU)
 _ORDER = 64  # of the Hermite series; what is left is added at correlation 1
-
-
-class Activation(Protocol):
-    """An elementwise function, with what it does to a signal."""
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        ...
-
-    @property
-    def negative_slope(self) -> float | None:
-        """The slope of a rectifier; None for another function."""
-        ...
-
-    def __call__(self, values: Array) -> Array:
-        """The function itself."""
-        ...
-
-    def forward(self, signal: Signal) -> Signal:
-        """The signal behind the function."""
-        ...
-
-    def derivative(self, signal: Signal) -> tuple[Array, Array]:
-        """E[f'(x) f'(x')] in the shapes of `near` and `others`, x and x' from the signal before the function."""
-        ...
 
 
 @dataclass(frozen=True)

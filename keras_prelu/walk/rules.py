@@ -20,7 +20,7 @@ from keras import layers, ops
 from keras_prelu.keras_internals import operation_name
 from keras_prelu.layer.functional import PReLUFunction
 from keras_prelu.layer.prelu import PReLU
-from keras_prelu.walk.activations import Activation, activation_of, compose, rectifier
+from keras_prelu.walk.activations import activation_of, compose, rectifier
 from keras_prelu.walk.fans import LINEAR_LAYERS, fans
 from keras_prelu.walk.graph import Call
 from keras_prelu.walk.normalization_rules import NORMALIZE, NORMALIZING, scale_and_offset
@@ -31,7 +31,7 @@ from keras_prelu.walk.position_rules import LAYERS as POSITION_LAYERS
 from keras_prelu.walk.position_rules import OPERATIONS as POSITION_OPERATIONS
 from keras_prelu.walk.positions import over_all
 from keras_prelu.walk.rule import Rule, Setting, position_sizes
-from keras_prelu.walk.signal import WEIGHTS, Signal, concatenated, multiplied
+from keras_prelu.walk.signal import WEIGHTS, Activation, Signal, concatenated, multiplied
 from keras_prelu.walk.sums import gradient_by_term, slope_squares, slopes_behind, total
 
 

@@ -3,19 +3,42 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from keras_prelu.walk.positions import NEAR, AxisMap, flattened
 
-if TYPE_CHECKING:
-    from keras_prelu.walk.activations import Activation
-
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 POINTS = np.linspace(-5.0, 5.0, 201)  # standard normal values that stand for a distribution,
 WEIGHTS = np.exp(-(POINTS**2) / 2) / np.exp(-(POINTS**2) / 2).sum()  # and their probabilities
+
+
+class Activation(Protocol):
+    """An elementwise function, with what it does to a signal."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    @property
+    def negative_slope(self) -> float | None:
+        """The slope of a rectifier; None for another function."""
+        ...
+
+    def __call__(self, values: Array) -> Array:
+        """The function itself."""
+        ...
+
+    def forward(self, signal: "Signal") -> "Signal":
+        """The signal behind the function."""
+        ...
+
+    def derivative(self, signal: "Signal") -> tuple[Array, Array]:
+        """E[f'(x) f'(x')] in the shapes of `near` and `others`, x and x' from the signal before the function."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,7 @@ class Signal:
     mean: Array
     near: Array
     others: Array
-    activation: "Activation | None" = None
+    activation: Activation | None = None
     source: "Signal | None" = None
     profile: tuple[Array | None, ...] = ()
     by_value: Array | None = None

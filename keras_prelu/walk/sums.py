@@ -12,8 +12,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from keras_prelu.walk.activations import Activation, Elementwise
-from keras_prelu.walk.signal import POINTS, WEIGHTS, Array, Signal, added
+from keras_prelu.walk.activations import Elementwise
+from keras_prelu.walk.signal import POINTS, WEIGHTS, Activation, Array, Signal, added
 
 _GRID = 1601  # values at which the density of a sum is taken
 _SMOOTH = 0.01  # of the sum's standard deviation: what smooths sums in which no term is normal
