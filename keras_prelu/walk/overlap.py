@@ -22,7 +22,7 @@ from keras_prelu.walk.fans import fans
 from keras_prelu.walk.graph import Call, Graph
 from keras_prelu.walk.pooling import without_axes
 from keras_prelu.walk.rule import Setting, position_sizes
-from keras_prelu.walk.rules import has_kernel, sums
+from keras_prelu.walk.rules import branch_scale, has_kernel, sums
 from keras_prelu.walk.signal import Obstacle, Signal
 
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -42,8 +42,8 @@ def overlaps(graph: Graph, signals: Mapping[int, Signal | Obstacle]) -> dict[int
         arriving = [signals[tensor] for tensor in call.inputs]
         if has_kernel(call):
             overlap = overlap if isinstance(call.operation, _DEPTHWISE) else overlap + 1 / _features(call)
-        elif sums(call):
-            overlap = _of_sum(arriving, before)
+        elif len(call.inputs) > 1 and (sums(call) or branch_scale(call) != 1):
+            overlap = _of_sum(call, arriving, before)
         leaving = signals[call.outputs[0]]
         if isinstance(leaving, Signal) and leaving.source is not None and leaving.activation is not None:
             first = arriving[0]
@@ -57,9 +57,10 @@ def _features(call: Call) -> float:
     return fans(call.operation)[-1].fan_in
 
 
-def _of_sum(signals: Sequence[Signal | Obstacle], overlaps: Sequence[float]) -> float:
+def _of_sum(call: Call, signals: Sequence[Signal | Obstacle], overlaps: Sequence[float]) -> float:
     """The overlap of a sum of independent signals, weighted by their variances."""
     variances = np.array([_variance(signal) if isinstance(signal, Signal) else 0.0 for signal in signals])
+    variances[1:] *= branch_scale(call) ** 2
     total = variances.sum()
     return float(np.square(variances / total) @ np.array(overlaps)) if total else 0.0
 

@@ -330,11 +330,16 @@ def _layer_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signa
 
 
 def _branch_scaled(call: Call, signals: Sequence[Signal], setting: Setting) -> Signal:
-    return total(signals, [1.0, float(call.operation.scale)])
+    return total(signals, [1.0, branch_scale(call)])
+
+
+def branch_scale(call: Call) -> float:
+    """The factor with which a residual sum of InceptionResNet takes its branch; 1 for every other call."""
+    return float(call.operation.scale) if type(call.operation).__name__ == "CustomScaleLayer" else 1.0
 
 
 def _branch_scaled_gradient(call: Call, gradient: Signal, signals: Sequence[Signal], setting: Setting) -> list[Signal]:
-    factors = [1.0, float(call.operation.scale)]
+    factors = [1.0, branch_scale(call)]
     return [
         replace(gradient.times(factor**2), by_value=gradient_by_term(gradient.by_value, signals, factors, place))
         for place, factor in enumerate(factors)
