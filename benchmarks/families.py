@@ -194,7 +194,8 @@ Targets: nothing unplaced; forward a median error of 10 % and 95 % of layers wit
 of 25 %. The last column names what a family misses.
 
 The figures are of one draw of weights; VGG's are means over 8. Over four draws of the same member, one draw is off
-their mean by 18 % in VGG and by 1 to 5 % in families without squeeze-and-excitation (median over layers, forward; 5 to 10 % backward), by more in
+their mean by 18 % in VGG and by 1 to 5 % in families without squeeze-and-excitation (median over layers, forward;
+4 to 10 % backward), by more in
 layers of few channels, such as the reducing layers of squeeze-and-excitation (4 to 48 channels), which are a fifth of
 EfficientNet's layers.
 
