@@ -195,8 +195,8 @@ of 25 %. The last column names what a family misses.
 
 The figures are of one draw of weights; VGG's are means over 8. Over four draws of the same member, one draw is off
 their mean by 18 % in VGG and by 1 to 5 % in families without squeeze-and-excitation (median over layers, forward;
-4 to 10 % backward). EfficientNet drops whole branches by chance, and its figures change from run to run: backward, 23 to
-64 % were seen.
+4 to 10 % backward). EfficientNet drops whole branches by chance, and its figures change from run to run: 23 to 64 %
+backward were seen.
 
 Approximate are:
 
