@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -25,3 +26,11 @@ def test_links_between_documents_lead_somewhere():
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_script_draws_the_plots_that_the_page_shows(tmp_path):
+    script = runpy.run_path(str(ROOT / "docs/signals.py"))
+    script["main"](["--quick", "--into", str(tmp_path)])
+    drawn = {path.name for path in tmp_path.iterdir()}
+    shown = set(re.findall(r"\]\((signals_\w+\.svg)\)", (ROOT / "docs/signals.md").read_text()))
+    assert drawn == shown == {path.name for path in (ROOT / "docs").glob("signals_*.svg")}
