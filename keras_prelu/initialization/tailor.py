@@ -40,6 +40,7 @@ def tailor_slopes(model: keras.Model, likeness: float) -> Tailoring:
     $$C(c) = \\frac{(1 - a)^2 (\\sqrt{1 - c^2} + (\\pi - \\arccos c) c) / \\pi + 2 a c}{1 + a^2},$$
 
     so that after enough ReLUs all images look the same. C(0) of the network falls as a rises, to 0 in a linear network.
+    It is that at one position, as in `initialize`: pooling is left out.
 
     Args:
         model: A built functional or Sequential model.

@@ -36,7 +36,8 @@ class LayerGain:
         backward_mean_square: Mean square of the gradient with respect to that output, with one of 1 at the model's
             outputs.
         likeness: C(0): how alike the network makes two images that had nothing in common, E[y y'] / E[y^2] of the
-            layer's outputs y and y' for them. At 1, all images look the same to what follows.
+            layer's outputs y and y' for them. At 1, all images look the same to what follows. Behind a mean over many
+            positions it is near 1 for noise, which averages out; give a batch of images to know it for them.
         activation_before: The name of the function before it, where that is no rectifier.
         activation_after: The name of the function after it, likewise.
     """
