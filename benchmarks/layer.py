@@ -45,9 +45,10 @@ def main() -> None:
 def _write(tables: dict[str, list[Row]], arguments: argparse.Namespace) -> None:
     from benchmarks.plot import plot_ratios
 
+    command = f"`python -m benchmarks.layer --rounds {arguments.rounds} --write docs`"
     sections = "".join(f"\n## With {name}\n\n{table(rows)}\n" for name, rows in tables.items())
     (arguments.write / "layer_benchmark.md").write_text(
-        f"# What PReLU costs\n\n`python -m benchmarks.layer --rounds {arguments.rounds} --write docs`. {SPREAD.format(arguments.rounds)}\n\n"
+        f"# What PReLU costs\n\n{command}. {SPREAD.format(arguments.rounds)}\n\n"
         f"{machine()}\n{sections}\n![The ratios as bars](layer_benchmark.svg)\n"
     )
     plot_ratios(tables, arguments.write / "layer_benchmark.svg")
