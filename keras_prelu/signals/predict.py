@@ -1,4 +1,4 @@
-"""What equations 7 to 15 predict of a model's signal and gradient, from its weights and slopes as they are."""
+"""Predicts a model's signal and gradient from its weights and slopes as they are, by equations 7 to 15."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ from keras_prelu.walk.walk import Walk, mean_over_calls, walk
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerGain:
-    """What is predicted for one layer with a kernel; not a number (NaN) where it cannot be.
+    """The prediction for one layer with a kernel; not a number (NaN) where there is none.
 
     Attributes:
         name: The layer's path in the model.
@@ -163,8 +163,8 @@ def _rows(calls: list[Call], walked: Walk) -> Iterator[LayerGain]:
         name=calls[0].path,
         slope_before=_slope(before),
         slope_after=_slope(after),
-        forward_gain=forward_factor * _forward_effect(before),
-        backward_gain=backward_factor * _backward_effect(after),
+        forward_gain=forward_factor * _effect(before),
+        backward_gain=backward_factor * _effect(after),
         forward_mean_square=_second_moment(output),
         backward_mean_square=_second_moment(after),
         likeness=output.likeness if isinstance(output, Signal) else math.nan,
@@ -187,16 +187,8 @@ def _function(state: Signal | Obstacle) -> str | None:
     return activation.name if activation is not None and activation.negative_slope is None else None
 
 
-def _forward_effect(state: Signal | Obstacle) -> float:
-    """E[f^2] / E[x^2] of the activation f before a layer: (1 + a^2) / 2 of a rectifier."""
-    slope = _slope(state)
-    if not math.isnan(slope) or isinstance(state, Obstacle):
-        return (1 + slope**2) / 2
-    return _second_moment(state) / _second_moment(state.source) if state.source is not None else math.nan
-
-
-def _backward_effect(state: Signal | Obstacle) -> float:
-    """E[f'^2] of the activation f after a layer: (1 + a^2) / 2 of a rectifier."""
+def _effect(state: Signal | Obstacle) -> float:
+    """The factor of an activation f: (1 + a^2) / 2 of a rectifier, else E[f^2] / E[x^2], or E[f'^2] of a gradient."""
     slope = _slope(state)
     if not math.isnan(slope) or isinstance(state, Obstacle):
         return (1 + slope**2) / 2

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from keras import layers
 
 from keras_prelu.walk.fans import fans, mean_square
 from keras_prelu.walk.graph import Call
 from keras_prelu.walk.positions import NEAR, over_all
 from keras_prelu.walk.signal import Obstacle, Signal
-
-ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from keras_prelu.keras_internals import flatten_layers, holds_plain_kernels
 KERNELS = ("depthwise", "transposed", "embedding")
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _CELLS = (layers.SimpleRNNCell, layers.GRUCell, layers.LSTMCell)
 
 # Layers that are linear in their input, apart from their `activation`: their fans decide the size of their output.
 LINEAR_LAYERS = (
     *(layers.Dense, layers.EinsumDense, layers.Embedding),
-    *(*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, *_TRANSPOSED, *_ATTENTION),
+    *(*_CONVOLUTIONS, *DEPTHWISE, *_SEPARABLE, *TRANSPOSED, *ATTENTION),
 )
 
 
@@ -189,11 +189,11 @@ def _kernels(layer: Any) -> list[tuple[keras.Variable, tuple[float, float]]]:
         return [_kernel(layer.kernel)]
     if isinstance(layer, _CONVOLUTIONS):
         return [_kernel(layer.kernel, groups=layer.groups)]
-    if isinstance(layer, _DEPTHWISE):
+    if isinstance(layer, DEPTHWISE):
         return [_kernel(layer.kernel, "depthwise")]
     if isinstance(layer, _SEPARABLE):
         return [_kernel(layer.depthwise_kernel, "depthwise"), _kernel(layer.pointwise_kernel)]
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, TRANSPOSED):
         return [_kernel(layer.kernel, "transposed", strides=layer.strides)]
     # A reversible embedding is a projection as well, with other fans: it has no one answer.
     if isinstance(layer, layers.Embedding) and not isinstance(layer, layers.ReversibleEmbedding):

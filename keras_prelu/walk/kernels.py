@@ -7,20 +7,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from keras_prelu.walk.attention import ATTENTION, attended, attended_gradient
-from keras_prelu.walk.fans import fans, mean_square
+from keras_prelu.walk.attention import attended, attended_gradient
+from keras_prelu.walk.fans import ATTENTION, DEPTHWISE, TRANSPOSED, fans, mean_square
 from keras_prelu.walk.graph import Call
 from keras_prelu.walk.positions import NEAR, AxisMap, convolution
 from keras_prelu.walk.residuals import Scales
-from keras_prelu.walk.signal import Obstacle, Signal
-
-State = Signal | Obstacle
-
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-
+from keras_prelu.walk.signal import Obstacle, Signal, State
 
 _FEW = 64  # inputs of a channel; with more, the channels' variances are alike
 
@@ -53,10 +47,10 @@ class AsTheyAre:
     """Kernels with the weights that they have, which count as independent of each other and of the signal."""
 
     def forward(self, call: Call, arriving: State) -> State:
-        """N E[w^2] times the second moment that arrives (equation 7), and the bias."""
+        """Multiplies the second moment that arrives by n E[w^2] (equation 7), and adds the bias."""
         if isinstance(arriving, Obstacle):
             return arriving
-        signal = arriving.bare() if isinstance(call.operation, _DEPTHWISE) else arriving.mixed().bare()
+        signal = arriving.bare() if isinstance(call.operation, DEPTHWISE) else arriving.mixed().bare()
         if isinstance(call.operation, ATTENTION):
             return attended(call, signal)
         factor, _ = kernel_factors(call)
@@ -65,7 +59,7 @@ class AsTheyAre:
         return _biased(call, leaving)
 
     def backward(self, call: Call, gradient: State, arriving: State) -> State:
-        """N E[w^2] times the second moment of the gradient, with n the fan-out (equation 12).
+        """Multiplies the second moment of the gradient by n E[w^2], with n the fan-out (equation 12).
 
         Where a normalization has divided the gradient by the variances of the channels, the channels with large weights
         have small gradients, so that their products vary less than both.
@@ -100,7 +94,7 @@ def _maps(call: Call, backward: bool) -> Sequence[AxisMap]:
     channels_first = layer.data_format == "channels_first"
     shape, outputs = call.input_shapes[0], call.output_shape
     own, given = (each[2:] if channels_first else each[1:-1] for each in (shape, outputs))
-    if isinstance(layer, _TRANSPOSED):  # the gradient of a convolution from its outputs to its inputs
+    if isinstance(layer, TRANSPOSED):  # the gradient of a convolution from its outputs to its inputs
         maps = [
             convolution(length, window, stride, dilation, layer.padding, not backward)
             for length, window, stride, dilation in zip(given, size, layer.strides, layer.dilation_rate, strict=False)
@@ -117,7 +111,7 @@ def _unevenness(call: Call, arriving: Signal) -> float:
     """E[v] E[1 / v] of the variances v of a convolution's channels; they differ where each sums over few inputs."""
     rows = fans(call.operation)
     size = getattr(call.operation, "kernel_size", ())
-    few = len(rows) == 1 and rows[0].fan_in <= _FEW and not isinstance(call.operation, _TRANSPOSED)
+    few = len(rows) == 1 and rows[0].fan_in <= _FEW and not isinstance(call.operation, TRANSPOSED)
     if not (few and size and len(size) == arriving.axes):
         return 1.0
     mixed = arriving.mixed()
@@ -125,7 +119,7 @@ def _unevenness(call: Call, arriving: Signal) -> float:
     kernel = np.asarray(ops.convert_to_numpy(ops.cast(rows[0].kernel, "float32")), "float64")
     weights = kernel.reshape(len(covariances), *kernel.shape[-2:])
     variances = np.einsum("tio,tio->io", weights, np.tensordot(covariances, weights, 1))
-    variances = variances.ravel() if isinstance(call.operation, _DEPTHWISE) else variances.sum(axis=0)
+    variances = variances.ravel() if isinstance(call.operation, DEPTHWISE) else variances.sum(axis=0)
     variances = np.maximum(variances, 1e-6 * np.abs(variances).mean())
     return float(variances.mean() * np.mean(1 / variances)) if variances.all() else 1.0
 

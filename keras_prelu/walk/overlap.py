@@ -15,17 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from keras import layers
 
 from keras_prelu.walk.activations import linear_share
-from keras_prelu.walk.fans import fans
+from keras_prelu.walk.fans import DEPTHWISE, fans
 from keras_prelu.walk.graph import Call, Graph
 from keras_prelu.walk.pooling import without_axes
 from keras_prelu.walk.rule import Setting, position_sizes
 from keras_prelu.walk.rules import branch_scale, has_kernel, sums
 from keras_prelu.walk.signal import Obstacle, Signal
-
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 
 
 def overlaps(graph: Graph, signals: Mapping[int, Signal | Obstacle]) -> dict[int, float]:
@@ -41,7 +38,7 @@ def overlaps(graph: Graph, signals: Mapping[int, Signal | Obstacle]) -> dict[int
         overlap = sum(before) / len(before)
         arriving = [signals[tensor] for tensor in call.inputs]
         if has_kernel(call):
-            overlap = overlap if isinstance(call.operation, _DEPTHWISE) else overlap + 1 / _features(call)
+            overlap = overlap if isinstance(call.operation, DEPTHWISE) else overlap + 1 / _features(call)
         elif len(call.inputs) > 1 and (sums(call) or branch_scale(call) != 1):
             overlap = _of_sum(call, arriving, before)
         leaving = signals[call.outputs[0]]
@@ -80,7 +77,7 @@ def normalization_gain(call: Call, signal: Signal, overlap: float, maker: Call |
         setting: How the model runs: a batch of few images adds to the spread of variances.
     """
     if maker is not None:  # the part that d weights alone would make goes again when the gradient passes the kernel
-        overlap -= overlap if isinstance(maker.operation, _DEPTHWISE) else 1 / _features(maker)
+        overlap -= overlap if isinstance(maker.operation, DEPTHWISE) else 1 / _features(maker)
     return 1 + 2 * max(overlap, 0.0) + 2 / _samples(call, signal, setting)
 
 

@@ -24,9 +24,7 @@ from keras_prelu.walk.activations import activation_of, compose, rectifier
 from keras_prelu.walk.fans import LINEAR_LAYERS, fans
 from keras_prelu.walk.graph import Call
 from keras_prelu.walk.normalization_rules import NORMALIZE, NORMALIZING, scale_and_offset
-from keras_prelu.walk.pooling import (
-    at_one_position,
-)
+from keras_prelu.walk.pooling import at_one_position
 from keras_prelu.walk.position_rules import LAYERS as POSITION_LAYERS
 from keras_prelu.walk.position_rules import OPERATIONS as POSITION_OPERATIONS
 from keras_prelu.walk.positions import over_all
@@ -129,11 +127,10 @@ def _activation_rule(call: Call) -> Rule | str | None:
         if not call.constants:
             return None
         activation = rectifier(call.constants[0])
-    elif len(call.inputs) != 1 or len(call.outputs) != 1 or getattr(call.operation, "weights", None):
-        if not isinstance(call.operation, PReLU | layers.PReLU):
-            return None
-        activation = activation_of(call.operation)
     else:
+        of_one_tensor = len(call.inputs) == len(call.outputs) == 1 and not getattr(call.operation, "weights", None)
+        if not of_one_tensor and not isinstance(call.operation, PReLU | layers.PReLU):
+            return None
         activation = activation_of(call.operation)
     if isinstance(activation, str):
         return activation

@@ -204,6 +204,9 @@ class Obstacle:
         return f"{self.kind} {self.path}" + (f", which {self.reason}" if self.reason else "")
 
 
+State = Signal | Obstacle  # of a tensor: what is known of it, or the layer that hides it
+
+
 def concatenated(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
     """Signals side by side, their groups kept apart.
 

@@ -1,8 +1,9 @@
 """One walk over a model's graph: the signal at every call forward, the gradient at every call backward."""
 
+import functools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,9 +23,7 @@ from keras_prelu.walk.rules import (
     normalizes,
     rule_of,
 )
-from keras_prelu.walk.signal import POINTS, Array, Obstacle, Signal, added, average, joint_profile
-
-State = Signal | Obstacle
+from keras_prelu.walk.signal import POINTS, Array, Obstacle, Signal, State, added, average, joint_profile
 
 
 class Kernels(Protocol):
@@ -48,14 +47,19 @@ class Walk:
         signals: The signal that each tensor is.
         before: For each call with a kernel, the signal at its inputs.
         outputs: For each call with a kernel, the signal behind its kernel, before its activation.
-        after: For each call with a kernel, the gradient with respect to that.
+        gradients: Works out `after`.
     """
 
     graph: Graph
     signals: dict[int, State]
     before: dict[Call, State]
     outputs: dict[Call, State]
-    after: dict[Call, State]
+    gradients: Callable[[], dict[Call, State]]
+
+    @functools.cached_property
+    def after(self) -> dict[Call, State]:
+        """For each call with a kernel, the gradient with respect to its output; taken back when first asked for."""
+        return self.gradients()
 
     @property
     def likeness(self) -> float:
@@ -82,8 +86,13 @@ def walk(graph: Graph, kernels: Kernels, inputs: Sequence[Signal], *, preprocess
     forward = _Forward(graph, kernels, inputs, preprocessed, setting)
     for call in graph.calls:
         forward.take(call)
-    after = _backward(graph, kernels, forward, setting)
-    return Walk(graph, forward.signals, forward.before, forward.outputs, after)
+    return Walk(
+        graph,
+        forward.signals,
+        forward.before,
+        forward.outputs,
+        functools.partial(_backward, graph, kernels, forward, setting),
+    )
 
 
 def mean_over_calls(states: Sequence[State]) -> State:
