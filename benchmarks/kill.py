@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.quiet import native_messages_held
+from training.environment import native_messages_held
 
 FLAGS = [
     *("--filters", "4,8", "--convolutions", "1", "--batch_size", "32", "--crop_padding", "1", "--cpu_devices", "2"),

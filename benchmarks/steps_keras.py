@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from training.quiet import native_messages_held
+from training.environment import native_messages_held
 
 with native_messages_held():
     import tensorflow as tf

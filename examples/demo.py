@@ -126,7 +126,7 @@ def picture(image: bytes) -> str:
 
 def _held_out() -> tuple[list[bytes], list[str], list[dict[str, float]]]:
     """Held-out images, their labels, and the scores by label that the Keras model gives them."""
-    from training.quiet import start_tensorflow
+    from training.environment import start_tensorflow
 
     start_tensorflow()
     import tensorflow as tf

@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Tests start processes beside running gRPC servers; its handlers of fork would write into what those print.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
-from training.quiet import native_messages_held
+from training.environment import native_messages_held
 
 with native_messages_held():
     import tensorflow as tf

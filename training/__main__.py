@@ -8,9 +8,9 @@ from typing import NoReturn
 
 from training.arguments import parse_arguments
 from training.config import CONFIGS, Config, load_config, override
+from training.environment import start_tensorflow
 from training.errors import InputError, StoppedError, TrainingError
 from training.interrupts import FIT_MESSAGE, MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
-from training.quiet import start_tensorflow
 from training.workers import peers
 from training.workers.cluster import read_cluster
 from training.workers.local_workers import run_local_workers

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_prelu.tables import text_table
+from training.environment import native_messages_held
 from training.errors import InputError
 from training.exports.classifier import Classifier, load_classifier
-from training.quiet import native_messages_held
 from training.runs.run import Run
 
 

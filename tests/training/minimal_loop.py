@@ -11,7 +11,7 @@ import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
-from training.quiet import native_messages_held
+from training.environment import native_messages_held
 
 with native_messages_held():
     import tensorflow as tf

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from training.environment import native_messages_held
 from training.exports.classifier import Classifier
 from training.exports.signatures import save_model, signature
-from training.quiet import native_messages_held
 
 
 def write_litert(classifier: Classifier, path: pathlib.Path) -> None:

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from keras_prelu.onnx import export_onnx
+from training.environment import native_messages_held
 from training.exports.classifier import Classifier
-from training.quiet import native_messages_held
 
 OPSET = 18  # of December 2022: the newest that tf2onnx writes
 

@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from training.quiet import start_tensorflow
+from training.environment import start_tensorflow
 
 
 @pytest.fixture
