@@ -19,10 +19,10 @@ import tensorflow as tf
 from benchmarks.layer import machine
 from keras_prelu.networks.small import small_network
 from training.config import Config
-from training.model import make_optimizer
-from training.runs.checkpoint import Checkpoints
-from training.steps.steps import make_train_step
-from training.workers.strategy import make_strategy
+from training.distribute.strategy import make_strategy
+from training.run.checkpoint import Checkpoints
+from training.step.steps import make_train_step
+from training.step.update import make_optimizer
 
 CONFIG = Config(batch_size=32, warmup_steps=0, learning_rate=1e-3)
 EVERY = 60.0  # seconds between two checkpoints

@@ -60,9 +60,9 @@ def write_run(folder: Path, network: str, data_dir: str) -> None:
     """Makes the folder of a run that has saved its first weights; in a process of its own its memory goes with it."""
     from training.config import load_config
     from training.environment import start_tensorflow
-    from training.model import make_network
-    from training.runs.checkpoint import Checkpoints
-    from training.runs.run import Run
+    from training.network import make_network
+    from training.run.checkpoint import Checkpoints
+    from training.run.folder import Run
 
     start_tensorflow()
     config = dataclasses.replace(

@@ -26,7 +26,7 @@ input()
 TRAINER = """
 import sys
 from training.__main__ import main
-from training.runs.progress import Progress
+from training.run.progress import Progress
 
 train = Progress.train
 def ends(progress, step, figures):

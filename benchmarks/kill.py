@@ -107,7 +107,7 @@ def _wait(process: ForkServerProcess, condition: Callable[[], bool], interval: f
 def _training(workdir: Path, steps: int) -> Iterator[ForkServerProcess]:
     """A process that trains; whatever happens, it is gone after the block."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tensorflow", "training.loop"])  # six seconds that each process need not spend
+    context.set_forkserver_preload(["tensorflow", "training.train"])  # six seconds that each process need not spend
     process = context.Process(target=_train, args=(workdir, steps))
     with native_messages_held():
         process.start()

@@ -118,8 +118,8 @@ CANDIDATES = {
 def share_waited(folder: Path) -> float:
     """What share of a step's time passes before its batch is there, for photos cropped to 32 pixels."""
     from training.config import load_config
+    from training.distribute.strategy import make_strategy
     from training.experiment import build_experiment
-    from training.workers.strategy import make_strategy
 
     config = dataclasses.replace(
         load_config("cifar10"),

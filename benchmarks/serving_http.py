@@ -34,7 +34,7 @@ from serving.api.service import Service
 from serving.options import Options
 from serving.rest.app import RestApp, create_app
 from serving.rest.asgi_server import AsgiServer
-from training.exports.signatures import save_model, signature
+from training.export.signatures import save_model, signature
 
 SERVERS = ("uvicorn", "subclass", "granian")
 

@@ -27,7 +27,7 @@ from benchmarks.layer import machine
 from benchmarks.serving_models import Sample, save_network
 from benchmarks.serving_processes import Running, serving
 from serving.client import Client
-from training.exports.warmup_requests import write_warmup_requests
+from training.export.signatures import write_warmup_requests
 
 BAR = 1.5  # of the 99th percentile without loads
 _BACKGROUND = 10  # nice's, as of the threads that load

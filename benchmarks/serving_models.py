@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_prelu.networks.small import small_network
+from training.classifier import Classifier
 from training.config import Config
-from training.exports.classifier import Classifier
-from training.exports.signatures import make_signatures, save_model, signature
+from training.export.signatures import make_signatures, save_model, signature
 
 SEED = 0
 

@@ -3,7 +3,7 @@
     python -m benchmarks.training [--rounds 15] [--write docs]
 
 The network of `benchmarks.layer`: nine 3x3 convolutions in three stages, batches of 128 images of 32x32 pixels. The
-trainer is `training.loop.fit` as it is: it reads PNG files, shuffles, decodes, trains, logs. `fit` and PyTorch are
+trainer is `training.train.fit` as it is: it reads PNG files, shuffles, decodes, trains, logs. `fit` and PyTorch are
 given arrays. Medians of the ratios within a round.
 """
 
@@ -24,9 +24,9 @@ from benchmarks import first_step, steps_keras
 from benchmarks.interleaved import Cost, Step, measure, time_ratios
 from benchmarks.layer import machine
 from training.config import Config
+from training.distribute.strategy import make_strategy
 from training.experiment import Experiment, build_experiment
-from training.loop import fit
-from training.workers.strategy import make_strategy
+from training.train import fit
 
 BATCH = 128
 STEPS = 4  # of each candidate a round

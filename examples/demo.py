@@ -131,10 +131,10 @@ def _held_out() -> tuple[list[bytes], list[str], list[dict[str, float]]]:
     start_tensorflow()
     import tensorflow as tf
 
+    from training.classifier import load_network
     from training.data.datasets import open_image_set
     from training.data.preprocessing import decode_image
-    from training.model import load_network
-    from training.runs.run import Run
+    from training.run.folder import Run
 
     run = Run(WORKDIR)
     config, names, image_shape = run.read()

@@ -14,12 +14,12 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_
 from keras_prelu.networks.fully_convolutional import fully_convolutional
 from serving.options import Options
 from serving.server import Server
+from training.classifier import load_network
 from training.config import load_config
 from training.data.preprocessing import decode_image
-from training.exports.export import ExportOptions, export
-from training.loop import fit
-from training.model import load_network
-from training.runs.run import Run
+from training.export.export import ExportOptions, export
+from training.run.folder import Run
+from training.train import fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("contract")]  # they share a server
 

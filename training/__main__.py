@@ -8,12 +8,12 @@ from typing import NoReturn
 
 from training.arguments import parse_arguments
 from training.config import CONFIGS, Config, load_config, override
+from training.distribute import peers
+from training.distribute.cluster import read_cluster
+from training.distribute.local_workers import run_local_workers
 from training.environment import start_tensorflow
 from training.errors import InputError, StoppedError, TrainingError
 from training.interrupts import FIT_MESSAGE, MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
-from training.workers import peers
-from training.workers.cluster import read_cluster
-from training.workers.local_workers import run_local_workers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _fit(args: argparse.Namespace) -> int:
         return run_local_workers(args.local_workers, command)
     cluster = read_cluster(os.environ)
     start_tensorflow()
-    from training.loop import fit
+    from training.train import fit
 
     figures = fit(config, args.workdir, cluster)
     if cluster is None or cluster.index == 0:
@@ -84,7 +84,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     start_tensorflow()
     from training.evaluation.evaluate import describe, evaluate_runs, write
     from training.evaluation.protocols import Protocol
-    from training.runs.run import Run
+    from training.run.folder import Run
 
     runs = [Run(folder) for folder in args.run]
     result = evaluate_runs(runs, Protocol(args.views, scales, args.split, args.data_dir))
@@ -96,9 +96,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     start_tensorflow()
-    from training.exports.export import ExportOptions, export
-    from training.exports.export_facts import describe
-    from training.runs.run import Run
+    from training.export.export import ExportOptions, describe, export
+    from training.run.folder import Run
 
     formats = tuple(dict.fromkeys(name for name in args.formats.split(",") if name))
     options = ExportOptions(
@@ -111,8 +110,8 @@ def _export(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     start_tensorflow()
-    from training.predict import json_line, predict, table
-    from training.runs.run import Run
+    from training.evaluation.predict import json_line, predict, table
+    from training.run.folder import Run
 
     answered, status = [], 0
     for prediction in predict(Run(args.run), args.pictures, args.top):
@@ -130,8 +129,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     start_tensorflow()
-    from training.reports.report import write_report
-    from training.runs.run import Run
+    from training.report.report import write_report
+    from training.run.folder import Run
 
     print(f"the report is {write_report(Run(args.workdir), args.data_dir)}")
     return 0

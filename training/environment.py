@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from training.extras import check_packages
+from training.errors import check_packages
 
 _PACKAGES = (
     "tensorflow",

@@ -1,3 +1,8 @@
+"""The exceptions of the trainer."""
+
+import importlib.util
+from collections.abc import Iterable
+
 """How a run ends that does not end well."""
 
 
@@ -23,3 +28,11 @@ class NotFiniteError(TrainingError):
 
 class StoppedError(Exception):
     """A run was asked to stop and has saved its state; the message, one line, says how to go on."""
+
+
+def check_packages(task: str, packages: Iterable[str], extra: str) -> None:
+    """Raises InputError, with how to install it, where a task needs a package that is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            brings_it = f"in a clone of keras_prelu, pip install -e '.[{extra}]' brings it"
+            raise InputError(f"{task} needs {package}, which is not installed; {brings_it}")

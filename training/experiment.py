@@ -9,19 +9,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from training.batch import Batch
 from training.config import Config
 from training.data.augmentation import check_augmentation
 from training.data.datasets import open_images_of
 from training.data.image_set import ImageSet
 from training.data.mean import mean_image, set_mean
-from training.data.pipeline import Batch, evaluation_batches, repeated_without_end, steps_per_epoch, train_batches
+from training.data.pipeline import evaluation_batches, repeated_without_end, steps_per_epoch, train_batches
 from training.data.unreadable import too_many_unreadable
+from training.distribute.strategy import own_replicas
 from training.errors import InputError
-from training.model import make_network, make_optimizer
-from training.optimization.averages import MovingAverage
-from training.optimization.optimizer import MomentumSGD
-from training.steps.steps import Step, make_evaluation_step, make_train_step
-from training.workers.strategy import own_replicas
+from training.network import make_network
+from training.step.moving_average import MovingAverage
+from training.step.steps import Step, make_evaluation_step, make_train_step
+from training.step.update import MomentumSGD, make_optimizer
 
 _OUT_OF_RANGE = "label out of range"
 

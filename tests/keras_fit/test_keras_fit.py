@@ -52,7 +52,9 @@ def test_interrupted_epoch_is_begun_anew_and_the_plateau_forgotten(found):
 
 
 def test_workers_fail():
-    code = "import sys; from training.workers.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
+    code = (
+        "import sys; from training.distribute.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, sys.executable, attempts.__file__, "worker"]
     process = subprocess.run(command, capture_output=True, text=True, timeout=100)
     line = "Attempt to convert a value "

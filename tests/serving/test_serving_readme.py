@@ -18,9 +18,9 @@ from serving.client.__main__ import main
 from serving.flags import parse
 from serving.repository import config as config_file
 from serving.wire.protos import BatchingParameters, read_text
+from training.classifier import Classifier
 from training.config import Config
-from training.exports.classifier import Classifier
-from training.exports.signatures import make_signatures, save_model
+from training.export.signatures import make_signatures, save_model
 
 pytestmark = pytest.mark.xdist_group("serving")
 

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from training.config import Config
-from training.loop import fit
+from training.train import fit
 
 SMALL = Config(
     filters=(4, 8),

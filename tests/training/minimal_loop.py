@@ -24,12 +24,12 @@ from keras_prelu.networks.small import small_network
 from training.config import Config
 from training.data.datasets import ImageSet, open_image_set
 from training.data.pipeline import train_batches
+from training.distribute.cluster import read_cluster
+from training.distribute.rendezvous import meet
+from training.distribute.strategy import make_strategy, own_replicas
 from training.interrupts import stop_requests
-from training.model import make_optimizer
-from training.steps.steps import make_train_step, repeated
-from training.workers.cluster import read_cluster
-from training.workers.rendezvous import meet
-from training.workers.strategy import make_strategy, own_replicas
+from training.step.steps import make_train_step, repeated
+from training.step.update import make_optimizer
 
 SHAPE = (8, 8, 1)
 STEPS = 4  # two epochs of 1,438 images: a batch that is full, and one that is not

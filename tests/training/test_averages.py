@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.optimization.averages import MovingAverage
-from training.workers.strategy import make_strategy
+from training.distribute.strategy import make_strategy
+from training.step.moving_average import MovingAverage
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-replica", "two-replicas"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_prelu.networks.small import small_network
+from training.distribute.strategy import make_strategy
 from training.errors import InputError, NotFiniteError, TrainingError
-from training.runs.checkpoint import Checkpoints
-from training.workers.strategy import make_strategy
+from training.run.checkpoint import Checkpoints
 
 
 @pytest.fixture(scope="module")

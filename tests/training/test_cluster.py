@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from training.distribute.cluster import Cluster, is_loopback, read_cluster, split_address
 from training.errors import InputError
-from training.workers.cluster import Cluster, is_loopback, read_cluster, split_address
 
 
 def tf_config(cluster, kind="worker", index=0):

@@ -4,9 +4,8 @@ import tensorflow as tf
 from PIL import Image
 
 from training.__main__ import main
-from training.data.contact_sheet import write_sheet
 from training.data.datasets import open_image_set
-from training.data.survey import survey
+from training.data.survey import survey, write_sheet
 from training.errors import InputError
 
 

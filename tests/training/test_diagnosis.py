@@ -7,13 +7,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_prelu.networks.small import small_network
+from training.classifier import load_network
+from training.diagnose import find_not_finite, first_layer_not_finite, not_finite
+from training.distribute.strategy import make_strategy
 from training.errors import InputError, TrainingError
 from training.experiment import build_experiment
-from training.loop import fit
-from training.model import load_network
-from training.runs.run import Run
-from training.steps.diagnosis import find_not_finite, first_layer_not_finite, not_finite
-from training.workers.strategy import make_strategy
+from training.run.folder import Run
+from training.train import fit
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_float16_that_never_recovers_is_stopped_and_explained(small_config, tmp_
     # A finite loss whose gradient float16 cannot hold, however small the scale.
     config = dataclasses.replace(small_config, precision="mixed_float16", steps=30, learning_rate=1e-6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.steps.gradients.cross_entropies", lambda batch, logits, smoothing: 1e8 * logits[:, 0])
+        patch.setattr("training.step.gradients.cross_entropies", lambda batch, logits, smoothing: 1e8 * logits[:, 0])
         with pytest.raises(TrainingError, match=r"the gradient_norm is .* at step \d+, .*: every layer's output is"):
             fit(config, tmp_path)
 

@@ -9,8 +9,8 @@ from training.errors import InputError
 from training.evaluation.evaluate import describe, evaluate_runs, write
 from training.evaluation.protocols import Protocol, score_run
 from training.evaluation.published import published_errors
-from training.loop import fit
-from training.runs.run import Run
+from training.run.folder import Run
+from training.train import fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("evaluate")]  # they share runs
 

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from training.classifier import load_network
 from training.data.datasets import open_image_set
 from training.data.preprocessing import decode_image
 from training.errors import InputError
-from training.exports import export as export_module
-from training.exports.export import export
-from training.exports.export_facts import weights_sha256
-from training.model import load_network
-from training.runs.run import Run
+from training.export import export as export_module
+from training.export.export import export, weights_sha256
+from training.run.folder import Run
 
 pytestmark = pytest.mark.slow
 

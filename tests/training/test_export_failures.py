@@ -9,8 +9,8 @@ import pytest
 
 from training.__main__ import main
 from training.errors import InputError, TrainingError
-from training.exports.export import ExportOptions, export
-from training.runs.run import Run
+from training.export.export import ExportOptions, export
+from training.run.folder import Run
 
 pytestmark = pytest.mark.slow
 

@@ -12,18 +12,16 @@ import pytest
 import tensorflow as tf
 
 from keras_prelu.networks.fully_convolutional import fully_convolutional
+from training.classifier import Classifier, load_classifier, load_network, readable_images
 from training.config import Config
 from training.data.mean import set_mean
 from training.errors import InputError, TrainingError
-from training.exports.classifier import Classifier, load_classifier, readable_images
-from training.exports.dense import make_dense
-from training.exports.export import ExportOptions, export
-from training.exports.export_facts import describe
-from training.exports.formats import FORMATS, check_formats
-from training.exports.onnx_file import write_onnx
-from training.model import load_network, make_network
-from training.runs.checkpoint import Checkpoints
-from training.runs.run import Run
+from training.export.export import ExportOptions, describe, export
+from training.export.formats import FORMATS, check_formats, write_onnx
+from training.export.signatures import make_dense
+from training.network import make_network
+from training.run.checkpoint import Checkpoints
+from training.run.folder import Run
 
 # TensorFlow announces LiteRT's own package, which has no converter
 pytestmark = [

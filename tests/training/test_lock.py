@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from training.errors import InputError
-from training.runs.lock import take_lock
+from training.run.folder import take_lock
 
 HOLDER = """
 import pathlib, sys, time
-from training.runs.lock import take_lock
+from training.run.folder import take_lock
 lock = take_lock(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

@@ -6,12 +6,12 @@ import signal
 import numpy as np
 import pytest
 
+from training.classifier import load_network
 from training.errors import InputError, StoppedError, TrainingError
 from training.experiment import Experiment
-from training.exports.export import export
-from training.loop import fit, steps_until_due
-from training.model import load_network
-from training.runs.run import Run
+from training.export.export import export
+from training.run.folder import Run
+from training.train import fit, steps_until_due
 
 
 def test_run_folder_holds_what_is_promised(trained):

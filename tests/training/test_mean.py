@@ -5,15 +5,16 @@ import pytest
 import tensorflow as tf
 
 from keras_prelu.networks.fully_convolutional import fully_convolutional
+from training.classifier import load_network
 from training.config import Config
 from training.data.datasets import open_image_set
 from training.data.mean import MeanSubtraction, mean_image, set_mean
+from training.distribute.strategy import make_strategy
 from training.errors import InputError
 from training.experiment import build_experiment
-from training.loop import fit
-from training.model import load_network, make_network
-from training.runs.run import Run
-from training.workers.strategy import make_strategy
+from training.network import make_network
+from training.run.folder import Run
+from training.train import fit
 
 SHAPE = (8, 8, 1)
 

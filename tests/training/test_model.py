@@ -2,11 +2,12 @@ import keras
 import numpy as np
 import pytest
 
+from training.classifier import load_network
 from training.config import Config
-from training.model import load_network, make_network
-from training.optimization.averages import MovingAverage
-from training.runs.checkpoint import Checkpoints
-from training.runs.run import Run
+from training.network import make_network
+from training.run.checkpoint import Checkpoints
+from training.run.folder import Run
+from training.step.moving_average import MovingAverage
 
 SHAPE = (8, 8, 1)
 

@@ -5,11 +5,10 @@ import tensorflow as tf
 
 from keras_prelu import PReLU
 from training.config import Config
+from training.distribute.strategy import make_strategy
 from training.errors import InputError
-from training.optimization.loss_scale import LossScale
-from training.optimization.optimizer import MomentumSGD, make_optimizer
-from training.steps.steps import make_train_step
-from training.workers.strategy import make_strategy
+from training.step.steps import make_train_step
+from training.step.update import LossScale, MomentumSGD, make_optimizer
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-replica", "two-replicas"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.errors import TrainingError
-from training.exports.parity import Agreement, check, compare
+from training.export.parity import Agreement, check, compare
 
 EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4]], np.float32)
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 from training.config import Config
 from training.data.datasets import open_image_set
 from training.data.pipeline import train_batches
-from training.data.policy import Policy, _SeedsOf, _transformed
+from training.data.randaugment import Policy, _SeedsOf, _transformed
 from training.errors import InputError
 
 SEED = tf.constant([7, 11], tf.int64)

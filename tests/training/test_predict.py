@@ -9,14 +9,15 @@ import pytest
 import tensorflow as tf
 
 from training.__main__ import main
+from training.classifier import load_network
 from training.config import Config
 from training.data.datasets import open_image_set
 from training.data.preprocessing import decode_image
 from training.errors import InputError
-from training.model import load_network, make_network
-from training.predict import predict
-from training.runs.checkpoint import Checkpoints
-from training.runs.run import Run
+from training.evaluation.predict import predict
+from training.network import make_network
+from training.run.checkpoint import Checkpoints
+from training.run.folder import Run
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,8 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
 from training.errors import InputError, TrainingError
-from training.loop import fit
-from training.runs.profiling import parse_steps
-from training.runs.progress import Clock
+from training.run.progress import Clock, parse_steps
+from training.train import fit
 
 DOCUMENTATION = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -8,13 +8,13 @@ import threading
 import pytest
 
 from training.errors import InputError
-from training.exports import publishing
-from training.exports.publishing import find_versions, publish, remove_old, unfinished_folder
+from training.export import publishing
+from training.export.publishing import find_versions, publish, remove_old, unfinished_folder
 
 # Makes an unfinished folder, says so, and waits to be killed.
 KILLED = """
 import pathlib, sys, time
-from training.exports.publishing import unfinished_folder
+from training.export.publishing import unfinished_folder
 with unfinished_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "model").mkdir()
     print("unfinished", flush=True)

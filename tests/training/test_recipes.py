@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from training.config import CONFIGS, load_config
 from training.data.image_set import ImageSet
+from training.distribute.strategy import make_strategy
 from training.experiment import build_experiment
-from training.workers.strategy import make_strategy
 
 PHOTO = (None, None, 3)
 SETS = {

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from training.distribute import peers, rendezvous
+from training.distribute.cluster import Cluster
+from training.distribute.peers import LostWorkerError
 from training.errors import InputError, StoppedError, TrainingError
-from training.workers import peers, rendezvous
-from training.workers.cluster import Cluster
-from training.workers.peers import LostWorkerError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from training.errors import InputError
 from training.evaluation.evaluate import evaluate_runs
 from training.evaluation.protocols import Protocol
-from training.reports.report import write_report
-from training.runs.run import Run
+from training.report.report import write_report
+from training.run.folder import Run
 
 pytestmark = pytest.mark.slow
 

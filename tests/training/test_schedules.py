@@ -3,7 +3,7 @@ import pytest
 
 from training.config import Config
 from training.errors import InputError
-from training.optimization.schedules import Plateau, make_schedule
+from training.step.schedules import Plateau, make_schedule
 
 
 def rates(config, steps, plateau=None):

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from keras_prelu.networks.small import small_network
 from training.config import Config
-from training.optimization.averages import MovingAverage
-from training.optimization.optimizer import make_optimizer
-from training.steps.steps import make_evaluation_step, make_train_step, repeated
-from training.workers.strategy import make_strategy
+from training.distribute.strategy import make_strategy
+from training.step.moving_average import MovingAverage
+from training.step.steps import make_evaluation_step, make_train_step, repeated
+from training.step.update import make_optimizer
 
 CONFIG = Config(learning_rate=0.1, warmup_steps=0, deterministic=False)
 EVERYTHING = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "weight_decay": 0.01, "average": 0.9}

@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
+from training.distribute.cluster import Cluster
+from training.distribute.strategy import make_strategy, own_replicas
 from training.errors import InputError
-from training.workers.cluster import Cluster
-from training.workers.strategy import make_strategy, own_replicas
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from tests.training import minimal_loop
 from training.data.datasets import open_image_set
-from training.workers.strategy import make_strategy
+from training.distribute.strategy import make_strategy
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.timeout(300),  # which comes first
 ]
 
-CODE = "import sys; from training.workers.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
+CODE = "import sys; from training.distribute.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_prelu import PReLU
-from training.evaluation.views import five_crops, mirrored_too, score_crops, score_windows
+from training.evaluation.protocols import five_crops, mirrored_too, score_crops, score_windows
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import time
 import psutil
 import pytest
 
+from training.distribute.local_workers import run_local_workers, run_workers
 from training.errors import InputError
-from training.workers.local_workers import run_local_workers, run_workers
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -40,7 +40,7 @@ def start(tmp_path):
 
         def start(num_workers, script, **streams):
             call = f"sys.exit(run_workers({num_workers}, sys.argv[1:]))"
-            code = f"import sys; from training.workers.local_workers import run_workers; {call}"
+            code = f"import sys; from training.distribute.local_workers import run_workers; {call}"
             command = [sys.executable, "-c", code, sys.executable, "-c", PRELUDE + script]
             streams = streams or {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
             process = subprocess.Popen(command, **streams, start_new_session=True)
@@ -94,14 +94,14 @@ os.write(1, b"a bar 10%\\ra bar 99%\\n" + b"no end")
 
 @pytest.mark.slow
 def test_a_failing_worker_ends_the_others_and_is_named(run, monkeypatch):
-    monkeypatch.setattr("training.workers.local_workers.LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr("training.distribute.local_workers.LEAVE_SECONDS", 0.2)
     status, shown = run(3, "time.sleep(0.2); sys.exit(5) if index == 1 else time.sleep(60)")
     assert status == 5
     assert shown.err.splitlines()[-1] == "training: worker 1 ended with status 5"
 
 
 def test_a_killed_worker_has_the_status_of_shells(run, monkeypatch):
-    monkeypatch.setattr("training.workers.local_workers.LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr("training.distribute.local_workers.LEAVE_SECONDS", 0.2)
     status, shown = run(2, "os.kill(os.getpid(), signal.SIGKILL) if index else time.sleep(60)")
     assert status == 128 + signal.SIGKILL
     assert "training: worker 1 ended with status 137" in shown.err
@@ -125,8 +125,8 @@ def test_the_others_may_leave_by_themselves(run):
 
 @pytest.mark.slow
 def test_a_worker_that_does_not_end_is_killed(run, monkeypatch):
-    monkeypatch.setattr("training.workers.local_workers.LEAVE_SECONDS", 0.2)
-    monkeypatch.setattr("training.workers.local_workers.GRACE_SECONDS", 0.4)
+    monkeypatch.setattr("training.distribute.local_workers.LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr("training.distribute.local_workers.GRACE_SECONDS", 0.4)
     script = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(0.3); sys.exit(2) if index else time.sleep(60)"
     begin = time.monotonic()
     assert run(2, script)[0] == 2

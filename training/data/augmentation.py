@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import Config
-from training.data.policy import Policy
 from training.data.preprocessing import REDUCTIONS, decode_any, num_halvings
+from training.data.randaugment import Policy
 from training.errors import InputError
 
 # What each draw adds to the first number of an image's seed, which counts seeds and epochs and stays far below.

@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from training.batch import Batch
 from training.config import Config
 from training.data.augmentation import augment, crop_at_random_scale
 from training.data.cache import Load, cached_references
 from training.data.image_set import ImageSet
-from training.data.policy import Policy
 from training.data.preprocessing import decode_image
+from training.data.randaugment import Policy
 from training.data.unreadable import UnreadableImages
 
 _GRAPH_SEED = 87654321  # what TensorFlow takes where none is set
-Batch = dict[str, tf.Tensor]  # images float32 [N,H,W,C] in 0..255, labels int64 [N], weights float32 [N]
 _Prepare = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # from an image's number and itself, encoded, to pixels
 
 

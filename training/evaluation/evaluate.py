@@ -13,7 +13,7 @@ from training.errors import InputError
 from training.evaluation.protocols import Protocol, Scored, score_run
 from training.evaluation.published import Published, published_errors
 from training.evaluation.scores import judge
-from training.runs.run import Run
+from training.run.folder import Run
 
 _WORST_CLASSES = 10
 

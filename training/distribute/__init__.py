@@ -1,0 +1,1 @@
+"""The devices and the machines that train together."""

@@ -1,0 +1,153 @@
+"""How the workers of a run find one another, before TensorFlow starts and would wait for a missing one by itself.
+
+The chief listens at its own address until every other worker has called, compares what all of them were told to do, and
+leaves the address to TensorFlow's server. The connections stay, as `training.distribute.peers` has it.
+"""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from training.distribute.cluster import Cluster, is_loopback, split_address
+from training.distribute.peers import Connection, Peers
+from training.errors import InputError, TrainingError
+
+_HELLO_SECONDS = 5  # for a caller to say who it is: what calls may be a port scanner
+_RETRY_SECONDS = 0.2
+
+
+def meet(cluster: Cluster | None, terms: Mapping[str, Any], timeout: float) -> Peers:
+    """Waits until all workers are there, and checks that they are about to do the same.
+
+    Args:
+        cluster: All workers, and which this process is; None for a process that trains alone.
+        terms: What all workers must have alike, as JSON has it: the config's fields.
+        timeout: Seconds to wait for the last worker.
+
+    Raises:
+        InputError: Two workers' terms differ, or the chief cannot listen at its address.
+        TrainingError: A worker did not come up in time.
+    """
+    if cluster is None:
+        return Peers()
+    terms = json.loads(json.dumps({"workers": cluster.addresses, **terms}))  # tuples become lists, as on the wire
+    deadline = time.monotonic() + timeout
+    if cluster.index:
+        return Peers(cluster, {0: _call_chief(cluster, terms, timeout)})
+    connections, terms_of = _receive_workers(cluster, deadline)
+    try:
+        _check_all_there(cluster, connections, timeout)
+        _check_alike(cluster, {0: terms, **terms_of})
+    except (InputError, TrainingError) as error:
+        _answer(connections, refused=str(error), was_given=isinstance(error, InputError))
+        for connection in connections.values():
+            connection.close()
+        raise
+    _answer(connections, welcome=True)
+    return Peers(cluster, connections)
+
+
+def _receive_workers(cluster: Cluster, deadline: float) -> tuple[dict[int, Connection], dict[int, Any]]:
+    connections: dict[int, Connection] = {}
+    terms = {}
+    with _listener(cluster.addresses[0]) as listener:
+        while len(connections) < len(cluster.addresses) - 1 and (left := deadline - time.monotonic()) > 0:
+            listener.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                caller = Connection(listener.accept()[0])
+                hello = _hello(caller, len(cluster.addresses))
+                if hello is None:
+                    caller.close()
+                    continue
+                index, terms[index] = hello
+                _drop(connections, [index])  # it was started again
+                connections[index] = caller
+            _drop(connections, [index for index, each in connections.items() if not each.is_open])
+    return connections, terms
+
+
+def _drop(connections: dict[int, Connection], indexes: Iterable[int]) -> None:
+    for index in indexes:
+        if index in connections:
+            connections.pop(index).close()
+
+
+def _hello(caller: Connection, num_workers: int) -> tuple[int, Any] | None:
+    """Who calls, and with which terms; None where it is no worker of this run."""
+    try:
+        hello = caller.receive(_HELLO_SECONDS)
+        return (hello["worker"], hello["terms"]) if hello["worker"] in range(1, num_workers) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _listener(address: str) -> socket.socket:
+    host, port = split_address(address)
+    try:
+        if is_loopback(host):
+            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        # Its own name may mean another address to the chief than to the others, so it listens at all it has.
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise InputError(
+            f"the chief cannot listen at {address}: {error.strerror}; name a free port of its machine"
+        ) from None
+
+
+def _check_all_there(cluster: Cluster, connections: Mapping[int, Connection], timeout: float) -> None:
+    missing = [cluster.name(index) for index in range(1, len(cluster.addresses)) if index not in connections]
+    if missing:
+        raise TrainingError(
+            f"{', '.join(missing)} did not come up within {timeout:g} s: start all workers, or wait longer with "
+            "--worker_timeout"
+        )
+
+
+def _check_alike(cluster: Cluster, terms_of: Mapping[int, Mapping[str, Any]]) -> None:
+    expected = terms_of[0]
+    for index, terms in sorted(terms_of.items()):
+        for name in {**expected, **terms}:
+            if terms.get(name) != expected.get(name):
+                raise InputError(
+                    f"{name} is {terms.get(name)!r} on {cluster.name(index)}, but {expected.get(name)!r} on "
+                    f"{cluster.name(0)}: start all workers alike"
+                )
+
+
+def _answer(connections: Mapping[int, Connection], **message: Any) -> None:
+    for connection in connections.values():
+        with contextlib.suppress(OSError):
+            connection.send(**message)
+
+
+def _call_chief(cluster: Cluster, terms: Mapping[str, Any], timeout: float) -> Connection:
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        # Who answers may be no chief yet: the server of a run before this one, or a chief that is started again.
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
+            connection = Connection(_connect(cluster.addresses[0], left))
+            stack.callback(connection.close)
+            connection.send(worker=cluster.index, terms=terms)
+            answer = connection.receive(timeout + _HELLO_SECONDS)  # the chief may have started later
+            if "refused" in answer:
+                raise (InputError if answer["was_given"] else TrainingError)(answer["refused"])
+            stack.pop_all()
+            return connection
+        time.sleep(_RETRY_SECONDS)
+    raise TrainingError(
+        f"{cluster.name(0)}, the chief, did not answer within {timeout:g} s: start all workers, or wait longer with "
+        "--worker_timeout"
+    )
+
+
+def _connect(address: str, timeout: float) -> socket.socket:
+    connection = socket.create_connection(split_address(address), timeout)
+    if connection.getsockname() == connection.getpeername():  # a port that is tried again and again meets itself
+        connection.close()
+        raise ConnectionRefusedError
+    return connection

@@ -1,0 +1,187 @@
+"""A run's folder: its config, checkpoints, TensorBoard logs, metrics and exports, and the lock of its process."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import platform
+import socket
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from typing import Any, TextIO
+
+from training.config import CHANGEABLE, Config, from_dict
+from training.errors import InputError
+from training.interrupts import removed_if_interrupted
+
+
+def take_lock(path: pathlib.Path) -> TextIO:
+    """Makes and locks a file, which says who holds it; closing it gives it back.
+
+    The file stays: were it removed, two processes could hold two files of its name. Network file systems that know
+    `flock` let only one of several machines have it.
+
+    Raises:
+        InputError: Another holds it, or this process does already.
+        OSError: The file cannot be made or locked.
+    """
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read() or "another process"
+        file.close()
+        if isinstance(error, BlockingIOError):
+            raise InputError(f"{path} is held by {holder}: wait until it ends, or name another --workdir") from None
+        raise
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+_LIBRARIES = ("keras_prelu", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The folder of one run.
+
+    | path | what it holds |
+    |---|---|
+    | `config.json` | the resolved config, the labels, the image's shape, the libraries' versions, the devices |
+    | `checkpoints/` | `<step>.npz`, as `training.run.checkpoint` tells; the lock of the process that trains here |
+    | `tensorboard/` | what TensorBoard shows |
+    | `metrics.jsonl` | an object a line, as docs/metrics.md tells |
+    | `export/<version>/` | SavedModels |
+    """
+
+    folder: pathlib.Path
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Where checkpoints go."""
+        return self.folder / "checkpoints"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """Where TensorBoard's events go."""
+        return self.folder / "tensorboard"
+
+    @property
+    def exports(self) -> pathlib.Path:
+        """The base path that a model server is given."""
+        return self.folder / "export"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The lines of figures."""
+        return self.folder / "metrics.jsonl"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder, and keeps other processes from training in it; reading it is free.
+
+        Raises:
+            InputError: The folder cannot be written, or another process trains in it.
+        """
+        with self._writing():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(self.checkpoints / "lock")
+        with lock:
+            yield
+
+    def start(
+        self, config: Config, labels: tuple[str, ...], image_shape: tuple[int, int, int], devices: Sequence[str]
+    ) -> None:
+        """Writes the config into the folder, or checks that it already holds this run.
+
+        Raises:
+            InputError: The folder cannot be written, or holds a run of another config.
+        """
+        if (self.folder / "config.json").exists():
+            self._refuse_another(config, labels)
+        stored = {
+            "config": dataclasses.asdict(config),
+            "labels": labels,
+            "image_shape": image_shape,
+            "versions": versions(),
+            "devices": list(devices),
+        }
+        with self._writing():
+            write_whole(self.folder / "config.json", json.dumps(stored, indent=2) + "\n")
+
+    def read(self) -> tuple[Config, tuple[str, ...], tuple[int, int, int]]:
+        """The config, the labels and the image's shape that the run was started with.
+
+        Raises:
+            InputError: The folder holds no run.
+        """
+        try:
+            stored = json.loads((self.folder / "config.json").read_text())
+            height, width, channels = stored["image_shape"]
+            return from_dict(stored["config"]), tuple(stored["labels"]), (height, width, channels)
+        except (OSError, ValueError, TypeError, KeyError):
+            raise InputError(
+                f"{self.folder} holds no run (a readable config.json); `fit --workdir {self.folder}` would start one"
+            ) from None
+
+    def log(self, event: str, step: int, figures: dict[str, float]) -> None:
+        """Appends a line to `metrics.jsonl`."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"event": event, "step": step, **figures}) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drops the lines of `metrics.jsonl` beyond a step, which a resumed run will write again."""
+        kept = [event for event in self.events() if event["step"] <= step]
+        write_whole(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
+
+    def last_evaluation(self) -> dict[str, Any]:
+        """The newest evaluation's line; empty where there is none."""
+        return next((event for event in reversed(self.events()) if event["event"] == "evaluation"), {})
+
+    def surroundings(self) -> list[tuple[str, str]]:
+        """Names and versions of the libraries that the run was last taken up with, and its devices."""
+        stored = json.loads((self.folder / "config.json").read_text())
+        return [*stored["versions"].items(), ("devices", ", ".join(stored["devices"]))]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # a process may die within a line
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot hold a run: {error.strerror}; name another --workdir") from None
+
+    def _refuse_another(self, config: Config, labels: tuple[str, ...]) -> None:
+        stored, stored_labels, _ = self.read()
+        differing = [
+            f"{field.name}={getattr(stored, field.name)!r}, not {getattr(config, field.name)!r}"
+            for field in dataclasses.fields(Config)
+            if field.name not in CHANGEABLE and getattr(stored, field.name) != getattr(config, field.name)
+        ]
+        if differing or labels != stored_labels:
+            what = "; ".join(differing) or f"the classes {', '.join(stored_labels)}"
+            raise InputError(f"{self.folder} holds a run with {what}: go on with the same, or name another --workdir")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.new")
+    with removed_if_interrupted(temporary):
+        temporary.write_text(text)
+        temporary.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that decide a run's numbers."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES}

@@ -1,1 +1,0 @@
-"""A run's folder: what it keeps, shows and takes up again."""

@@ -1,0 +1,1 @@
+"""The training step and the evaluation step, exact over the global batch."""

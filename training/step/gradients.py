@@ -1,0 +1,157 @@
+"""The gradient of one replica's share of a batch, as a function without side effects.
+
+Weights, statistics and seeds come in as tensors and go out as tensors, so that the function can stand in a loop over
+parts and be compiled by XLA, where a mirrored variable cannot be assigned to.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from training.batch import Batch, cut
+from training.config import Config
+from training.data.mean import MeanSubtraction
+
+
+class Share(NamedTuple):
+    """What one replica adds to a step: sums over its images, and the statistics that its layers moved."""
+
+    gradients: list[tf.Tensor]
+    loss: tf.Tensor
+    correct: tf.Tensor
+    statistics: list[tf.Tensor]
+
+
+def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor, tf.Tensor], Share]:
+    """Makes the function that differentiates the loss of a replica's images, part after part.
+
+    Args:
+        model: Built model from images to logits.
+        config: `accumulate`, `label_smoothing`, `xla` and `seed` are read.
+
+    Returns:
+        A function of a replica's batch, the step's number and a factor of the loss. Gradients are of the sum of the
+        images' losses times the factor, with a list entry for each trainable variable; `loss` is that sum without the
+        factor. Where there are several parts, only one is in memory at a time.
+    """
+    layout = _Layout(model)
+
+    def differentiate(
+        weights: list[tf.Tensor], statistics: list[tf.Tensor], fixed: list[tf.Tensor], part: Batch, factor: tf.Tensor
+    ) -> Share:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            others = layout.join(statistics, fixed)
+            logits, others = model.stateless_call(weights, others, part["images"], training=True)
+            loss = tf.reduce_sum(cross_entropies(part, logits, config.label_smoothing))
+            scaled = loss * factor
+        gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return Share(gradients, loss, num_correct(part, logits), layout.statistics_of(others))
+
+    if config.xla:
+        differentiate = tf.function(differentiate, jit_compile=True, autograph=False)
+
+    def share(batch: Batch, step: tf.Tensor, factor: tf.Tensor) -> Share:
+        weights = [tf.convert_to_tensor(variable.value) for variable in model.trainable_variables]
+        # A statistic that no operation moves would have no device of its own, which tf.distribute refuses.
+        start = [tf.identity(variable.value) for variable in moving_statistics(model)]
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+        def one(index: tf.Tensor, part: Batch, statistics: list[tf.Tensor]) -> Share:
+            fixed = layout.fixed(_seeds(layout.num_generators, config.seed, step, index, replica))
+            return differentiate(weights, statistics, fixed, part, factor)
+
+        parts = cut(batch, config.accumulate)
+        if config.accumulate == 1:
+            return one(tf.constant(0), {name: values[0] for name, values in parts.items()}, start)
+        zeros = Share([tf.zeros_like(weight) for weight in weights], tf.zeros(()), tf.zeros(()), start)
+        # A Python loop would let TensorFlow compute all parts at once, and hold them all in memory.
+        return tf.foldl(
+            lambda sums, indexed: _add(sums, one(indexed[0], indexed[1], sums.statistics)),
+            (tf.range(config.accumulate), parts),
+            zeros,
+            parallel_iterations=1,
+        )
+
+    return share
+
+
+def moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """The variables that layers move while they train, as BatchNormalization's means.
+
+    They are the untrained ones without the seeds and the mean image, which no step moves.
+    """
+    constant = {
+        id(variable) for layer in model.layers if isinstance(layer, MeanSubtraction) for variable in layer.variables
+    }
+    return [each for each in model.non_trainable_variables if not _is_seed(each) and id(each) not in constant]
+
+
+def _add(sums: Share, part: Share) -> Share:
+    gradients = [total + gradient for total, gradient in zip(sums.gradients, part.gradients, strict=True)]
+    return Share(gradients, sums.loss + part.loss, sums.correct + part.correct, part.statistics)
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return bool(variable.name == "seed_generator_state")  # the name keras.random.SeedGenerator gives to its only one
+
+
+class _Layout:
+    """Which of a model's untrained variables a step moves; the others are seeds and constants."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._variables = model.non_trainable_variables
+        moving = {id(variable) for variable in moving_statistics(model)}
+        self._move = [id(variable) in moving for variable in self._variables]
+        self.num_generators = sum(_is_seed(variable) for variable in self._variables)
+
+    def fixed(self, seeds: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The seeds and the constants in the model's order."""
+        each_seed = iter(seeds)
+        fixed = [variable for variable, moves in zip(self._variables, self._move, strict=True) if not moves]
+        return [next(each_seed) if _is_seed(each) else tf.convert_to_tensor(each.value) for each in fixed]
+
+    def join(self, statistics: list[tf.Tensor], fixed: list[tf.Tensor]) -> list[tf.Tensor]:
+        each_statistic, each_fixed = iter(statistics), iter(fixed)
+        return [next(each_statistic if moves else each_fixed) for moves in self._move]
+
+    def statistics_of(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [value for value, moves in zip(values, self._move, strict=True) if moves]
+
+
+def _seeds(num_generators: int, seed: int, step: tf.Tensor, part: tf.Tensor, replica: int) -> list[tf.Tensor]:
+    """The state that each of a model's generators starts a part with.
+
+    Keras mirrors the states: left to itself, every replica would drop the same units.
+    """
+    state = tf.constant([seed, 0], tf.int64)
+    for number in (step, part, replica):
+        state = tf.random.fold_in(state, tf.cast(number, tf.int64))
+    return [tf.random.fold_in(state, tf.constant(index, tf.int64)) for index in range(num_generators)]
+
+
+def cross_entropies(batch: Batch, logits: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
+    """Each image's cross-entropy in nats, times its weight.
+
+    Args:
+        batch: Its labels and weights count.
+        logits: `(N, classes)`, of any float type; computed in float32.
+        label_smoothing: Share of each label that is spread evenly over all classes.
+
+    Reference:
+        Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7.
+    """
+    logits = tf.cast(logits, tf.float32)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits)
+    if label_smoothing:
+        evenly = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * evenly
+    return losses * batch["weights"]
+
+
+def num_correct(batch: Batch, logits: tf.Tensor) -> tf.Tensor:
+    """The sum of the weights of the images whose label has the largest logit."""
+    hits = tf.cast(tf.argmax(logits, axis=-1) == batch["labels"], tf.float32)
+    return tf.reduce_sum(hits * batch["weights"])

@@ -1,1 +1,0 @@
-"""Steps of training and evaluation, exact over the global batch."""

@@ -1,0 +1,196 @@
+"""The training loop: restore; for each step train, log, evaluate, save when due."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from training.batch import Batch
+from training.config import Config
+from training.data.datasets import open_images_of
+from training.diagnose import find_not_finite, not_finite
+from training.distribute.cluster import Cluster
+from training.distribute.peers import Peers
+from training.distribute.rendezvous import meet
+from training.distribute.strategy import make_strategy
+from training.errors import NotFiniteError, StoppedError, TrainingError
+from training.experiment import Experiment, build_experiment, data_error
+from training.interrupts import stop_requests
+from training.run.checkpoint import Checkpoints
+from training.run.folder import Run, versions
+from training.run.progress import Progress, parse_steps, profiled_steps
+from training.step.evaluation import make_evaluation
+from training.step.steps import Metrics, repeated
+
+# What workers need not have alike: where each finds its data and its devices, and how long it waits for the others.
+_OF_A_WORKER = ("data_dir", "cache", "cache_dir", "devices", "cpu_devices", "worker_timeout")
+
+
+def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -> dict[str, float]:
+    """Trains a network, or takes its training up where the work folder's newest checkpoint left it.
+
+    Args:
+        config: The experiment.
+        workdir: The run's folder; `training.run.folder.Run` tells what lies in it. Several workers must all see it: the
+            chief writes, and all read the checkpoints.
+        cluster: All workers, each of which calls this, or None for a process that trains alone.
+
+    Returns:
+        The last evaluation's `loss` and `accuracy` on the validation split.
+
+    Raises:
+        InputError: Something that was given cannot work.
+        TrainingError: The loss is not finite, the disk is full, or a worker did not come up.
+        LostWorkerError: Another worker has ended.
+        StoppedError: SIGTERM has come; the run is saved.
+    """
+    parse_steps(config.profile_steps)
+    with meet(cluster, _terms(config), config.worker_timeout) as peers:
+        # First of all that uses TensorFlow: reading data would already fix its devices.
+        strategy = make_strategy(config.cpu_devices, config.devices, cluster)
+        with peers.chief_first():  # which prepares what comes with this package
+            images = open_images_of(config)
+        experiment, run = build_experiment(config, strategy, images), Run(workdir)
+        with _held(run, experiment) if peers.is_chief else contextlib.nullcontext():
+            figures = _explained(experiment, run, peers)
+    return {"loss": figures["loss"], "accuracy": figures["accuracy"]}
+
+
+def _terms(config: Config) -> dict[str, Any]:
+    """What all workers must have alike."""
+    fields = dataclasses.asdict(config)
+    return {name: value for name, value in fields.items() if name not in _OF_A_WORKER} | versions()
+
+
+@contextlib.contextmanager
+def _held(run: Run, experiment: Experiment) -> Iterator[None]:
+    """Keeps the run's folder for this process, with what the run is in it."""
+    with run.held():
+        devices = experiment.strategy.extended.worker_devices
+        run.start(experiment.config, experiment.images.labels, experiment.image_shape, devices)
+        _describe(experiment)
+        yield
+
+
+def _explained(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
+    """Trains; what goes wrong is raised as what it means for the run."""
+    try:
+        return _train(experiment, run, peers) or run.last_evaluation()
+    except NotFiniteError as error:
+        raise TrainingError(_diagnose(experiment, run, peers, error.step)) from None
+    except tf.errors.InvalidArgumentError as error:
+        raise data_error(error, experiment) or error from None
+    except OSError as error:
+        raise TrainingError(
+            f"{run.folder} cannot be written any more: {error.strerror}; the same command goes on from the newest "
+            "checkpoint"
+        ) from None
+
+
+def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
+    """Takes the steps that are left, and returns the last evaluation; nothing where no step is left."""
+    config = experiment.config
+    figures: dict[str, float] = {}
+    checkpoints = _checkpoints(experiment, run, peers)
+    step = _restored(checkpoints, peers)
+    take_steps, evaluate = _step_taker(experiment), make_evaluation(experiment)
+    batches = iter(experiment.train_batches(step))
+    if config.deterministic:
+        # After the iterators: it would have them made without any thread, though their order is fixed anyway.
+        tf.config.experimental.enable_op_determinism()
+    with (
+        Progress(run, config, step, peers.is_chief) as progress,
+        profiled_steps(config.profile_steps if peers.is_chief else "", run.tensorboard) as profile,
+        stop_requests() as should_stop,
+        checkpoints,
+    ):
+        stopped = False
+        while step < config.steps and not stopped:
+            profile(step)
+            num_steps = steps_until_due(config, step)
+            metrics = take_steps(batches, num_steps)
+            step += num_steps
+            done = step == config.steps
+            if done or step % config.log_every == 0:
+                progress.train(step, _finite(metrics, step))
+            if config.signals_every and step % config.signals_every == 0 and peers.is_chief:
+                progress.signals(step, experiment.model, experiment.probe_images())
+            if done or step % config.evaluate_every == 0:
+                figures = evaluate()
+                progress.evaluation(step, figures)
+            stopped = peers.any(should_stop())
+            if done or stopped or step % config.checkpoint_every == 0:
+                _finite(metrics, step)
+                checkpoints.save(step)
+            checkpoints.check()
+            progress.advance(num_steps)
+        profile(step)
+    if step < config.steps:
+        raise StoppedError(f"stopped at step {step:,} of {config.steps:,}, which is saved; the same command goes on")
+    return figures
+
+
+def steps_until_due(config: Config, step: int) -> int:
+    """How many steps one call takes: `steps_per_call`, or fewer where something is due before."""
+    periods = (config.log_every, config.evaluate_every, config.checkpoint_every, config.signals_every or config.steps)
+    return min(config.steps_per_call, config.steps - step, *(every - step % every for every in periods))
+
+
+def _step_taker(experiment: Experiment) -> Callable[[Iterator[Batch], int], Metrics]:
+    step = experiment.train_step()
+    if experiment.config.steps_per_call == 1:
+        return lambda batches, num_steps: step(next(batches))
+    steps = repeated(step)
+    return lambda batches, num_steps: steps(batches, tf.constant(num_steps))
+
+
+def _finite(metrics: Metrics, step: int) -> dict[str, float]:
+    """The figures of the last step of a call."""
+    if not_finite(metrics):
+        raise NotFiniteError(step)
+    return {name: float(np.ravel(values)[-1]) for name, values in metrics.items()}
+
+
+def _diagnose(experiment: Experiment, run: Run, peers: Peers, found: int) -> str:
+    """Repeats the run from its newest checkpoint, in variables of its own, and says where it went wrong."""
+    experiment = build_experiment(experiment.config, experiment.strategy, experiment.images)
+    step = _restored(_checkpoints(experiment, run, peers), peers)
+    kept = f"the checkpoint of step {step} stays" if step else "there is no checkpoint yet"
+    return (
+        f"{find_not_finite(experiment, step, found)}; {kept}; a lower learning_rate or a longer warmup_steps, in "
+        "another --workdir, may do"
+    )
+
+
+def _checkpoints(experiment: Experiment, run: Run, peers: Peers) -> Checkpoints:
+    return Checkpoints(
+        run.checkpoints,
+        experiment.model,
+        keep=experiment.config.keep_checkpoints,
+        writes=peers.is_chief,
+        **experiment.parts,
+    )
+
+
+def _restored(checkpoints: Checkpoints, peers: Peers) -> int:
+    """The step that all workers go on from."""
+    with peers.chief_first():  # by then it has written what it was writing
+        step = checkpoints.restore()
+    peers.agree("the newest checkpoint's step", step)
+    return step
+
+
+def _describe(experiment: Experiment) -> None:
+    config, images, strategy = experiment.config, experiment.images, experiment.strategy
+    sizes = images.num_examples(config.train_split), images.num_examples(config.validation_split)
+    kind = "GPU" if "GPU" in strategy.extended.worker_devices[0] else "CPU"
+    print(f"{config.dataset}: {sizes[0]:,} images to train on, {sizes[1]:,} held out, {len(images.labels)} classes")
+    print(
+        f"{experiment.model.name}: {experiment.model.count_params():,} parameters, "
+        f"{strategy.num_replicas_in_sync} x {kind}",
+        flush=True,
+    )

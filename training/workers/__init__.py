@@ -1,1 +1,0 @@
-"""Devices, and several workers: who they are, how they meet, what they tell one another."""
