@@ -69,7 +69,7 @@ def load_network(run: Run) -> keras.Model:
     """
     config, labels, image_shape = run.read()
     model = make_network(config, image_shape, len(labels))
-    average = MovingAverage(model, config.average) if config.average else None
+    average = MovingAverage(model, config.ema_decay) if config.ema_decay else None
     parts = {"average": average} if average else {}
     if Checkpoints(run.checkpoints, model, **parts).restore() == 0:
         raise InputError(f"{run.folder} holds no checkpoint yet; `fit` with the same --workdir saves one when it ends")

@@ -1,172 +1,324 @@
-"""What an experiment is made of: its fields, the files that set them, the command line that overrides them."""
+"""Config of an experiment: its fields, the files that set them, the command line that overrides them."""
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import json
+import operator
 import pathlib
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from training.errors import InputError
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
+# Names of fields in config.json of earlier versions, and their names now; None: the field is gone, and not read.
+_EARLIER_NAMES: dict[str, str | None] = {
+    "average": "ema_decay",
+    "policy_ops": "randaugment_num_ops",
+    "policy_strength": "randaugment_magnitude",
+    "erase": "random_erasing",
+    "accumulate": "gradient_accumulation_steps",
+    "steps_per_call": "steps_per_execution",
+}
 
-def _field(default: Any, doc: str) -> Any:
-    return dataclasses.field(default=default, metadata={"doc": doc})
+_COMPARISONS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+
+
+def _field(
+    group: str, default: Any, doc: str, *, changeable: bool = False, per_worker: bool = False, **bounds: float
+) -> Any:
+    """A row of the table below.
+
+    Args:
+        group: Heading under which `--help` lists the field.
+        default: Its default.
+        doc: Its line of help.
+        changeable: Whether a run may be resumed with another value. All others decide which numbers come out of it.
+        per_worker: Whether workers of one run may have different values.
+        bounds: `at_least`, `above`, `at_most`, `below`: what the number, or each number of a tuple, must be.
+    """
+    facts = {"group": group, "doc": doc, "changeable": changeable, "per_worker": per_worker, "bounds": bounds}
+    return dataclasses.field(default=default, metadata=facts)
+
+
+_data = partial(_field, "data")
+_augmentation = partial(_field, "augmentation")
+_network = partial(_field, "network")
+_optimizer = partial(_field, "optimizer")
+_evaluation = partial(_field, "evaluation")
+_hardware = partial(_field, "hardware")
+_run = partial(_field, "run")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment, whole: what it trains on, which network, and how."""
+    """One experiment: its data, its network and how the network is trained.
 
-    dataset: str = _field("digits", "a tensorflow-datasets name; digits and image_folder come with this package")
-    data_dir: str = _field(
+    Raises:
+        InputError: A value of another type than its field's, beyond its bounds, or at odds with another field.
+    """
+
+    dataset: str = _data("digits", "a tensorflow-datasets name; digits and image_folder come with this package")
+    data_dir: str = _data(
         "",
-        "where prepared data lies (default: TFDS_DATA_DIR, else ~/tensorflow_datasets); for image_folder the folder",
+        "folder of the prepared data (default: TFDS_DATA_DIR, else ~/tensorflow_datasets); for image_folder the photos",
+        changeable=True,
+        per_worker=True,
     )
-    train_split: str = _field("train", "split to train on, in tfds notation: train, train[:90%], ...")
-    test_split: str = _field("test", "split to evaluate on")
-    val_split: str = _field("", "split to evaluate on while training, which a plateau reads; default: test_split")
-    image_size: int = _field(0, "height and width the network sees; 0: what the dataset has")
-    holdout: float = _field(0.2, "share of each class held out as val where image_folder has no splits of its own")
-    holdout_seed: int = _field(0, "which photos these are")
-    max_unreadable: float = _field(0.01, "share of a split's images that may be unreadable; such images are left out")
-
-    network: str = _field("small", "small, or one of the paper's: 14-layer, 30-layer, A, B, C or VGG-19")
-    subtract_mean: bool = _field(False, "let the first layer subtract the training images' mean, pixel by pixel")
-    filters: tuple[int, ...] = _field(
-        (32, 64), "small: channels of each stage, comma-separated; a pooling lies between two"
+    train_split: str = _data("train", "split to train on, in tfds notation: train, train[:90%], ...")
+    test_split: str = _data("test", "split to evaluate on")
+    val_split: str = _data("", "split to evaluate on while training, which a plateau reads; default: test_split")
+    image_size: int = _data(0, "height and width of the network's input; 0: those of the dataset's images", at_least=0)
+    holdout: float = _data(
+        0.2, "share of each class held out as val where image_folder has no splits of its own", above=0, below=1
     )
-    convolutions: int = _field(2, "small: 3x3 convolutions in each stage")
-    rectifier: str = _field("prelu", "relu, leaky_relu, prelu (a slope per channel) or prelu_shared (one per layer)")
+    holdout_seed: int = _data(0, "seed that chooses the held-out photos", at_least=0)
+    max_unreadable: float = _data(
+        0.01,
+        "share of a split's images that may be unreadable; such images are left out",
+        changeable=True,
+        at_least=0,
+        at_most=1,
+    )
+    shuffle_buffer: int = _data(10_000, "encoded images held in memory to draw the next one from", at_least=1)
+    cache: Literal["", "memory", "disk"] = _data(
+        "", "where encoded images are kept once they are read; default: nowhere", changeable=True, per_worker=True
+    )
+    cache_dir: str = _data(
+        "~/.cache/keras_prelu",
+        "folder of the caches on disk; best on a disk of this machine",
+        changeable=True,
+        per_worker=True,
+    )
+    seed: int = _data(0, "seeds the weights, the order of the images and their augmentation", at_least=0)
 
-    steps: int = _field(1_000, "optimizer steps to train for")
-    batch_size: int = _field(128, "images a step, over all devices together")
-    accumulate: int = _field(1, "parts a device's share of a batch is cut into, one after the other, to save memory")
-    steps_per_call: int = _field(1, "steps that TensorFlow takes before Python looks again")
-    xla: bool = _field(False, "compile forward and backward with XLA")
-    precision: str = _field("float32", "float32, mixed_bfloat16 or mixed_float16 (with loss scaling)")
-    learning_rate: float = _field(0.05, "peak learning rate")
-    warmup_steps: int = _field(50, "steps over which the learning rate rises from 0")
-    schedule: str = _field(
+    scale_min: int = _augmentation(
+        0, "least length that a training image's shorter side is scaled to before a random crop", at_least=0
+    )
+    scale_max: int = _augmentation(
+        0, "largest such length; 0 for both: training images are cropped as test images are", at_least=0
+    )
+    test_scale: int = _augmentation(
+        0, "length a test image's shorter side is scaled to before the centre crop; 0: image_size", at_least=0
+    )
+    crop_area_min: float = _augmentation(
+        0.0,
+        "Inception crop: least share of a training image's area that its crop covers; 0: none",
+        at_least=0,
+        at_most=1,
+    )
+    crop_padding: int = _augmentation(
+        0, "pixels of zeros around a training image before it is cropped back at random", at_least=0
+    )
+    flip: bool = _augmentation(False, "mirror half of the training images")
+    pca_colour: float = _augmentation(
+        0.0, "std of the factors of principal colours added to training images; AlexNet: 0.1", at_least=0
+    )
+    randaugment_num_ops: int = _augmentation(
+        0, "transformations of RandAugment that each training image goes through", at_least=0
+    )
+    randaugment_magnitude: float = _augmentation(
+        0.5, "their largest magnitude, up to 1 as Keras's `factor`: a tenth of timm's magnitude", above=0, at_most=1
+    )
+    random_erasing: float = _augmentation(
+        0.0, "share of the training images in which a random rectangle is replaced by noise", at_least=0, at_most=1
+    )
+    mixup_alpha: float = _augmentation(
+        0.0, "mixup: both parameters of the beta distribution of the mixing weight; 0: none", at_least=0
+    )
+    cutmix_alpha: float = _augmentation(
+        0.0, "CutMix: both parameters of the beta distribution of the kept area; 0: none", at_least=0
+    )
+
+    network: str = _network(
+        "small",
+        "small; 14-layer, 30-layer, A, B, C or VGG-19 of the paper; keras.applications:NAME; package.module:function; "
+        "or a .keras file",
+    )
+    weights: str = _network("", "file of weights for a network of keras.applications; default: random weights")
+    init_from: str = _network("", "run folder, .weights.h5 or .keras file whose weights training starts from")
+    freeze: str = _network("", "layers that are not trained: patterns of their names, comma-separated, as block1*,stem")
+    unfreeze_step: int = _network(0, "step from which frozen layers are trained too; 0: never", at_least=0)
+    subtract_mean: bool = _network(False, "let the first layer subtract the training images' mean, pixel by pixel")
+    filters: tuple[int, ...] = _network(
+        (32, 64), "small: channels of each stage, comma-separated, with a pooling between stages", at_least=1
+    )
+    convolutions: int = _network(2, "small: 3x3 convolutions in each stage", at_least=1)
+    rectifier: Literal["relu", "leaky_relu", "prelu", "prelu_shared"] = _network(
+        "prelu", "prelu has a slope per channel, prelu_shared one per layer"
+    )
+    dropout: float = _network(
+        0.0,
+        "dropout of the last layer's inputs; in the paper's networks of the last three layers'",
+        at_least=0,
+        below=1,
+    )
+    drop_path: float = _network(
+        0.0, "largest probability to drop a residual branch, where the network has them", at_least=0, below=1
+    )
+
+    optimizer: Literal["sgd", "adamw", "lion", "muon", "lamb"] = _optimizer(
+        "sgd", "sgd is the paper's, with L2 through the momentum; the others are Keras's"
+    )
+    epochs: float = _optimizer(0.0, "passes over the training images to train for; 0: `steps` counts", at_least=0)
+    steps: int = _optimizer(1_000, "optimizer steps to train for, unless `epochs` is given", at_least=1)
+    batch_size: int = _optimizer(128, "images per step, over all devices together", at_least=1)
+    learning_rate: float = _optimizer(0.05, "peak learning rate", at_least=0)
+    layer_decay: float = _optimizer(
+        1.0,
+        "factor of the learning rate from each layer to the one before it; 1: the same rate for all",
+        above=0,
+        at_most=1,
+    )
+    warmup_steps: int = _optimizer(50, "steps over which the learning rate rises from 0", at_least=0)
+    schedule: Literal["cosine", "steps", "plateau"] = _optimizer(
         "cosine",
-        "how the rate falls after that: cosine (to 0), steps (at drop_steps) or plateau (of the validation error)",
+        "fall of the rate after that: cosine (to 0), steps (at drop_steps) or plateau (of the validation error)",
     )
-    drop_steps: tuple[int, ...] = _field((), "steps after which the rate is divided by drop_factor, comma-separated")
-    drop_factor: float = _field(10.0, "what a drop divides the rate by")
-    patience: int = _field(5, "evaluations without a lower validation error after which a plateau drops the rate")
-    max_drops: int = _field(2, "times that a plateau drops the rate; after that the rate stays until the last step")
-    momentum: float = _field(0.9, "momentum of the gradient descent")
-    weight_decay: float = _field(0.0, "L2 of the kernels, through the momentum as in Caffe; slopes have none")
-    clip_norm: float = _field(0.0, "largest norm of the gradient of all weights together; 0: any")
-    label_smoothing: float = _field(0.0, "share of each label that is spread evenly over all classes")
-    average: float = _field(0.0, "decay of the moving average of the weights that is evaluated and exported; 0: none")
-    dropout: float = _field(
-        0.0, "share of the last layer's inputs dropped in training; of the two before it, in the paper's"
+    drop_steps: tuple[int, ...] = _optimizer(
+        (), "steps after which the rate is divided by drop_factor, comma-separated"
     )
-    shuffle_buffer: int = _field(10_000, "encoded images held in memory to draw the next one from")
-    scale_min: int = _field(0, "least length that a training image's shorter side is scaled to before a random crop")
-    scale_max: int = _field(0, "largest such length; 0 for both: training images are cropped as test images are")
-    test_scale: int = _field(0, "length a test image's shorter side is scaled to before the centre crop; 0: image_size")
-    cache: str = _field("", "memory or disk: where encoded images are kept once they are read; default: nowhere")
-    cache_dir: str = _field("~/.cache/keras_prelu", "folder of the caches on disk; best on a disk of this machine")
-    crop_padding: int = _field(0, "pixels of zeros around a training image before it is cropped back at random")
-    flip: bool = _field(False, "mirror half of the training images")
-    pca_colour: float = _field(0.0, "std of the factors of principal colours added to training images; AlexNet: 0.1")
-    policy_ops: int = _field(0, "transformations, drawn from RandAugment's, that a training image goes through")
-    policy_strength: float = _field(0.5, "how strong they are at most, up to 1")
-    erase: float = _field(0.0, "share of the training images in which a random rectangle is replaced by noise")
-    seed: int = _field(0, "seeds the weights, the order of the images and their augmentation")
+    drop_factor: float = _optimizer(10.0, "divisor of the rate at a drop", above=1)
+    patience: int = _optimizer(
+        5, "evaluations without a lower validation error after which a plateau drops the rate", at_least=1
+    )
+    max_drops: int = _optimizer(
+        2, "times that a plateau drops the rate; after that the rate stays until the last step", at_least=0
+    )
+    momentum: float = _optimizer(0.9, "momentum of sgd", at_least=0, below=1)
+    nesterov: bool = _optimizer(False, "Nesterov momentum, for sgd")
+    weight_decay: float = _optimizer(0.0, "decay of kernels; sgd: L2 through the momentum, as in Caffe", at_least=0)
+    clip_norm: float = _optimizer(0.0, "largest norm of the gradient of all weights together; 0: any", at_least=0)
+    label_smoothing: float = _optimizer(
+        0.0, "share of each label that is spread evenly over all classes", at_least=0, below=1
+    )
+    class_weights: str = _optimizer("", "weights of the classes in the loss: balanced, or numbers, comma-separated")
+    ema_decay: float = _optimizer(
+        0.0, "decay of the moving average of the weights that is evaluated and exported; 0: none", at_least=0, below=1
+    )
 
-    devices: str = _field("", "devices to train on, as GPU:0,GPU:2; default: all GPUs, or cpu_devices")
-    cpu_devices: int = _field(1, "logical CPU devices to train on where there is no GPU; with GPUs, all are used")
-    log_every: int = _field(50, "steps between two entries of loss, accuracy and rate")
-    evaluate_every: int = _field(500, "steps between two evaluations")
-    checkpoint_every: int = _field(500, "steps between two checkpoints")
-    keep_checkpoints: int = _field(3, "how many checkpoints stay, newest first")
-    deterministic: bool = _field(True, "the same bits every time, on the same devices")
-    signals_every: int = _field(0, "steps between two measurements of signals and slopes for TensorBoard; 0: never")
-    profile_steps: str = _field("", "steps to profile for TensorBoard, as 100-110")
-    worker_timeout: int = _field(120, "seconds to wait for another worker")
+    evaluate_every: int = _evaluation(500, "steps between two evaluations; 0: an epoch", at_least=0)
+    best_metric: Literal["accuracy", "loss", "top5_accuracy", "precision", "recall", "f1"] = _evaluation(
+        "accuracy", "figure of the evaluation that chooses the best checkpoint"
+    )
+    early_stopping: int = _evaluation(
+        0,
+        "evaluations without a better best_metric after which training ends; 0: never",
+        changeable=True,
+        at_least=0,
+    )
+
+    devices: str = _hardware(
+        "", "devices to train on, as GPU:0,GPU:2; default: all GPUs, or cpu_devices", changeable=True, per_worker=True
+    )
+    cpu_devices: int = _hardware(
+        1, "logical CPU devices to train on where there is no GPU", changeable=True, per_worker=True, at_least=1
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _hardware(
+        "float32", "of the layers' arithmetic; mixed_float16 with loss scaling"
+    )
+    xla: bool = _hardware(False, "compile forward and backward with XLA")
+    deterministic: bool = _hardware(True, "the same bits every time, on the same devices")
+    gradient_accumulation_steps: int = _hardware(
+        1, "micro-batches that a device's part of a batch is cut into, one after the other, to save memory", at_least=1
+    )
+    steps_per_execution: int = _hardware(1, "steps that TensorFlow takes per call from Python", at_least=1)
+    worker_timeout: int = _hardware(
+        120, "seconds to wait for another worker", changeable=True, per_worker=True, at_least=1
+    )
+
+    log_every: int = _run(50, "steps between two entries of loss, accuracy and rate", changeable=True, at_least=1)
+    checkpoint_every: int = _run(500, "steps between two checkpoints; 0: an epoch", changeable=True, at_least=0)
+    keep_checkpoints: int = _run(3, "newest checkpoints that are kept", changeable=True, at_least=1)
+    tracker: Literal["", "mlflow", "wandb"] = _run(
+        "", "experiment tracker that gets the figures too; default: none", changeable=True
+    )
+    signals_every: int = _run(
+        0, "steps between two measurements of signals and slopes for TensorBoard; 0: never", changeable=True, at_least=0
+    )
+    profile_steps: str = _run("", "steps to profile for TensorBoard, as 100-110", changeable=True)
 
     @property
     def validation_split(self) -> str:
         """The split that is evaluated while training: `val_split`, or as in the paper `test_split`."""
         return self.val_split or self.test_split
 
+    def in_steps(self, steps_per_epoch: int) -> "Config":
+        """This config with everything that counts in epochs written as steps."""
+        return dataclasses.replace(
+            self,
+            steps=max(1, round(self.epochs * steps_per_epoch)) if self.epochs else self.steps,
+            evaluate_every=self.evaluate_every or steps_per_epoch,
+            checkpoint_every=self.checkpoint_every or steps_per_epoch,
+        )
+
     def __post_init__(self) -> None:
-        for lowest, names in _LOWEST.items():
-            for name in names:
-                value = getattr(self, name)
-                if min(value if isinstance(value, tuple) else (value,), default=0) < lowest:
-                    raise InputError(f"{name} is {value}, but must be at least {lowest}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                listed = [choice or "empty" for choice in choices]
-                wanted = f"{', '.join(listed[:-1])} or {listed[-1]}"
-                raise InputError(f"{name} is {getattr(self, name)!r}, but must be {wanted}")
-        for name in ("momentum", "label_smoothing", "average", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, but must be at least 0 and below 1")
-        self._check_data()
-        if self.drop_factor <= 1:
-            raise InputError(f"drop_factor is {self.drop_factor}, but must be above 1")
+        for field in dataclasses.fields(self):
+            _check_value(field, getattr(self, field.name))
+        _check_class_weights(self.class_weights)
         if self.xla and self.deterministic:
             raise InputError("xla has no deterministic gradient of max pooling: set --deterministic false beside it")
-
-    def _check_data(self) -> None:
-        for name in ("max_unreadable", "erase"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}, but must be at least 0 and at most 1")
-        if not 0 < self.policy_strength <= 1:
-            raise InputError(f"policy_strength is {self.policy_strength}, but must be above 0 and at most 1")
-        if not 0 < self.holdout < 1:
-            raise InputError(f"holdout is {self.holdout}, but must be above 0 and below 1")
+        if self.nesterov and self.optimizer != "sgd":
+            raise InputError(f"nesterov is a variant of sgd's momentum, but optimizer is {self.optimizer}: drop one")
+        if self.unfreeze_step and not self.freeze:
+            raise InputError(f"unfreeze_step is {self.unfreeze_step}, but freeze names no layers: set it, or drop both")
         if (self.scale_min or self.scale_max) and not max(1, self.image_size) <= self.scale_min <= self.scale_max:
             raise InputError(
                 f"scale_min is {self.scale_min} and scale_max {self.scale_max}, but they must rise from image_size, "
                 f"{self.image_size}"
             )
+        if self.scale_max and self.crop_area_min:
+            raise InputError("scale_min and crop_area_min are two ways to crop training images: set one of them to 0")
         if self.test_scale and self.test_scale < self.image_size:
             raise InputError(
                 f"test_scale is {self.test_scale}, but must be at least image_size, {self.image_size}, or 0"
             )
 
 
-_CHOICES = {
-    "cache": ("", "memory", "disk"),
-    "network": ("small", "14-layer", "30-layer", "A", "B", "C", "VGG-19"),
-    "rectifier": ("relu", "leaky_relu", "prelu", "prelu_shared"),
-    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-    "schedule": ("cosine", "steps", "plateau"),
+_WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple[int, ...]: "numbers with commas",
 }
 
-_LOWEST = {
-    1: (
-        *("filters", "convolutions", "steps", "batch_size", "cpu_devices", "shuffle_buffer"),
-        *("accumulate", "steps_per_call", "patience", "worker_timeout"),
-        *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
-    ),
-    0: (
-        *("image_size", "learning_rate", "warmup_steps", "crop_padding", "seed"),
-        *("weight_decay", "clip_norm", "signals_every", "max_drops"),
-        *("scale_min", "scale_max", "test_scale", "pca_colour", "policy_ops", "holdout_seed"),
-    ),
-}
 
-# What a run may change between two calls: everything else decides which numbers come out of it.
-CHANGEABLE = frozenset(
-    {
-        *("data_dir", "max_unreadable", "cache", "cache_dir", "devices", "cpu_devices", "worker_timeout"),
-        *("log_every", "checkpoint_every", "keep_checkpoints", "signals_every", "profile_steps"),
-    }
-)
+@functools.cache
+def _types() -> dict[str, Any]:
+    return typing.get_type_hints(Config)
 
 
-_WANTED = {bool: "true or false", int: "a whole number", float: "a number", tuple[int, ...]: "numbers with commas"}
+def _check_value(field: "dataclasses.Field[Any]", value: Any) -> None:
+    """Raises InputError for a value that is not of the field's type, no choice of it, or beyond its bounds."""
+    kind = _types()[field.name]
+    if typing.get_origin(kind) is Literal:
+        choices = [choice or "empty" for choice in typing.get_args(kind)]
+        if value not in typing.get_args(kind):
+            raise InputError(f"{field.name} is {value!r}, but must be {', '.join(choices[:-1])} or {choices[-1]}")
+        return
+    if type(value) is not (typing.get_origin(kind) or kind) and not (kind is float and type(value) is int):
+        raise InputError(f"{field.name} is {value!r}, but must be {_WANTED[kind]}")
+    bounds = field.metadata["bounds"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if not all(_COMPARISONS[name](number, bound) for name, bound in bounds.items()):
+            allowed = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
+            raise InputError(f"{field.name} is {value}, but must be {allowed}")
+
+
+def _check_class_weights(text: str) -> None:
+    try:
+        if text not in ("", "balanced") and min(float(part) for part in text.split(",")) <= 0:
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"class_weights is {text!r}, but must be balanced, or numbers above 0 with commas, as 1,2.5"
+        ) from None
 
 
 def load_config(name: str) -> Config:
@@ -208,11 +360,10 @@ def override(config: Config, overrides: Mapping[str, str]) -> Config:
     Raises:
         InputError: An unknown field, or a text that is not a value of the field's type.
     """
-    types = typing.get_type_hints(Config)
-    unknown = [name for name in overrides if name not in types]
-    if unknown:
-        raise InputError(f"there is no field {unknown[0]!r}{nearest(unknown[0], types)}; --help lists the fields")
-    values: dict[str, Any] = {name: _parse(name, text, types[name]) for name, text in overrides.items()}
+    _check_names(overrides)
+    values: dict[str, Any] = {name: _parse(name, text, _types()[name]) for name, text in overrides.items()}
+    if "steps" in values and "epochs" not in values:
+        values["epochs"] = 0.0  # the config's own, which would count instead
     return dataclasses.replace(config, **values)
 
 
@@ -222,15 +373,21 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
     Raises:
         InputError: An unknown field, or a value that is not of the field's type.
     """
-    types = typing.get_type_hints(Config)
-    values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
-    for name, value in values.items():
-        kind = types.get(name)
-        if kind is None:
-            raise InputError(f"there is no field {name!r}{nearest(name, types)}; --help lists the fields")
-        if type(value) is not (typing.get_origin(kind) or kind) and not (kind is float and type(value) is int):
-            raise InputError(f"{name} is {value!r}, but must be {_WANTED.get(kind, 'a text')}")
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        now = _EARLIER_NAMES.get(name, name)
+        if now is not None:
+            values[now] = tuple(value) if isinstance(value, list) else value
+    _check_names(values)
     return Config(**values)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in _types():
+            now = _EARLIER_NAMES.get(name)
+            hint = f" (it is {now} now)" if now else nearest(name, _types())
+            raise InputError(f"there is no field {name!r}{hint}; --help lists the fields")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -245,6 +402,8 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if typing.get_origin(kind) is tuple:
             return tuple(int(part) for part in text.split(","))
-        return int(text.replace("_", "")) if kind is int else kind(text)
+        if kind in (int, float):
+            return int(text.replace("_", "")) if kind is int else float(text)
+        return text
     except (KeyError, ValueError):
         raise InputError(f"{name} is {text!r}, but must be {_WANTED[kind]}") from None

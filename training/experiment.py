@@ -111,6 +111,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
         InputError: The data is not there or does not fit the rest, or a batch has fewer images than there are devices.
     """
     images = images or open_images_of(config)
+    config = config.in_steps(steps_per_epoch(images.num_examples(config.train_split), config.batch_size))
     image_shape = images.input_shape(config.image_size)
     for split in (config.train_split, config.validation_split, config.test_split):
         images.num_examples(split)
@@ -123,7 +124,7 @@ def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: I
     with strategy.scope():
         model = make_network(config, image_shape, len(images.labels))
         optimizer = make_optimizer(config, model)
-        average = MovingAverage(model, config.average) if config.average else None
+        average = MovingAverage(model, config.ema_decay) if config.ema_decay else None
     return Experiment(config, strategy, images, image_shape, model, optimizer, average)
 
 

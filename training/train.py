@@ -26,9 +26,6 @@ from training.run.progress import Progress, parse_steps, profiled_steps
 from training.step.evaluation import make_evaluation
 from training.step.steps import Metrics, repeated
 
-# What workers need not have alike: where each finds its data and its devices, and how long it waits for the others.
-_OF_A_WORKER = ("data_dir", "cache", "cache_dir", "devices", "cpu_devices", "worker_timeout")
-
 
 def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -> dict[str, float]:
     """Trains a network, or takes its training up where the work folder's newest checkpoint left it.
@@ -62,8 +59,8 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
 
 def _terms(config: Config) -> dict[str, Any]:
     """What all workers must have alike."""
-    fields = dataclasses.asdict(config)
-    return {name: value for name, value in fields.items() if name not in _OF_A_WORKER} | versions()
+    shared = (field.name for field in dataclasses.fields(config) if not field.metadata["per_worker"])
+    return {name: getattr(config, name) for name in shared} | versions()
 
 
 @contextlib.contextmanager
@@ -135,14 +132,14 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
 
 
 def steps_until_due(config: Config, step: int) -> int:
-    """How many steps one call takes: `steps_per_call`, or fewer where something is due before."""
+    """How many steps one call takes: `steps_per_execution`, or fewer where something is due before."""
     periods = (config.log_every, config.evaluate_every, config.checkpoint_every, config.signals_every or config.steps)
-    return min(config.steps_per_call, config.steps - step, *(every - step % every for every in periods))
+    return min(config.steps_per_execution, config.steps - step, *(every - step % every for every in periods))
 
 
 def _step_taker(experiment: Experiment) -> Callable[[Iterator[Batch], int], Metrics]:
     step = experiment.train_step()
-    if experiment.config.steps_per_call == 1:
+    if experiment.config.steps_per_execution == 1:
         return lambda batches, num_steps: step(next(batches))
     steps = repeated(step)
     return lambda batches, num_steps: steps(batches, tf.constant(num_steps))

@@ -36,7 +36,7 @@ STEPS = 4  # two epochs of 1,438 images: a batch that is full, and one that is n
 EVEN = Config(batch_size=720, crop_padding=1, shuffle_buffer=2000, warmup_steps=0)
 RAGGED = dataclasses.replace(EVEN, batch_size=1000)  # the last batch of an epoch has no image for worker 1
 EXTRAS = {
-    "accumulate": 3,
+    "gradient_accumulation_steps": 3,
     "clip_norm": 0.5,
     "label_smoothing": 0.1,
     "weight_decay": 0.01,
@@ -46,7 +46,7 @@ EXTRAS = {
 CASES = {
     "even": EVEN,
     "ragged": RAGGED,
-    "one-call": dataclasses.replace(RAGGED, steps_per_call=STEPS),
+    "one-call": dataclasses.replace(RAGGED, steps_per_execution=STEPS),
     "everything": dataclasses.replace(RAGGED, **EXTRAS),
 }
 DYING = "dying"  # as even, but worker 1 is killed after two steps
@@ -63,8 +63,8 @@ def train(strategy: tf.distribute.Strategy, images: ImageSet, config: Config, ki
         )
     )
     step = make_train_step(strategy, model, optimizer, config)
-    if config.steps_per_call > 1:
-        repeated(step)(iter(batches), tf.constant(config.steps_per_call))
+    if config.steps_per_execution > 1:
+        repeated(step)(iter(batches), tf.constant(config.steps_per_execution))
         return model.get_weights()
     for index, batch in zip(range(STEPS), batches, strict=False):
         if killed and index == 2:

@@ -170,7 +170,7 @@ def test_erased_rectangles_have_the_papers_sizes():
     image = tf.fill([40, 60, 3], -1.0)
     shares = []
     for seed in seeds(200):
-        erased = augment(image, seed, Config(erase=0.5)).numpy() >= 0
+        erased = augment(image, seed, Config(random_erasing=0.5)).numpy() >= 0
         rows, columns = np.flatnonzero(erased.any((1, 2))), np.flatnonzero(erased.any((0, 2)))
         shares.append(erased.mean())
         if shares[-1]:
@@ -183,7 +183,7 @@ def test_erased_rectangles_have_the_papers_sizes():
 
 def test_the_same_seed_gives_the_same_image_and_another_another():
     image = tf.constant(np.random.default_rng(0).uniform(0, 255, (16, 16, 3)), tf.float32)
-    config = Config(crop_padding=2, flip=True, pca_colour=0.1, erase=1.0)
+    config = Config(crop_padding=2, flip=True, pca_colour=0.1, random_erasing=1.0)
     first, again, other = (augment(image, seeds(9)[index], config).numpy() for index in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -192,7 +192,7 @@ def test_the_same_seed_gives_the_same_image_and_another_another():
 @pytest.mark.slow
 def test_images_are_the_same_within_a_graph():
     """The pipeline's own way; the other tests call the functions by themselves."""
-    config = Config(crop_padding=2, scale_min=46, scale_max=92, flip=True, pca_colour=0.1, erase=0.5)
+    config = Config(crop_padding=2, scale_min=46, scale_max=92, flip=True, pca_colour=0.1, random_erasing=0.5)
     encoded = jpeg(photo(75, 100))
 
     def prepare(seed):

@@ -47,12 +47,23 @@ def test_override_reads_the_fields_type(field, text, value):
         ({"schedule": "linear"}, "schedule is 'linear', but must be cosine, steps or plateau"),
         ({"dropout": "1"}, "dropout is 1.0, but must be at least 0 and below 1"),
         ({"drop_factor": "1"}, "drop_factor is 1.0, but must be above 1"),
-        ({"accumulate": "0"}, "accumulate is 0, but must be at least 1"),
+        ({"gradient_accumulation_steps": "0"}, "gradient_accumulation_steps is 0, but must be at least 1"),
         ({"clip_norm": "-1"}, "clip_norm is -1.0, but must be at least 0"),
         ({"xla": "true"}, "set --deterministic false beside it"),
-        ({"network": "D"}, "network is 'D', but must be small, 14-layer, 30-layer, A, B, C or VGG-19"),
         ({"max_unreadable": "2"}, "max_unreadable is 2.0, but must be at least 0 and at most 1"),
-        ({"erase": "-1"}, "erase is -1.0, but must be at least 0 and at most 1"),
+        ({"random_erasing": "-1"}, "random_erasing is -1.0, but must be at least 0 and at most 1"),
+        ({"average": "0.9"}, r"no field 'average' \(it is ema_decay now\)"),
+        ({"layer_decay": "0"}, "layer_decay is 0.0, but must be above 0 and at most 1"),
+        ({"drop_path": "1"}, "drop_path is 1.0, but must be at least 0 and below 1"),
+        ({"randaugment_magnitude": "2"}, "randaugment_magnitude is 2.0, but must be above 0 and at most 1"),
+        ({"optimizer": "adam"}, "optimizer is 'adam', but must be sgd, adamw, lion, muon or lamb"),
+        ({"optimizer": "adamw", "nesterov": "true"}, "nesterov is a variant of sgd's momentum, but optimizer is adamw"),
+        ({"class_weights": "1,x"}, "class_weights is '1,x', but must be balanced, or numbers above 0 with commas"),
+        ({"class_weights": "1,0"}, "class_weights is '1,0', but must be balanced, or numbers above 0 with commas"),
+        ({"unfreeze_step": "9"}, "unfreeze_step is 9, but freeze names no layers"),
+        ({"best_metric": "auc"}, "best_metric is 'auc', but must be accuracy, loss, top5_accuracy, precision, recall"),
+        ({"tracker": "comet"}, "tracker is 'comet', but must be empty, mlflow or wandb"),
+        ({"scale_min": "64", "scale_max": "64", "crop_area_min": "0.1"}, "two ways to crop training images"),
         ({"holdout": "0"}, "holdout is 0.0, but must be above 0 and below 1"),
         ({"scale_min": "300"}, "scale_min is 300 and scale_max 0, but they must rise from image_size, 0"),
         ({"image_size": "64", "test_scale": "60"}, "test_scale is 60, but must be at least image_size, 64, or 0"),
@@ -64,6 +75,30 @@ def test_override_reads_the_fields_type(field, text, value):
 def test_wrong_override_is_named(overrides, message):
     with pytest.raises(InputError, match=message):
         override(Config(), overrides)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"filters": [8, 16]}, r"filters is \[8, 16\], but must be numbers with commas"),
+        ({"steps": 1e3}, "steps is 1000.0, but must be a whole number"),
+        ({"flip": 1}, "flip is 1, but must be true or false"),
+    ],
+)
+def test_wrong_type_in_a_config_file_is_named(fields, message):
+    with pytest.raises(InputError, match=message):
+        Config(**fields)
+
+
+def test_epochs_are_counted_in_steps():
+    config = Config(epochs=2.5, evaluate_every=0, checkpoint_every=0).in_steps(12)
+    assert (config.steps, config.evaluate_every, config.checkpoint_every) == (30, 12, 12)
+    assert config.in_steps(12) == config
+
+
+def test_steps_of_the_command_line_replace_a_configs_epochs():
+    assert override(Config(epochs=2), {"steps": "7"}).in_steps(100).steps == 7
+    assert override(Config(epochs=2), {"steps": "7", "epochs": "3"}).in_steps(100).steps == 300
 
 
 def test_unknown_config_names_the_nearest():
@@ -82,6 +117,18 @@ def test_stored_config_is_read_again(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"config": dataclasses.asdict(config), "labels": []}))
     assert load_config(str(path)) == config
+
+
+def test_stored_config_of_an_earlier_version_is_read():
+    fields = {"average": 0.9, "policy_ops": 2, "policy_strength": 0.3, "erase": 0.1, "accumulate": 4}
+    assert from_dict({**fields, "steps_per_call": 5}) == Config(
+        ema_decay=0.9,
+        randaugment_num_ops=2,
+        randaugment_magnitude=0.3,
+        random_erasing=0.1,
+        gradient_accumulation_steps=4,
+        steps_per_execution=5,
+    )
 
 
 @pytest.mark.parametrize(

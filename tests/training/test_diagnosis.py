@@ -59,9 +59,9 @@ def test_layers_behind_a_mean_that_is_subtracted_are_looked_at(small_config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps_per_call", [1, 4])
-def test_step_batch_and_layer_are_named_though_found_later(small_config, tmp_path, steps_per_call):
-    config = diverging(small_config, steps_per_call=steps_per_call, evaluate_every=6)
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_step_batch_and_layer_are_named_though_found_later(small_config, tmp_path, steps_per_execution):
+    config = diverging(small_config, steps_per_execution=steps_per_execution, evaluate_every=6)
     with pytest.raises(TrainingError) as caught:
         fit(config, tmp_path)
     message = str(caught.value)
@@ -154,7 +154,10 @@ class OneUnlabelled(tfds.core.GeneratorBasedBuilder):
     ("changes", "message"),
     [
         ({}, "a label is -1 in batch of test 2, but one_unlabelled has 3 classes, 0 to 2: mend the data"),
-        ({"train_split": "test", "steps_per_call": 2}, "a label is -1 in step [12], but one_unlabelled has 3 classes"),
+        (
+            {"train_split": "test", "steps_per_execution": 2},
+            "a label is -1 in step [12], but one_unlabelled has 3 classes",
+        ),
     ],
     ids=["test", "train"],
 )

@@ -78,8 +78,8 @@ def test_killed_run_goes_on_on_any_number_of_devices(trained, small_config, tmp_
 
 
 EVERYTHING = {
-    "accumulate": 2,
-    "average": 0.9,
+    "gradient_accumulation_steps": 2,
+    "ema_decay": 0.9,
     "clip_norm": 0.5,
     "drop_factor": 2.0,
     "evaluate_every": 2,
@@ -111,19 +111,28 @@ def test_whole_state_goes_on(small_config, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_several_steps_a_call_leave_the_same(trained, small_config, tmp_path):
-    fit(dataclasses.replace(small_config, steps_per_call=4), tmp_path)
+    fit(dataclasses.replace(small_config, steps_per_execution=4), tmp_path)
     for value, expected in zip(weights(tmp_path), weights(trained), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-6)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3, 4, 6, 6]
 
 
+@pytest.mark.slow
+def test_epochs_decide_the_steps_and_the_evaluations(small_config, tmp_path):
+    config = dataclasses.replace(small_config, steps=1, epochs=2, evaluate_every=0)  # an epoch has 2 steps
+    fit(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "evaluation"] == [2, 4]
+    assert Run(tmp_path).read()[0].steps == 4
+
+
 @pytest.mark.parametrize(
-    ("step", "steps_per_call", "expected"),
+    ("step", "steps_per_execution", "expected"),
     [(0, 1, 1), (0, 10, 2), (2, 10, 1), (3, 10, 1), (5, 10, 1), (99, 10, 1)],
 )
-def test_call_ends_where_something_is_due(small_config, step, steps_per_call, expected):
-    config = dataclasses.replace(small_config, steps=100, steps_per_call=steps_per_call)
+def test_call_ends_where_something_is_due(small_config, step, steps_per_execution, expected):
+    config = dataclasses.replace(small_config, steps=100, steps_per_execution=steps_per_execution)
     assert steps_until_due(config, step) == expected
 
 

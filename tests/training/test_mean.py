@@ -21,7 +21,7 @@ SHAPE = (8, 8, 1)
 
 @pytest.fixture
 def config(small_config):
-    return dataclasses.replace(small_config, subtract_mean=True, average=0.5)
+    return dataclasses.replace(small_config, subtract_mean=True, ema_decay=0.5)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_mean_is_kept_with_the_run(config, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_replicas", "accumulate"), [(1, 1), (2, 1), (2, 2)])
 def test_steps_neither_move_the_mean_nor_sum_it_over_replicas(config, num_replicas, accumulate):
-    config = dataclasses.replace(config, accumulate=accumulate)
+    config = dataclasses.replace(config, gradient_accumulation_steps=accumulate)
     experiment = build_experiment(config, make_strategy(num_replicas))
     step, batches = experiment.train_step(), iter(experiment.train_batches(0))
     assert np.array(experiment.model.get_layer("mean").mean).any()

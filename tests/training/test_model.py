@@ -27,11 +27,11 @@ def test_precision_is_that_of_the_layers_but_the_logits(precision, compute):
 
 
 def test_averaged_weights_are_loaded_where_a_run_has_them(tmp_path):
-    config = Config(filters=(4,), average=0.5)
+    config = Config(filters=(4,), ema_decay=0.5)
     run = Run(tmp_path)
     run.start(config, tuple("0123456789"), SHAPE, ["CPU:0"])
     model = make_network(config, SHAPE, 10)
-    average = MovingAverage(model, config.average)
+    average = MovingAverage(model, config.ema_decay)
     averaged = [np.array(variable) for variable in model.trainable_variables]
     for variable in model.trainable_variables:
         variable.assign(variable + 1)

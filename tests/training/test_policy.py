@@ -143,7 +143,7 @@ def test_training_images_go_through_it(tmp_path):
         pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
         (tmp_path / "train" / label / "1.png").write_bytes(tf.io.encode_png(pixels).numpy())
     images = open_image_set("image_folder", str(tmp_path))
-    plain, config = (Config(batch_size=2, deterministic=False, policy_ops=number) for number in (0, 2))
+    plain, config = (Config(batch_size=2, deterministic=False, randaugment_num_ops=number) for number in (0, 2))
     batches = [
         next(iter(train_batches(images, each, (8, 8, 3), 1, step)))["images"].numpy()
         for each, step in ((plain, 0), (config, 0), (config, 0), (config, 3))
@@ -154,5 +154,5 @@ def test_training_images_go_through_it(tmp_path):
 
 
 def test_strength_out_of_range_is_refused():
-    with pytest.raises(InputError, match="policy_strength is 2, but must be above 0 and at most 1"):
-        Config(policy_strength=2)
+    with pytest.raises(InputError, match="randaugment_magnitude is 2, but must be above 0 and at most 1"):
+        Config(randaugment_magnitude=2)

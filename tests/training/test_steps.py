@@ -14,7 +14,13 @@ from training.step.steps import make_evaluation_step, make_train_step, repeated
 from training.step.update import make_optimizer
 
 CONFIG = Config(learning_rate=0.1, warmup_steps=0, deterministic=False)
-EVERYTHING = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "weight_decay": 0.01, "average": 0.9}
+EVERYTHING = {
+    "gradient_accumulation_steps": 3,
+    "clip_norm": 0.5,
+    "label_smoothing": 0.1,
+    "weight_decay": 0.01,
+    "ema_decay": 0.9,
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,7 @@ def build(strategy, config=CONFIG, make_network=None):
         return (
             model,
             make_optimizer(config, model),
-            MovingAverage(model, config.average) if config.average else None,
+            MovingAverage(model, config.ema_decay) if config.ema_decay else None,
         )
 
 
@@ -95,7 +101,7 @@ def assert_alike(results, expected, atol=1e-6):
 def test_two_replicas_end_with_the_weights_of_one(strategies, changes, weights, sizes):
     config = dataclasses.replace(CONFIG, **changes)
     batches = [batch_of(weights, seed) for seed in range(3)]
-    one = train(strategies[1], batches, dataclasses.replace(config, accumulate=1))
+    one = train(strategies[1], batches, dataclasses.replace(config, gradient_accumulation_steps=1))
     assert_alike(train(strategies[2], batches, config, sizes), one)
 
 
@@ -208,7 +214,7 @@ def test_replicas_and_steps_draw_masks_of_their_own(strategies, xla):
 
 
 def test_parts_draw_masks_of_their_own(strategies):
-    config = dataclasses.replace(CONFIG, accumulate=2)
+    config = dataclasses.replace(CONFIG, gradient_accumulation_steps=2)
     assert masks_of(strategies[1], 0, config) != masks_of(strategies[1], 2, config)
 
 

@@ -71,7 +71,7 @@ def test_a_worker_that_is_killed_ends_the_other_in_one_line(workers):
 FLAGS = [
     *("--config", "digits", "--local_workers", "2", "--filters", "4,8", "--convolutions", "1", "--batch_size", "64"),
     *("--steps", "300", "--log_every", "10", "--evaluate_every", "100", "--checkpoint_every", "30"),
-    *("--steps_per_call", "5"),
+    *("--steps_per_execution", "5"),
 ]
 
 

@@ -39,7 +39,7 @@ def check_augmentation(config: Config, image_shape: tuple[int, int, int]) -> Non
         scale = getattr(config, name)
         if scale and scale < max(sides):
             raise InputError(f"{name} is {scale}, but must be at least {max(sides)}, a side of what the network sees")
-    for name in ("pca_colour", "policy_ops"):
+    for name in ("pca_colour", "randaugment_num_ops"):
         if getattr(config, name) and channels != 3:
             raise InputError(f"{name} alters red, green and blue, but the images of {config.dataset} have {channels}")
 
@@ -52,8 +52,8 @@ def augment(image: tf.Tensor, seed: tf.Tensor, config: Config, policy: Policy | 
     Args:
         image: float32 `(height, width, channels)`, values 0..255.
         seed: int64 `(2,)`.
-        config: `crop_padding`, `scale_min`, `flip`, `pca_colour` and `erase` are read.
-        policy: That of the config's `policy_ops`, if it asks for one.
+        config: `crop_padding`, `scale_min`, `flip`, `pca_colour` and `random_erasing` are read.
+        policy: That of the config's `randaugment_num_ops`, if it asks for one.
 
     Returns:
         Tensor of the image's shape. Altered colours may lie beyond 0..255.
@@ -68,9 +68,9 @@ def augment(image: tf.Tensor, seed: tf.Tensor, config: Config, policy: Policy | 
         image = policy(image, seed)
     if config.pca_colour:
         image = shift_colours(image, _draw(seed, _COLOUR, tf.random.stateless_normal, [3], stddev=config.pca_colour))
-    if config.erase:
+    if config.random_erasing:
         erased, *box = tf.unstack(_draw(seed, _BOX, tf.random.stateless_uniform, [5]))
-        image = tf.cond(erased < config.erase, lambda: _erase_at_random(image, box, seed), lambda: image)
+        image = tf.cond(erased < config.random_erasing, lambda: _erase_at_random(image, box, seed), lambda: image)
     return image
 
 

@@ -55,7 +55,7 @@ def train_batches(
     buffer = min(num_examples, config.shuffle_buffer)
     shares = _Shares(config.batch_size, num_replicas, own_replicas or range(num_replicas))
     unreadable = _unreadable(images, config, config.train_split, load)
-    policy = Policy(config.policy_ops, config.policy_strength) if config.policy_ops else None
+    policy = Policy(config.randaugment_num_ops, config.randaugment_magnitude) if config.randaugment_num_ops else None
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(_GRAPH_SEED)  # of this function's graph alone: the process's own would change the order

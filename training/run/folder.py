@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any, TextIO
 
-from training.config import CHANGEABLE, Config, from_dict
+from training.config import Config, from_dict
 from training.errors import InputError
 from training.interrupts import removed_if_interrupted
 
@@ -167,7 +167,7 @@ class Run:
         differing = [
             f"{field.name}={getattr(stored, field.name)!r}, not {getattr(config, field.name)!r}"
             for field in dataclasses.fields(Config)
-            if field.name not in CHANGEABLE and getattr(stored, field.name) != getattr(config, field.name)
+            if not field.metadata["changeable"] and getattr(stored, field.name) != getattr(config, field.name)
         ]
         if differing or labels != stored_labels:
             what = "; ".join(differing) or f"the classes {', '.join(stored_labels)}"

@@ -29,7 +29,7 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
 
     Args:
         model: Built model from images to logits.
-        config: `accumulate`, `label_smoothing`, `xla` and `seed` are read.
+        config: `gradient_accumulation_steps`, `label_smoothing`, `xla` and `seed` are read.
 
     Returns:
         A function of a replica's batch, the step's number and a factor of the loss. Gradients are of the sum of the
@@ -63,14 +63,14 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
             fixed = layout.fixed(_seeds(layout.num_generators, config.seed, step, index, replica))
             return differentiate(weights, statistics, fixed, part, factor)
 
-        parts = cut(batch, config.accumulate)
-        if config.accumulate == 1:
+        parts = cut(batch, config.gradient_accumulation_steps)
+        if config.gradient_accumulation_steps == 1:
             return one(tf.constant(0), {name: values[0] for name, values in parts.items()}, start)
         zeros = Share([tf.zeros_like(weight) for weight in weights], tf.zeros(()), tf.zeros(()), start)
         # A Python loop would let TensorFlow compute all parts at once, and hold them all in memory.
         return tf.foldl(
             lambda sums, indexed: _add(sums, one(indexed[0], indexed[1], sums.statistics)),
-            (tf.range(config.accumulate), parts),
+            (tf.range(config.gradient_accumulation_steps), parts),
             zeros,
             parallel_iterations=1,
         )

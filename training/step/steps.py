@@ -36,7 +36,7 @@ def make_train_step(
         strategy: Under whose scope the model, the optimizer and the average were built.
         model: From images to logits.
         optimizer: Its `iterations` count the steps.
-        config: `accumulate`, `label_smoothing`, `xla` and `seed` are read.
+        config: `gradient_accumulation_steps`, `label_smoothing`, `xla` and `seed` are read.
         average: Moved after the weights.
 
     Returns:
