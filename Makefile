@@ -26,7 +26,7 @@ test-fast: $(VENV)/dev-installed
 test-numbers: $(VENV)/dev-installed
 	$(PYTEST) $(NUMERICAL)
 
-# The layer, the walk and the gradients on Keras's PyTorch backend, and against PyTorch's own.
+# The layer, the walk and the gradients on Keras's PyTorch backend, and against PyTorch's own; the example's weights.
 test-torch: $(VENV)/peers-installed
 	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/peers $(addprefix tests/keras_prelu/test_, \
 	functional.py prelu.py places.py tailor.py gradients.py)
