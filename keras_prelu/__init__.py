@@ -20,6 +20,7 @@ from keras_prelu.layer.prelu import PReLU
 from keras_prelu.layer.slopes import exclude_slopes_from_weight_decay
 from keras_prelu.networks.fully_convolutional import fully_convolutional
 from keras_prelu.networks.multiply_adds import multiply_adds
+from keras_prelu.networks.normalized import normalized_network
 from keras_prelu.networks.paper import paper_network
 from keras_prelu.networks.small import small_network
 from keras_prelu.onnx import export_onnx
@@ -53,6 +54,7 @@ __all__ = [
     "kernel_places",
     "measure_gains",
     "multiply_adds",
+    "normalized_network",
     "paper_network",
     "plot_gains",
     "plot_slopes",
