@@ -11,6 +11,8 @@ import tensorflow as tf
 from training.distribute.cluster import Cluster
 from training.errors import InputError
 
+BYTES_PER_PACK = 32 << 20  # a pack is closed by the tensor that passes this size; 0 would mean one pack
+
 
 def make_strategy(cpu_devices: int = 1, devices: str = "", cluster: Cluster | None = None) -> tf.distribute.Strategy:
     """A strategy over all GPUs, those that are named, or logical CPU devices; with a cluster over every worker's.
@@ -121,8 +123,14 @@ def _split_cpu(num_devices: int) -> None:
 
 
 def sum_over_replicas(value: Any) -> Any:
-    """The sum of each replica's tensor, or of each tensor of its structure; every replica gets it."""
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+    """The sum of each replica's tensor, or of each tensor of its structure; every replica gets it.
+
+    Collective operations (NCCL between GPUs, and between machines) get the tensors in packs, the last tensors first: a
+    pack of gradients is on its way while the backward pass computes the next. By default TensorFlow makes one pack of
+    all, which waits for the last gradient and copies all of them twice.
+    """
+    options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BYTES_PER_PACK)
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value, options)
 
 
 def mean_over_replicas(value: Any) -> Any:
