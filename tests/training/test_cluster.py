@@ -36,6 +36,16 @@ SLURM = {
             SLURM
             | {
                 "SLURM_PROCID": "0",
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_STEP_NODELIST": "n[9-10]",
+                "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+            },
+            Cluster(("n9:10007", "n10:10007"), 0),
+        ),
+        (
+            SLURM
+            | {
+                "SLURM_PROCID": "0",
                 "SLURM_STEP_NUM_TASKS": "4",
                 "SLURM_STEP_NODELIST": "r[1-2]n[3,7]",
                 "SLURM_STEP_TASKS_PER_NODE": "1(x4)",
@@ -45,7 +55,19 @@ SLURM = {
         ),
         (SLURM | tf_config({"worker": ["a:1", "b:1"]}), Cluster(("a:1", "b:1"), 0)),
     ],
-    ids=["alone", "empty", "one", "workers", "chief-first", "chief", "slurm", "no-srun", "brackets", "tf-config-first"],
+    ids=[
+        "alone",
+        "empty",
+        "one",
+        "workers",
+        "chief-first",
+        "chief",
+        "slurm",
+        "no-srun",
+        "order",
+        "brackets",
+        "tf-config-first",
+    ],
 )
 def test_cluster_is_what_the_environment_says(environment, expected):
     assert read_cluster(environment) == expected
@@ -59,17 +81,18 @@ WORKERS = {"worker": ["a:1", "b:1"]}
     [
         (
             {"TF_CONFIG": "{'cluster'"},
-            r"TF_CONFIG is not JSON \(Expecting property.*\); it must be as {\"cluster",
+            r"TF_CONFIG cannot be read \(JSONDecodeError: Expecting property.*\); it must be as {\"cluster",
         ),
-        ({"TF_CONFIG": "[]"}, "TF_CONFIG has no 'cluster' with members"),
-        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "TF_CONFIG has no 'task' with members"),
+        ({"TF_CONFIG": "[]"}, r"TF_CONFIG cannot be read \(TypeError: .*; it must be as"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, r"TF_CONFIG cannot be read \(KeyError: 'task'\); it must"),
+        ({"TF_CONFIG": '{"cluster": [], "task": {"type": "worker", "index": 0}}'}, "but the cluster has no worker"),
         (tf_config(WORKERS | {"ps": ["c:1"]}), "has a 'ps', but this trainer has only chief and worker"),
         (tf_config({"worker": "a:1"}), "TF_CONFIG's worker is 'a:1', but must be a list of host:port"),
         (tf_config({"chief": ["a:1", "b:1"]}), "has several chiefs"),
-        (tf_config(WORKERS, kind="evaluator"), "has the type 'evaluator', but must be chief or worker"),
-        (tf_config(WORKERS, kind="chief"), "task is chief 0, but the cluster has no chief"),
-        (tf_config(WORKERS, index=2), "task is worker 2, but must be 0 to 1"),
-        (tf_config(WORKERS, index="1"), "task is worker '1', but must be 0 to 1"),
+        (tf_config(WORKERS, kind="evaluator"), "task is evaluator 0, but the cluster has only worker 0, worker 1"),
+        (tf_config(WORKERS, kind="chief"), "task is chief 0, but the cluster has only worker 0, worker 1"),
+        (tf_config(WORKERS, index=2), "task is worker 2, but the cluster has only worker 0, worker 1"),
+        (tf_config(WORKERS, index="1"), "task is worker '1', but the cluster has only worker 0, worker 1"),
         (tf_config({"worker": ["a:1", "b"]}), "address is 'b', but must be host:port"),
         (tf_config({"worker": ["a:1", "b:70000"]}), "address is 'b:70000', but must be host:port"),
         (tf_config({"worker": ["a:1", "a:1"]}), "two workers have one address in a:1, a:1"),

@@ -1,11 +1,15 @@
-"""Which workers a run has: what TF_CONFIG or Slurm says, read before TensorFlow hangs on a mistake in it."""
+"""Reads which workers a run has from TF_CONFIG or Slurm's variables, before TensorFlow hangs on a mistake in them.
+
+TensorFlow's own resolvers do not do: `TFConfigClusterResolver` checks nothing, so that a wrong task waits for ever, and
+`SlurmClusterResolver` sorts the hosts as text, so that the first task of gpu[9-10] gets the address of gpu10; without
+GPUs it fails, and two jobs on one machine get the same ports.
+"""
 
 import dataclasses
 import ipaddress
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from training.errors import InputError
 
@@ -15,10 +19,10 @@ _TASK_TYPES = ("chief", "worker")  # in the order in which TensorFlow numbers th
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of one run, and which of them this process is.
+    """The workers of one run, and the index of this process among them.
 
     Attributes:
-        addresses: `host:port` of each; the first is the chief's, who writes the run's files.
+        addresses: `host:port` of each; the first is the chief's, which writes the run's files.
         index: This process's place among them.
     """
 
@@ -80,68 +84,57 @@ def is_loopback(host: str) -> bool:
 def _read_tf_config(text: str) -> Cluster:
     try:
         document = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"TF_CONFIG is not JSON ({error}); it must be as {_EXAMPLE}") from None
-    jobs, task = _member(document, "cluster"), _member(document, "task")
+        jobs, task = dict(document["cluster"]), (document["task"]["type"], document["task"]["index"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"TF_CONFIG cannot be read ({type(error).__name__}: {error}); it must be as {_EXAMPLE}"
+        ) from None
     for name, addresses in jobs.items():
         if name not in _TASK_TYPES:
             raise InputError(f"TF_CONFIG's cluster has a {name!r}, but this trainer has only chief and worker")
         if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
             raise InputError(f"TF_CONFIG's {name} is {addresses!r}, but must be a list of host:port")
-    if len(jobs.get("chief", [])) > 1:
+    workers = [((name, place), each) for name in _TASK_TYPES for place, each in enumerate(jobs.get(name, []))]
+    tasks = [task for task, _ in workers]
+    if ("chief", 1) in tasks:
         raise InputError("TF_CONFIG's cluster has several chiefs, but one alone may write the run's files")
-    return Cluster(tuple(address for name in _TASK_TYPES for address in jobs.get(name, [])), _place(jobs, task))
-
-
-def _member(document: Any, name: str) -> dict[str, Any]:
-    value = document.get(name) if isinstance(document, dict) else None
-    if not isinstance(value, dict):
-        raise InputError(f"TF_CONFIG has no {name!r} with members; it must be as {_EXAMPLE}")
-    return value
-
-
-def _place(jobs: Mapping[str, list[str]], task: Mapping[str, Any]) -> int:
-    """A task's number among all workers: the chief has the first, as TensorFlow counts."""
-    kind, index = task.get("type"), task.get("index")
-    if kind not in _TASK_TYPES:
-        raise InputError(f"TF_CONFIG's task has the type {kind!r}, but must be chief or worker")
-    count = len(jobs.get(kind, []))
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
-        last = f"must be 0 to {count - 1}" if count else f"the cluster has no {kind}"
-        raise InputError(f"TF_CONFIG's task is {kind} {index!r}, but {last}")
-    return index + (len(jobs.get("chief", [])) if kind == "worker" else 0)
+    if task not in tasks:
+        there = "only " + ", ".join(f"{name} {place}" for name, place in tasks) if tasks else "no worker"
+        raise InputError(f"TF_CONFIG's task is {task[0]} {task[1]!r}, but the cluster has {there}")
+    return Cluster(tuple(address for _, address in workers), tasks.index(task))
 
 
 def _read_slurm(environment: Mapping[str, str]) -> Cluster:
     """The tasks of a job step, node by node (https://slurm.schedmd.com/srun.html, output environment variables)."""
     try:
-        hosts = _expand_hosts(environment["SLURM_STEP_NODELIST"])
-        tasks = list(_expand_counts(environment["SLURM_STEP_TASKS_PER_NODE"]))
+        hosts = [host for part in _split(environment["SLURM_STEP_NODELIST"]) for host in _expand_hosts(part)]
+        counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment["SLURM_STEP_TASKS_PER_NODE"])  # 2(x3),1: 2, 2, 2, 1
         index, job = int(environment["SLURM_PROCID"]), int(environment["SLURM_JOB_ID"])
         num_tasks = int(environment["SLURM_STEP_NUM_TASKS"])
     except KeyError as error:
         raise InputError(f"SLURM_STEP_NUM_TASKS is set, but not {error}; start the workers by srun") from None
     except ValueError as error:
         raise InputError(f"Slurm's variables cannot be read ({error}); TF_CONFIG would name the workers") from None
+    tasks = [int(count) for count, times in counts for _ in range(int(times or 1))]
     distribution = environment.get("SLURM_DISTRIBUTION", "block")
-    if max(tasks) > 1 and len(hosts) > 1 and not distribution.startswith("block"):
+    if max(tasks, default=0) > 1 and len(hosts) > 1 and not distribution.startswith("block"):
         raise InputError(f"Slurm spreads the tasks as {distribution}; srun --distribution=block is what can be read")
     if len(hosts) != len(tasks) or not index < sum(tasks) == num_tasks:
         raise InputError(
             "Slurm's nodes, tasks per node and number of tasks do not fit; TF_CONFIG would name the workers"
         )
     port = 10_000 + job % 20_000  # below what systems hand out by themselves; another for each job
-    return Cluster(
-        tuple(f"{host}:{port + task}" for host, count in zip(hosts, tasks, strict=True) for task in range(count)), index
-    )
+    places = [f"{host}:{port + task}" for host, count in zip(hosts, tasks, strict=True) for task in range(count)]
+    return Cluster(tuple(places), index)
 
 
-def _expand_hosts(text: str) -> list[str]:
-    """`n[1-2,05],m` as Slurm abbreviates n1, n2, n05 and m."""
-    return [host for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text) for host in _expand_brackets(part)]
+def _split(text: str) -> list[str]:
+    """Splits at the commas outside of brackets."""
+    return re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
 
 
-def _expand_brackets(text: str) -> Iterator[str]:
+def _expand_hosts(text: str) -> Iterator[str]:
+    """`n[1-2,05]` as Slurm abbreviates n1, n2 and n05; brackets may follow brackets."""
     head, bracket, rest = text.partition("[")
     if not bracket:
         yield head
@@ -150,11 +143,4 @@ def _expand_brackets(text: str) -> Iterator[str]:
     for part in ranges.split(","):
         first, _, last = part.partition("-")
         for number in range(int(first), int(last or first) + 1):
-            yield from (f"{head}{number:0{len(first)}d}{end}" for end in _expand_brackets(tail))
-
-
-def _expand_counts(text: str) -> Iterator[int]:
-    """`2(x3),1` as Slurm abbreviates 2, 2, 2 and 1."""
-    for part in text.split(","):
-        count, _, times = part.rstrip(")").partition("(x")
-        yield from [int(count)] * int(times or 1)
+            yield from (f"{head}{number:0{len(first)}d}{end}" for end in _expand_hosts(tail))
