@@ -8,11 +8,10 @@ from typing import NoReturn
 
 from training.arguments import parse_arguments
 from training.config import CONFIGS, Config, load_config, override
-from training.distribute import peers
 from training.distribute.cluster import read_cluster
 from training.distribute.local_workers import run_local_workers
 from training.environment import start_tensorflow
-from training.errors import InputError, StoppedError, TrainingError
+from training.errors import LOST_WORKER_STATUS, InputError, LostWorkerError, StoppedError, TrainingError
 from training.interrupts import FIT_MESSAGE, MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
 
 
@@ -29,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
-    except peers.LostWorkerError as error:
+    except LostWorkerError as error:
         print(f"training: {error}", file=sys.stderr)
-        return peers.STATUS
+        return LOST_WORKER_STATUS
     except TrainingError as error:
         print(f"training: {error}", file=sys.stderr)
         return 1

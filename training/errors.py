@@ -26,6 +26,13 @@ class NotFiniteError(TrainingError):
         self.step = step
 
 
+LOST_WORKER_STATUS = 3  # of a process that ends because another worker did
+
+
+class LostWorkerError(TrainingError):
+    """Another worker has ended, which is why this one cannot go on; the message names it."""
+
+
 class StoppedError(Exception):
     """A run was asked to stop and has saved its state; the message, one line, says how to go on."""
 

@@ -119,7 +119,7 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
             if done or step % config.evaluate_every == 0:
                 figures = evaluate()
                 progress.evaluation(step, figures)
-            stopped = peers.any(should_stop())
+            stopped = not done and peers.stops(step, should_stop())
             if done or stopped or step % config.checkpoint_every == 0:
                 _finite(metrics, step)
                 checkpoints.save(step)

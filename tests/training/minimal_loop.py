@@ -78,7 +78,7 @@ def main(folder: pathlib.Path, cases: list[str]) -> None:
     cluster = read_cluster(os.environ)
     with meet(cluster, {"cases": cases}, 60) as peers, stop_requests():
         strategy = make_strategy(cluster=cluster)
-        print(f"{tf.config.threading.get_intra_op_parallelism_threads()} threads")
+        print(f"{tf.config.threading.get_intra_op_parallelism_threads()} threads", flush=True)
         with peers.chief_first():
             images = open_image_set("digits")
         for case in cases:

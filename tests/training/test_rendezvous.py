@@ -2,14 +2,14 @@
 
 import concurrent.futures
 import socket
+import threading
 import time
 
 import pytest
 
 from training.distribute import peers, rendezvous
 from training.distribute.cluster import Cluster
-from training.distribute.peers import LostWorkerError
-from training.errors import InputError, StoppedError, TrainingError
+from training.errors import InputError, LostWorkerError, StoppedError, TrainingError
 
 
 @pytest.fixture
@@ -40,16 +40,15 @@ def test_all_workers_gather_all_values_in_order(together):
     def work(cluster):
         with rendezvous.meet(cluster, {"steps": 3}, 20) as others:
             rounds = [others.gather([cluster.index, turn]) for turn in range(3)]
-            flags = others.any(cluster.index == 2), others.any(False)
-            return rounds, others.index, others.count, others.is_chief, flags
+            return rounds, others.index, others.is_chief
 
     expected = [[[index, turn] for index in range(3)] for turn in range(3)]
-    assert together(work) == [(expected, index, 3, index == 0, (True, False)) for index in range(3)]
+    assert together(work) == [(expected, index, index == 0) for index in range(3)]
 
 
 def test_a_process_alone_is_the_chief_of_one():
     with rendezvous.meet(None, {"steps": 3}, 0) as others:
-        assert (others.gather("here"), others.index, others.count, others.is_chief) == (["here"], 0, 1, True)
+        assert (others.gather("here"), others.index, others.is_chief) == (["here"], 0, True)
         others.agree("steps", 3)
 
 
@@ -197,13 +196,34 @@ def test_values_that_differ_are_an_error_on_all_workers(together, addresses):
     assert all(isinstance(error, InputError) for error in outcomes)
 
 
-def test_workers_that_stop_together_lose_nobody(together):
+@pytest.mark.parametrize("asked", [0, 2])
+def test_a_worker_that_is_asked_stops_all_at_one_step(together, asked):
+    all_reduce = threading.Barrier(3, timeout=20)  # nobody finishes a step that another has not begun
+
     def work(cluster):
         with rendezvous.meet(cluster, {}, 20) as others:
-            if others.any(cluster.index == 1):
-                raise StoppedError("saved")
+            for step in range(5, 10_000, 5):
+                all_reduce.wait()
+                time.sleep(0.002 if cluster.index == step % 3 else 0)
+                if others.stops(step, step >= 50 and cluster.index == asked):
+                    raise StoppedError(step)
 
-    assert [str(outcome) for outcome in together(work)] == ["saved"] * 3
+    (step,) = {outcome.args[0] for outcome in together(work)}
+    assert 50 < step < 1000
+
+
+def test_asking_whether_to_stop_waits_for_nobody(together):
+    def work(cluster):
+        with rendezvous.meet(cluster, {}, 20) as others:
+            steps = range(100 if cluster.index == 1 else 0)
+            return [others.stops(step, False) for step in steps]
+
+    assert together(work) == [[], [False] * 100, []]
+
+
+def test_a_process_alone_stops_at_the_step_at_which_it_is_asked():
+    with rendezvous.meet(None, {}, 0) as others:
+        assert [others.stops(step, step == 2) for step in (1, 2)] == [False, True]
 
 
 def test_the_chief_goes_first_where_it_shall(together):

@@ -55,14 +55,15 @@ def test_two_workers_end_with_the_weights_of_one_device(workers, case):
 
 def test_workers_share_the_cores_out(workers):
     share = max(1, len(psutil.Process().cpu_affinity()) // 2)
-    assert sorted(workers[1].stdout.splitlines()) == [f"{share} threads", f"worker 1: {share} threads"]
+    assert workers[1].stdout == f"{share} threads\n"
+    assert f"worker 1: {share} threads\n" in workers[1].stderr
 
 
 def test_a_worker_that_is_killed_ends_the_other_in_one_line(workers):
     folder, process = workers
     assert process.returncode == 137
     assert not list(folder.glob(f"{minimal_loop.DYING}-*"))
-    chief, parent = process.stderr.splitlines()
+    chief, parent = [line for line in process.stderr.splitlines() if "threads" not in line]
     line = r"training: worker 1 \(127\.0\.0\.1:\d+\) is gone: its process has ended, or its machine cannot be reached"
     assert re.fullmatch(line, chief)
     assert parent == "training: worker 1 ended with status 137"

@@ -15,10 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+import tensorflow as tf
+
 from training.distribute.cluster import Cluster
-from training.errors import InputError, StoppedError, TrainingError
+from training.errors import LOST_WORKER_STATUS, InputError, LostWorkerError, StoppedError, TrainingError
 
 SILENCE_SECONDS = 30  # after which a machine that answers nothing counts as gone
+GRACE_SECONDS = 5  # for the main thread to leave what it is doing; TensorFlow itself wakes it, with noise, after 10
+_CAUSE_SECONDS = 10  # within which one hears of the worker whose end made an operation fail
 
 
 class Connection:
@@ -31,19 +35,12 @@ class Connection:
         self._sending = threading.Lock()
 
     def send(self, **message: Any) -> None:
-        """Sends one message.
-
-        Raises:
-            OSError: The other worker is gone.
-        """
-        with self._sending:
+        """Sends one message; nothing happens where the other worker is gone, which `receive` finds out."""
+        with self._sending, contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout: float | None = None) -> Any:
-        """Waits for one message.
-
-        Args:
-            timeout: Seconds to wait; None for ever.
+        """Waits for one message, without end where `timeout` is None.
 
         Raises:
             OSError: The other worker is gone, or silent for too long.
@@ -61,10 +58,8 @@ class Connection:
         self._socket.settimeout(0)
         try:
             return self._socket.recv(1, socket.MSG_PEEK) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
 
     def keep_alive(self) -> None:
         """Makes `receive` fail after `SILENCE_SECONDS` without a sign of the other machine."""
@@ -90,19 +85,10 @@ class Connection:
         self._socket.close()
 
 
-STATUS = 3  # of a process that ends because another worker did
-GRACE_SECONDS = 5  # for the main thread to leave what it is doing; TensorFlow itself wakes it, with noise, after 10
-_CAUSE_SECONDS = 10  # within which one hears of the worker whose end made an operation fail
-
-
 def end_process(line: str) -> None:
     """Ends this process at once, with one line: its main thread may be inside an operation that never returns."""
     os.write(2, f"training: {line}\n".encode())
-    os._exit(STATUS)
-
-
-class LostWorkerError(TrainingError):
-    """Another worker has ended, which is why this one cannot go on; the message names it."""
+    os._exit(LOST_WORKER_STATUS)
 
 
 class Peers:
@@ -123,32 +109,19 @@ class Peers:
         connections: Mapping[int, Connection] | None = None,
         end: Callable[[str], None] = end_process,
     ) -> None:
-        self._cluster = cluster
+        self._cluster = cluster or Cluster(("this process",), 0)
         self._connections = dict(sorted((connections or {}).items()))
         self._values: dict[int, queue.SimpleQueue[Any]] = {index: queue.SimpleQueue() for index in self._connections}
         self._end = end
+        self._asked_to_stop = False
+        self._last_step: int | None = None
         self._loss = ""  # the line that says which worker has ended
-        self._lost = threading.Event()
-        self._left = threading.Event()
-        self._reporting = threading.Lock()
+        self._lost, self._left, self._reporting = threading.Event(), threading.Event(), threading.Lock()
+        self.index = self._cluster.index  # 0 is the chief's
+        self.is_chief = self.index == 0  # whether this worker writes the run's files
         for index, connection in self._connections.items():
             connection.keep_alive()
             threading.Thread(target=self._listen, args=(index, connection), daemon=True).start()
-
-    @property
-    def index(self) -> int:
-        """This worker's place; 0 is the chief's."""
-        return self._cluster.index if self._cluster else 0
-
-    @property
-    def count(self) -> int:
-        """How many workers there are, this one included."""
-        return len(self._cluster.addresses) if self._cluster else 1
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this worker writes the run's files."""
-        return self.index == 0
 
     def gather(self, value: Any) -> list[Any]:
         """Every worker's value, in the workers' order; all must call it, and each waits for all.
@@ -160,16 +133,32 @@ class Peers:
             LostWorkerError: A worker ends before it calls.
         """
         if not self.is_chief:
-            self._send(0, value=value)
+            self._connections[0].send(value=value)
             return self._receive(0)
         values = [value, *(self._receive(index) for index in self._connections)]
-        for index in self._connections:
-            self._send(index, value=values)
+        self._tell_all(value=values)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any worker; all must call it, and get the same answer."""
-        return any(self.gather(flag))
+    def stops(self, step: int, asked: bool) -> bool:
+        """Whether all workers are to stop at this step; each must call it after every step, or call of several.
+
+        No message is sent before a worker is asked to stop. It tells the chief, which names the next step to all and
+        goes on when each has heard of it: until then no worker can finish that step, for the chief takes part in it.
+
+        Args:
+            step: Steps that are done.
+            asked: Whether this worker is asked to stop.
+        """
+        if asked and not self._asked_to_stop:
+            self._asked_to_stop = True
+            if not self.is_chief:
+                self._connections[0].send(stop=True)
+        if self.is_chief and self._asked_to_stop and self._last_step is None:
+            self._last_step = step + bool(self._connections)
+            self._tell_all(last_step=self._last_step)
+            for index in self._connections:
+                self._receive(index)
+        return self._last_step is not None and step >= self._last_step
 
     def agree(self, what: str, value: Any) -> None:
         """Checks that all workers have one value; all must call it.
@@ -180,7 +169,6 @@ class Peers:
         values = self.gather(value)
         for index, other in enumerate(values):
             if other != values[0]:
-                assert self._cluster is not None
                 self._left.set()
                 names = self._cluster.name(index), self._cluster.name(0)
                 raise InputError(f"{what} is {other!r} on {names[0]}, but {values[0]!r} on {names[1]}")
@@ -213,22 +201,14 @@ class Peers:
         if error is None or isinstance(error, StoppedError):
             self.gather(None)
             return
-        if type(error).__module__.startswith("tensorflow."):  # a collective operation fails before its cause is known
+        if isinstance(error, tf.errors.OpError):  # a collective operation fails before its cause is known
             self._lost.wait(_CAUSE_SECONDS)
         if self._lost.is_set():
             if isinstance(error, (InputError, TrainingError)):
                 return
             raise LostWorkerError(self._loss) from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        self._tell_all(f"{self._name(self.index)} failed: {reason}")
-
-    def _name(self, index: int) -> str:
-        assert self._cluster is not None
-        return self._cluster.name(index)
-
-    def _send(self, index: int, **message: Any) -> None:
-        with contextlib.suppress(OSError):  # `_listen` finds out as well, and says so
-            self._connections[index].send(**message)
+        self._tell_all(ended=f"{self._cluster.name(self.index)} failed: {reason}")
 
     def _receive(self, index: int) -> Any:
         message = self._values[index].get()
@@ -237,14 +217,21 @@ class Peers:
         return message["value"]
 
     def _listen(self, index: int, connection: Connection) -> None:
-        message = {}
-        while "ended" not in message:
+        """Takes in what a worker says, until it ends."""
+        while True:
             try:
                 message = connection.receive()
             except (OSError, ValueError):
                 cause = "its process has ended, or its machine cannot be reached"
-                message = {"ended": f"{self._name(index)} is gone: {cause}"}
-            if "ended" not in message:
+                message = {"ended": f"{self._cluster.name(index)} is gone: {cause}"}
+            if "ended" in message:
+                break
+            if "stop" in message:
+                self._asked_to_stop = True
+            elif "last_step" in message:
+                self._last_step = message["last_step"]
+                connection.send(value=None)
+            else:
                 self._values[index].put(message)
         self._report(message["ended"])
         connection.close()
@@ -254,13 +241,13 @@ class Peers:
             if self._loss or self._left.is_set():
                 return
             self._loss = line
-        self._tell_all(line)  # before the main thread hears of it, which may hang up
+        self._tell_all(ended=line)  # before the main thread hears of it, which may hang up
         self._lost.set()
         for waiting in self._values.values():
             waiting.put({"ended": line})
         if not self._left.wait(GRACE_SECONDS):
             self._end(line)
 
-    def _tell_all(self, line: str) -> None:
-        for index in self._connections:
-            self._send(index, ended=line)
+    def _tell_all(self, **message: Any) -> None:
+        for connection in self._connections.values():
+            connection.send(**message)

@@ -8,7 +8,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from training.distribute.cluster import Cluster, is_loopback, split_address
@@ -17,6 +17,7 @@ from training.errors import InputError, TrainingError
 
 _HELLO_SECONDS = 5  # for a caller to say who it is: what calls may be a port scanner
 _RETRY_SECONDS = 0.2
+_ADVICE = "start all workers, or wait longer with --worker_timeout"
 
 
 def meet(cluster: Cluster | None, terms: Mapping[str, Any], timeout: float) -> Peers:
@@ -34,54 +35,49 @@ def meet(cluster: Cluster | None, terms: Mapping[str, Any], timeout: float) -> P
     if cluster is None:
         return Peers()
     terms = json.loads(json.dumps({"workers": cluster.addresses, **terms}))  # tuples become lists, as on the wire
-    deadline = time.monotonic() + timeout
     if cluster.index:
         return Peers(cluster, {0: _call_chief(cluster, terms, timeout)})
-    connections, terms_of = _receive_workers(cluster, deadline)
+    connections, terms_of = _receive_workers(cluster, timeout)
     try:
-        _check_all_there(cluster, connections, timeout)
-        _check_alike(cluster, {0: terms, **terms_of})
+        _check(cluster, {0: terms, **terms_of}, connections, timeout)
     except (InputError, TrainingError) as error:
-        _answer(connections, refused=str(error), was_given=isinstance(error, InputError))
         for connection in connections.values():
+            connection.send(refused=str(error), was_given=isinstance(error, InputError))
             connection.close()
         raise
-    _answer(connections, welcome=True)
+    for connection in connections.values():
+        connection.send(welcome=True)
     return Peers(cluster, connections)
 
 
-def _receive_workers(cluster: Cluster, deadline: float) -> tuple[dict[int, Connection], dict[int, Any]]:
+def _receive_workers(cluster: Cluster, timeout: float) -> tuple[dict[int, Connection], dict[int, Any]]:
+    """The connections and the terms of the workers that call in time."""
     connections: dict[int, Connection] = {}
-    terms = {}
+    terms_of: dict[int, Any] = {}
+    deadline = time.monotonic() + timeout
     with _listener(cluster.addresses[0]) as listener:
         while len(connections) < len(cluster.addresses) - 1 and (left := deadline - time.monotonic()) > 0:
             listener.settimeout(left)
             with contextlib.suppress(TimeoutError):
                 caller = Connection(listener.accept()[0])
-                hello = _hello(caller, len(cluster.addresses))
-                if hello is None:
+                index, terms = _hello(caller, len(cluster.addresses))
+                for other in list(connections):
+                    if other == index or not connections[other].is_open:  # it was started again, or has ended
+                        connections.pop(other).close()
+                if index:
+                    connections[index], terms_of[index] = caller, terms
+                else:
                     caller.close()
-                    continue
-                index, terms[index] = hello
-                _drop(connections, [index])  # it was started again
-                connections[index] = caller
-            _drop(connections, [index for index, each in connections.items() if not each.is_open])
-    return connections, terms
+    return connections, terms_of
 
 
-def _drop(connections: dict[int, Connection], indexes: Iterable[int]) -> None:
-    for index in indexes:
-        if index in connections:
-            connections.pop(index).close()
-
-
-def _hello(caller: Connection, num_workers: int) -> tuple[int, Any] | None:
-    """Who calls, and with which terms; None where it is no worker of this run."""
+def _hello(caller: Connection, num_workers: int) -> tuple[int, Any]:
+    """The index of a caller and its terms; (0, None) where it is no worker of this run."""
     try:
         hello = caller.receive(_HELLO_SECONDS)
-        return (hello["worker"], hello["terms"]) if hello["worker"] in range(1, num_workers) else None
+        return (hello["worker"], hello["terms"]) if hello["worker"] in range(1, num_workers) else (0, None)
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return 0, None
 
 
 def _listener(address: str) -> socket.socket:
@@ -90,25 +86,21 @@ def _listener(address: str) -> socket.socket:
         if is_loopback(host):
             return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         # Its own name may mean another address to the chief than to the others, so it listens at all it has.
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", port))
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise InputError(
             f"the chief cannot listen at {address}: {error.strerror}; name a free port of its machine"
         ) from None
 
 
-def _check_all_there(cluster: Cluster, connections: Mapping[int, Connection], timeout: float) -> None:
+def _check(
+    cluster: Cluster, terms_of: Mapping[int, Mapping[str, Any]], connections: Mapping[int, Connection], timeout: float
+) -> None:
     missing = [cluster.name(index) for index in range(1, len(cluster.addresses)) if index not in connections]
     if missing:
-        raise TrainingError(
-            f"{', '.join(missing)} did not come up within {timeout:g} s: start all workers, or wait longer with "
-            "--worker_timeout"
-        )
-
-
-def _check_alike(cluster: Cluster, terms_of: Mapping[int, Mapping[str, Any]]) -> None:
+        raise TrainingError(f"{', '.join(missing)} did not come up within {timeout:g} s: {_ADVICE}")
     expected = terms_of[0]
     for index, terms in sorted(terms_of.items()):
         for name in {**expected, **terms}:
@@ -117,12 +109,6 @@ def _check_alike(cluster: Cluster, terms_of: Mapping[int, Mapping[str, Any]]) ->
                     f"{name} is {terms.get(name)!r} on {cluster.name(index)}, but {expected.get(name)!r} on "
                     f"{cluster.name(0)}: start all workers alike"
                 )
-
-
-def _answer(connections: Mapping[int, Connection], **message: Any) -> None:
-    for connection in connections.values():
-        with contextlib.suppress(OSError):
-            connection.send(**message)
 
 
 def _call_chief(cluster: Cluster, terms: Mapping[str, Any], timeout: float) -> Connection:
@@ -139,10 +125,7 @@ def _call_chief(cluster: Cluster, terms: Mapping[str, Any], timeout: float) -> C
             stack.pop_all()
             return connection
         time.sleep(_RETRY_SECONDS)
-    raise TrainingError(
-        f"{cluster.name(0)}, the chief, did not answer within {timeout:g} s: start all workers, or wait longer with "
-        "--worker_timeout"
-    )
+    raise TrainingError(f"{cluster.name(0)}, the chief, did not answer within {timeout:g} s: {_ADVICE}")
 
 
 def _connect(address: str, timeout: float) -> socket.socket:
