@@ -22,7 +22,7 @@ from training.config import Config
 from training.distribute.strategy import make_strategy
 from training.run.checkpoint import Checkpoints
 from training.step.steps import make_train_step
-from training.step.update import make_optimizer
+from training.step.update import make_updater
 
 CONFIG = Config(batch_size=32, warmup_steps=0, learning_rate=1e-3)
 EVERY = 60.0  # seconds between two checkpoints
@@ -62,7 +62,7 @@ def measure(folder: Path, rounds: int) -> list[Cost]:
     strategy = make_strategy(1)
     with strategy.scope():
         model = small_network((32, 32, 3), 10, filters=(64, 128, 256, 512, 1280), seed=0)
-        optimizer = make_optimizer(CONFIG, model)
+        optimizer = make_updater(CONFIG, model)
     checkpoints = Checkpoints(folder, model, optimizer=optimizer)
     step = make_train_step(strategy, model, optimizer, CONFIG)
     batch = _batch(strategy)

@@ -74,6 +74,14 @@ def recorded_calls(function: Any) -> Iterator[Node]:
         yield from map(_node, by_depth[depth])
 
 
+def replay(model: Any, inputs: Any, call: Callable[..., Any]) -> Any:
+    """Calls the layers and operations of a model's graph again, in their order, each by `call(layer, *inputs, **rest)`.
+
+    `keras.models.clone_model` does so too, but the new outputs may depend on nothing but the model's own inputs.
+    """
+    return function_of(model)._run_through_graph(inputs, operation_fn=lambda operation: operation, call_fn=call)
+
+
 def call_that_made(tensor: Any) -> Node:
     """The call that gave a symbolic tensor; walking from it to its inputs leads from a model's output to its input."""
     operation, index, _ = tensor._keras_history

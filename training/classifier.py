@@ -11,7 +11,7 @@ from training.config import Config
 from training.data.datasets import open_images_of
 from training.data.preprocessing import decode_image
 from training.errors import InputError
-from training.network import make_network
+from training.network import freeze, make_network
 from training.run.checkpoint import Checkpoints
 from training.run.folder import Run
 from training.step.moving_average import MovingAverage
@@ -68,13 +68,14 @@ def load_network(run: Run) -> keras.Model:
         InputError: The folder holds no run, or none that has saved a checkpoint.
     """
     config, labels, image_shape = run.read()
-    model = make_network(config, image_shape, len(labels))
-    average = MovingAverage(model, config.ema_decay) if config.ema_decay else None
+    model = make_network(config, image_shape, len(labels), file=run.network)
+    freeze(model, config)
+    average = MovingAverage(model.trainable_variables, config.ema_decay) if config.ema_decay else None
     parts = {"average": average} if average else {}
     if Checkpoints(run.checkpoints, model, **parts).restore() == 0:
         raise InputError(f"{run.folder} holds no checkpoint yet; `fit` with the same --workdir saves one when it ends")
     if average:
-        average.copy_to(model)
+        average.copy_to_weights()
     return model
 
 

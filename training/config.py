@@ -176,9 +176,9 @@ class Config:
         at_most=1,
     )
     warmup_steps: int = _optimizer(50, "steps over which the learning rate rises from 0", at_least=0)
-    schedule: Literal["cosine", "steps", "plateau"] = _optimizer(
+    schedule: Literal["cosine", "linear", "steps", "plateau"] = _optimizer(
         "cosine",
-        "fall of the rate after that: cosine (to 0), steps (at drop_steps) or plateau (of the validation error)",
+        "fall of the rate after that: cosine or linear to 0, steps at drop_steps, plateau of the validation error",
     )
     drop_steps: tuple[int, ...] = _optimizer(
         (), "steps after which the rate is divided by drop_factor, comma-separated"

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from training.batch import Batch
 from training.experiment import Experiment
-from training.step.evaluation import make_evaluation
 from training.step.steps import Metrics
 
 
@@ -36,7 +35,9 @@ def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
     Returns:
         A line with the step, the batch and the layer.
     """
-    train_step, evaluate = experiment.train_step(), make_evaluation(experiment)
+    experiment.freeze(step)
+    train_step = experiment.train_step()
+    evaluate = experiment.evaluation(experiment.config.validation_split)
     for done, batch in enumerate(experiment.train_batches(step), start=step):
         weights = experiment.model.get_weights()
         metrics = train_step(batch)
@@ -47,8 +48,11 @@ def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
             return f"the {name} is {float(metrics[name])} at step {done + 1}, {place}: {layer}"
         if done >= last:  # the loss of one step beyond tells of weights that are not finite after the last
             return f"the loss was not finite at step {last}, but is when the steps since {step} are repeated"
-        if experiment.optimizer.plateau and (done + 1) % experiment.config.evaluate_every == 0:
-            evaluate()  # what comes next depends on it
+        if experiment.updater.plateau and (done + 1) % experiment.config.evaluate_every == 0:
+            experiment.observe(evaluate())  # what comes next depends on it
+        if done + 1 == experiment.config.unfreeze_step:
+            experiment.freeze(done + 1)
+            train_step = experiment.train_step()
     raise AssertionError("training batches never end")
 
 

@@ -1,6 +1,8 @@
-"""What a config describes, built: data, devices, network, optimizer."""
+"""An experiment, built from its config: data, devices, network, optimizer."""
 
+import contextlib
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,75 +21,104 @@ from training.data.pipeline import evaluation_batches, repeated_without_end, ste
 from training.data.unreadable import too_many_unreadable
 from training.distribute.strategy import own_replicas
 from training.errors import InputError
-from training.network import make_network
+from training.network import freeze, load_initial_weights, make_network, set_frozen
+from training.run.folder import Run
+from training.step.evaluation import evaluate
 from training.step.moving_average import MovingAverage
+from training.step.schedules import Improvement
 from training.step.steps import Step, make_evaluation_step, make_train_step
-from training.step.update import MomentumSGD, make_optimizer
+from training.step.update import Updater, make_updater
 
 _OUT_OF_RANGE = "label out of range"
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """An experiment, ready to be trained from its first weights or from those of a checkpoint."""
+    """An experiment, ready to be trained from its first weights or from those of a checkpoint.
+
+    Attributes:
+        config: With `steps` resolved, where it counts epochs.
+        frozen: The layers that `freeze` names.
+        improvement: Follows the `best_metric`.
+    """
 
     config: Config
     strategy: tf.distribute.Strategy
     images: ImageSet
     image_shape: tuple[int, int, int]
     model: keras.Model
-    optimizer: MomentumSGD
+    frozen: list[keras.Layer]
+    updater: Updater
     average: MovingAverage | None
+    improvement: Improvement
 
     @property
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds beside the model."""
-        return {"optimizer": self.optimizer} | ({"average": self.average} if self.average else {})
+        parts = {"optimizer": self.updater, "improvement": self.improvement}
+        return parts | ({"average": self.average} if self.average else {})
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps that see every training image once."""
         return steps_per_epoch(self.images.num_examples(self.config.train_split), self.config.batch_size)
 
-    def train_step(self) -> Step:
-        """The function that takes a distributed batch and moves the weights."""
-        return make_train_step(self.strategy, self.model, self.optimizer, self.config, self.average)
-
-    def evaluation_step(self) -> Step:
-        """The function that judges a distributed batch."""
-        return make_evaluation_step(self.strategy, self.model)
+    def freeze(self, step: int) -> None:
+        """Freezes or thaws the layers that `freeze` names, as they are after so many steps."""
+        set_frozen(self.frozen, not 0 < self.config.unfreeze_step <= step)
 
     def train_batches(self, step: int) -> Iterable[Batch]:
         """Endless distributed batches from a step on; from the first, the network is given the images' mean before."""
         if self.config.subtract_mean and step == 0:
             set_mean(self.model, mean_image(self.images, self.config, self.image_shape))
-        return self._distributed(partial(train_batches, start_step=step), "step", step + 1)
+        return self._distributed(partial(train_batches, start_step=step), self.config, "step", step + 1)
 
-    def validation_batches(self) -> Iterable[Batch]:
-        """The validation split in distributed batches, `num_validation_batches` of them, again and again."""
+    def train_step(self) -> Step:
+        """The function that takes a distributed batch and moves the weights that are not frozen now."""
+        return make_train_step(self.strategy, self.model, self.updater, self.config, self.average)
+
+    def evaluation(self, split: str) -> Callable[[], dict[str, float]]:
+        """Makes the function that evaluates the network as it is, with the averaged weights where there are such."""
+        config = dataclasses.replace(self.config, val_split=split)
 
         def endless(*arguments: Any, **keywords: Any) -> tf.data.Dataset:
             return repeated_without_end(evaluation_batches(*arguments, **keywords))
 
-        return self._distributed(endless, f"batch of {self.config.validation_split}", 1)
+        step = make_evaluation_step(self.strategy, self.model)
+        batches = iter(self._distributed(endless, config, f"batch of {split}", 1))
+        count = steps_per_epoch(self.images.num_examples(split), config.batch_size)
 
-    @property
-    def num_validation_batches(self) -> int:
-        """Batches that hold each validation image once."""
-        return steps_per_epoch(self.images.num_examples(self.config.validation_split), self.config.batch_size)
+        def evaluation() -> dict[str, float]:
+            with self.average.applied() if self.average else contextlib.nullcontext():
+                return evaluate(step, itertools.islice(batches, count))
+
+        return evaluation
+
+    def observe(self, figures: dict[str, float]) -> bool:
+        """Tells an evaluation's figures to those who wait for them, and returns whether they are the best so far."""
+        if self.updater.plateau:
+            self.updater.plateau.observe(1 - figures["accuracy"])
+        return self.improvement.observe(figures[self.config.best_metric])
+
+    def is_finished(self, step: int) -> bool:
+        """Whether no step is left, or the evaluations have not improved for too long."""
+        patience = self.config.early_stopping
+        return step >= self.config.steps or 0 < patience <= int(self.improvement.since.numpy())
 
     def probe_images(self) -> tf.Tensor:
         """Images to look at the network with, always the same: a device's share of the first validation batch."""
         replicas = self.strategy.num_replicas_in_sync
         return next(iter(evaluation_batches(self.images, self.config, self.image_shape, replicas)))["images"]
 
-    def _distributed(self, make: Callable[..., tf.data.Dataset], name: str, first: int) -> Iterable[Batch]:
+    def _distributed(
+        self, make: Callable[..., tf.data.Dataset], config: Config, name: str, first: int
+    ) -> Iterable[Batch]:
         """Each worker's own batches, with their labels checked; one with a wrong label has a name and a number."""
         num_classes = len(self.images.labels)
 
         def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             own = own_replicas(context)
-            batches = make(self.images, self.config, self.image_shape, context.num_replicas_in_sync, own_replicas=own)
+            batches = make(self.images, config, self.image_shape, context.num_replicas_in_sync, own_replicas=own)
             return batches.enumerate().map(partial(check, len(own)))
 
         def check(num_own: int, index: tf.Tensor, batch: Batch) -> Batch:
@@ -99,33 +130,44 @@ class Experiment:
         return self.strategy.distribute_datasets_from_function(own_batches)
 
 
-def build_experiment(config: Config, strategy: tf.distribute.Strategy, images: ImageSet | None = None) -> Experiment:
+def build_experiment(
+    config: Config, strategy: tf.distribute.Strategy, images: ImageSet | None = None, run: Run | None = None
+) -> Experiment:
     """Builds what a config describes.
 
     Args:
         config: The experiment.
         strategy: The devices. Workers of one cluster must all build at once, for they agree on the first weights.
         images: The config's data, if it is open already.
+        run: The run's folder. Where it has a checkpoint, no file of pretrained weights is read.
 
     Raises:
-        InputError: The data is not there or does not fit the rest, or a batch has fewer images than there are devices.
+        InputError: The data is not there or does not fit the rest, the network does not, or a batch has fewer images
+            than there are devices.
     """
     images = images or open_images_of(config)
-    config = config.in_steps(steps_per_epoch(images.num_examples(config.train_split), config.batch_size))
     image_shape = images.input_shape(config.image_size)
     for split in (config.train_split, config.validation_split, config.test_split):
         images.num_examples(split)
+    config = config.in_steps(steps_per_epoch(images.num_examples(config.train_split), config.batch_size))
     check_augmentation(config, image_shape)
     if config.batch_size < strategy.num_replicas_in_sync:
         raise InputError(
             f"batch_size is {config.batch_size}, but must be at least {strategy.num_replicas_in_sync}, an image for "
             "each device"
         )
+    starts = run is None or not run.has_checkpoint
     with strategy.scope():
-        model = make_network(config, image_shape, len(images.labels))
-        optimizer = make_optimizer(config, model)
-        average = MovingAverage(model, config.ema_decay) if config.ema_decay else None
-    return Experiment(config, strategy, images, image_shape, model, optimizer, average)
+        model = make_network(
+            config, image_shape, len(images.labels), pretrained=starts, file=run.network if run else None
+        )
+        if config.init_from and starts:
+            print(f"training: {load_initial_weights(model, config.init_from)}", flush=True)
+        frozen = freeze(model, config)
+        updater = make_updater(config, model)
+        average = MovingAverage(model.trainable_variables, config.ema_decay) if config.ema_decay else None
+    improvement = Improvement(larger_is_better=config.best_metric != "loss")
+    return Experiment(config, strategy, images, image_shape, model, frozen, updater, average, improvement)
 
 
 def data_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:

@@ -21,9 +21,8 @@ from training.errors import NotFiniteError, StoppedError, TrainingError
 from training.experiment import Experiment, build_experiment, data_error
 from training.interrupts import stop_requests
 from training.run.checkpoint import Checkpoints
-from training.run.folder import Run, versions
+from training.run.folder import Run, versions, write_whole
 from training.run.progress import Progress, parse_steps, profiled_steps
-from training.step.evaluation import make_evaluation
 from training.step.steps import Metrics, repeated
 
 
@@ -51,8 +50,9 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
         strategy = make_strategy(config.cpu_devices, config.devices, cluster)
         with peers.chief_first():  # which prepares what comes with this package
             images = open_images_of(config)
-        experiment, run = build_experiment(config, strategy, images), Run(workdir)
-        with _held(run, experiment) if peers.is_chief else contextlib.nullcontext():
+        run = Run(workdir)
+        experiment = build_experiment(config, strategy, images, run)
+        with _held(run, experiment, config) if peers.is_chief else contextlib.nullcontext():
             figures = _explained(experiment, run, peers)
     return {"loss": figures["loss"], "accuracy": figures["accuracy"]}
 
@@ -64,11 +64,13 @@ def _terms(config: Config) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _held(run: Run, experiment: Experiment) -> Iterator[None]:
+def _held(run: Run, experiment: Experiment, config: Config) -> Iterator[None]:
     """Keeps the run's folder for this process, with what the run is in it."""
     with run.held():
         devices = experiment.strategy.extended.worker_devices
-        run.start(experiment.config, experiment.images.labels, experiment.image_shape, devices)
+        run.start(config, experiment.images.labels, experiment.image_shape, devices)
+        if config.network.endswith(".keras") and not run.network.exists():
+            experiment.model.save(run.network)
         _describe(experiment)
         yield
 
@@ -94,7 +96,8 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
     figures: dict[str, float] = {}
     checkpoints = _checkpoints(experiment, run, peers)
     step = _restored(checkpoints, peers)
-    take_steps, evaluate = _step_taker(experiment), make_evaluation(experiment)
+    experiment.freeze(step)
+    take_steps, evaluate = _step_taker(experiment), experiment.evaluation(config.validation_split)
     batches = iter(experiment.train_batches(step))
     if config.deterministic:
         # After the iterators: it would have them made without any thread, though their order is fixed anyway.
@@ -105,8 +108,8 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
         stop_requests() as should_stop,
         checkpoints,
     ):
-        stopped = False
-        while step < config.steps and not stopped:
+        stopped, finished = False, experiment.is_finished(step)
+        while not finished and not stopped:
             profile(step)
             num_steps = steps_until_due(config, step)
             metrics = take_steps(batches, num_steps)
@@ -119,22 +122,46 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
             if done or step % config.evaluate_every == 0:
                 figures = evaluate()
                 progress.evaluation(step, figures)
-            stopped = not done and peers.stops(step, should_stop())
-            if done or stopped or step % config.checkpoint_every == 0:
+                if experiment.observe(figures):
+                    checkpoints.save_best(step)
+            finished = experiment.is_finished(step)
+            stopped = not finished and peers.stops(step, should_stop())
+            if finished or stopped or step % config.checkpoint_every == 0:
                 _finite(metrics, step)
                 checkpoints.save(step)
+            if step == config.unfreeze_step and not finished:
+                experiment.freeze(step)
+                take_steps = _step_taker(experiment)
             checkpoints.check()
             progress.advance(num_steps)
         profile(step)
-    if step < config.steps:
+    if not finished:
         raise StoppedError(f"stopped at step {step:,} of {config.steps:,}, which is saved; the same command goes on")
+    _save_models(experiment, checkpoints, run, peers)
     return figures
+
+
+def _save_models(experiment: Experiment, checkpoints: Checkpoints, run: Run, peers: Peers) -> None:
+    """Writes the network as `model.keras`, and as `best.keras` what it was at its best evaluation."""
+
+    def save(path: pathlib.Path) -> None:
+        if peers.is_chief:
+            with experiment.average.applied() if experiment.average else contextlib.nullcontext():
+                write_whole(path, experiment.model.save)
+
+    if run.model.exists() and run.best_model.exists():
+        return
+    save(run.model)
+    with peers.chief_first():  # by then it has written what it was writing
+        checkpoints.restore_best()
+    save(run.best_model)
 
 
 def steps_until_due(config: Config, step: int) -> int:
     """How many steps one call takes: `steps_per_execution`, or fewer where something is due before."""
     periods = (config.log_every, config.evaluate_every, config.checkpoint_every, config.signals_every or config.steps)
-    return min(config.steps_per_execution, config.steps - step, *(every - step % every for every in periods))
+    ends = [end - step for end in (config.steps, config.unfreeze_step) if end > step]
+    return min(config.steps_per_execution, *ends, *(every - step % every for every in periods))
 
 
 def _step_taker(experiment: Experiment) -> Callable[[Iterator[Batch], int], Metrics]:
@@ -154,7 +181,7 @@ def _finite(metrics: Metrics, step: int) -> dict[str, float]:
 
 def _diagnose(experiment: Experiment, run: Run, peers: Peers, found: int) -> str:
     """Repeats the run from its newest checkpoint, in variables of its own, and says where it went wrong."""
-    experiment = build_experiment(experiment.config, experiment.strategy, experiment.images)
+    experiment = build_experiment(experiment.config, experiment.strategy, experiment.images, run)
     step = _restored(_checkpoints(experiment, run, peers), peers)
     kept = f"the checkpoint of step {step} stays" if step else "there is no checkpoint yet"
     return (

@@ -44,6 +44,19 @@ def node_fields():
     return same == [True, True] and total.inputs[1] is model.inputs[0] and total.outputs[0] is model.outputs[0]
 
 
+def run_through_graph():
+    model, extra = branched(), keras.Input((4,))
+
+    def call(operation, *inputs, **arguments):
+        return operation(*inputs, **arguments) + extra
+
+    x = keras.Input((4,))
+    twice = keras.Model([x, extra], keras_internals.replay(model, x, call))
+    ones = np.ones((1, 4), "float32")
+    dense = model.get_layer("dense")(ones)
+    return np.allclose(twice([ones, 10 * ones]), np.asarray(dense) + 1 + 20)
+
+
 def keras_history():
     model = branched()
     total = keras_internals.call_that_made(model.outputs[0])
@@ -170,6 +183,7 @@ def autocast_scope():
 BREAKS = {
     "_flatten_layers": (flatten_layers_of_a_layer, "kernels and slopes inside attention and other composite layers"),
     "Sequential._functional": (sequential_functional, "trace, and so initialize and predict_gains, of Sequential"),
+    "_run_through_graph": (run_through_graph, "training_network, and so BatchNormalization on several devices"),
     "_nodes_by_depth": (nodes_by_depth, "trace, and so initialize, predict_gains and multiply_adds"),
     "Node.operation, arguments, input_tensors, outputs": (node_fields, "trace: the tensors between calls"),
     "_keras_history, _inbound_nodes": (keras_history, "fully_convolutional: the walk back from the output"),

@@ -29,7 +29,7 @@ from training.distribute.rendezvous import meet
 from training.distribute.strategy import make_strategy, own_replicas
 from training.interrupts import stop_requests
 from training.step.steps import make_train_step, repeated
-from training.step.update import make_optimizer
+from training.step.update import make_updater
 
 SHAPE = (8, 8, 1)
 STEPS = 4  # two epochs of 1,438 images: a batch that is full, and one that is not
@@ -56,7 +56,7 @@ def train(strategy: tf.distribute.Strategy, images: ImageSet, config: Config, ki
     """Trains a small network on digits for a few steps and returns its weights."""
     with strategy.scope():
         model = small_network(SHAPE, 10, filters=(4, 6), convolutions=1, seed=1)
-        optimizer = make_optimizer(config, model)
+        optimizer = make_updater(config, model)
     batches = strategy.distribute_datasets_from_function(
         lambda context: train_batches(
             images, config, SHAPE, strategy.num_replicas_in_sync, 0, own_replicas=own_replicas(context)

@@ -15,13 +15,13 @@ def strategy(request):
 def build(strategy, decay=0.9):
     with strategy.scope():
         model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
-        return model, MovingAverage(model, decay)
+        return model, MovingAverage(model.trainable_variables, decay)
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.2])
 def test_average_is_the_recurrence(strategy, decay):
     model, average = build(strategy, decay)
-    update = tf.function(lambda step: strategy.run(average.update, args=(model, step)))
+    update = tf.function(lambda step: strategy.run(average.update, args=(step,)))
     kernel = model.trainable_variables[2]
     expected = kernel.numpy().astype("float64")
     for step in range(5):
@@ -41,7 +41,7 @@ def test_applied_lends_the_average_and_gives_the_weights_back(strategy):
         value.assign(tf.fill(value.shape, 0.5))
 
     def judge():
-        with average.applied(model):
+        with average.applied():
             assert all((weight.numpy() == 0.5).all() for weight in model.trainable_variables)
             raise KeyboardInterrupt
 
@@ -56,5 +56,5 @@ def test_variables_are_the_average_alone(strategy):
     assert [variable.shape for variable in average.variables] == [weight.shape for weight in model.trainable_variables]
     for variable in average.variables:
         variable.assign(tf.fill(variable.shape, 2.0))
-    average.copy_to(model)
+    average.copy_to_weights()
     assert all((weight.numpy() == 2).all() for weight in model.trainable_variables)

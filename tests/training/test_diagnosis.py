@@ -182,7 +182,7 @@ def test_repetition_takes_the_very_steps_of_the_run(small_config, tmp_path):
     fit(config, tmp_path)
     experiment = build_experiment(config, make_strategy(2))
     find_not_finite(experiment, 0, 5)
-    assert experiment.optimizer.plateau.drops.numpy() > 0  # or the evaluations do not matter
+    assert experiment.updater.plateau.drops.numpy() > 0  # or the evaluations do not matter
     for value, expected in zip(experiment.model.get_weights(), load_network(Run(tmp_path)).get_weights(), strict=True):
         np.testing.assert_array_equal(value, expected)
 

@@ -105,7 +105,14 @@ def test_whole_state_goes_on(small_config, tmp_path, monkeypatch):
             fit(config, tmp_path / "killed")
     fit(config, tmp_path / "killed")
     expected = state(tmp_path / "alone")
-    assert {name.split("/")[0] for name in expected} == {"model", "optimizer", "average", "num_arrays"}
+    assert {name.split("/")[0] for name in expected} == {
+        "model",
+        "optimizer",
+        "average",
+        "improvement",
+        "step",
+        "num_arrays",
+    }
     np.testing.assert_equal(state(tmp_path / "killed"), expected)
 
 

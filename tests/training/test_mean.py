@@ -83,7 +83,7 @@ def test_mean_is_kept_with_the_run(config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_replicas", "accumulate"), [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(("num_replicas", "gradient_accumulation_steps"), [(1, 1), (2, 1), (2, 2)])
 def test_steps_neither_move_the_mean_nor_sum_it_over_replicas(config, num_replicas, accumulate):
     config = dataclasses.replace(config, gradient_accumulation_steps=accumulate)
     experiment = build_experiment(config, make_strategy(num_replicas))

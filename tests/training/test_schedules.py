@@ -51,21 +51,14 @@ def test_plateau_has_the_papers_three_rates():
     assert seen == pytest.approx([1e-2, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4])
 
 
-def test_an_error_lower_by_less_than_min_delta_is_not_lower():
-    plateau = Plateau(patience=2, drop_factor=10.0, min_delta=0.1)
-    assert [plateau.observe(error) for error in (0.5, 0.45, 0.42)] == [False, False, True]
-    assert [plateau.observe(error) for error in (0.3, 0.25, 0.19)] == [False, False, False]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "linear"}, "schedule is 'linear', but must be cosine, steps or plateau"),
         ({"schedule": "steps"}, "drop_steps is empty, but must be ascending steps"),
         ({"schedule": "steps", "drop_steps": (20, 10)}, "drop_steps is 20,10, but must be ascending"),
         ({"warmup_steps": 1000}, "warmup_steps is 1000, but must be below steps, 1000"),
     ],
-    ids=["unknown", "empty", "descending", "warmup"],
+    ids=["empty", "descending", "warmup"],
 )
 def test_fields_that_do_not_fit_are_named(changes, message):
     with pytest.raises(InputError, match=message):

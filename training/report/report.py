@@ -60,7 +60,7 @@ def write_report(run: Run, data_dir: str = "") -> pathlib.Path:
     )
     text = environment.get_template("report.html").render(_contents(run, data_dir))
     try:
-        write_whole(path, text)
+        write_whole(path, lambda file: file.write_text(text))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
     return path

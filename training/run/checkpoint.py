@@ -25,6 +25,9 @@ from training.interrupts import removed_if_interrupted
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
+BEST = "best.npz"
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -68,6 +71,14 @@ class Checkpoints:
         """
         if step == self._step:
             return
+        self._start_writing(f"{step}.npz", step)
+        self._step = step
+
+    def save_best(self, step: int) -> None:
+        """Has the state of a step written as `best.npz`, in place of what was the best before; raises as `save`."""
+        self._start_writing(BEST, step)
+
+    def _start_writing(self, name: str, step: int) -> None:
         self.wait()
         values = {
             f"{part}/{index}/{_path(variable)}": _value(variable).numpy()
@@ -77,8 +88,7 @@ class Checkpoints:
         if not all(np.isfinite(value).all() for value in _of_part(values, "model").values()):
             raise NotFiniteError(step)
         if self._writes:
-            self._writing = self._thread.submit(self._write, step, values)
-        self._step = step
+            self._writing = self._thread.submit(self._write, name, step, values)
 
     @property
     def is_writing(self) -> bool:
@@ -102,6 +112,22 @@ class Checkpoints:
                 f"no checkpoint can be written to {self._folder}: {error.strerror}; those before it are whole, and "
                 "the same command goes on from them"
             ) from None
+
+    def restore_best(self) -> int:
+        """Fills the state from `best.npz` and returns its step, or 0 where there is none.
+
+        Raises:
+            InputError: It cannot be read, or is of another network.
+        """
+        path = self._folder / BEST
+        if not path.exists():
+            return 0
+        try:
+            values = _read(path)
+        except _DAMAGE as error:
+            raise InputError(f"{path} cannot be read: {str(error).strip() or type(error).__name__}") from None
+        self._fill(values, path)
+        return int(values["step"])
 
     def restore(self) -> int:
         """Fills the state from the newest checkpoint that can be read, and returns its step, or 0 without any.
@@ -127,15 +153,15 @@ class Checkpoints:
             raise InputError(f"no checkpoint in {self._folder} can be read: {', '.join(damaged)}; restore one of them")
         return 0
 
-    def _write(self, step: int, values: dict[str, Any]) -> None:
+    def _write(self, name: str, step: int, values: dict[str, Any]) -> None:
         unfinished = self._folder / "unfinished"  # one name for all: what a killed process left is written over
         with removed_if_interrupted(unfinished):
             self._folder.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
-                np.savez(file, **values, num_arrays=len(values))
+                np.savez(file, **values, step=step, num_arrays=len(values) + 1)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(self._folder / f"{step}.npz")
+            unfinished.replace(self._folder / name)
         _sync(self._folder)
         # One beyond this step was damaged, or this run would have gone on from it.
         kept = [path for path in self._newest_first() if int(path.stem) <= step][: self._keep]

@@ -8,7 +8,7 @@ import os
 import pathlib
 import platform
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, TextIO
 
@@ -56,6 +56,8 @@ class Run:
     | `checkpoints/` | `<step>.npz`, as `training.run.checkpoint` tells; the lock of the process that trains here |
     | `tensorboard/` | what TensorBoard shows |
     | `metrics.jsonl` | an object a line, as docs/metrics.md tells |
+    | `model.keras`, `best.keras` | the network at the end and at its best evaluation, once the run has ended |
+    | `network.keras` | a copy of the Keras file that the network was made of, where it was |
     | `export/<version>/` | SavedModels |
     """
 
@@ -65,6 +67,26 @@ class Run:
     def checkpoints(self) -> pathlib.Path:
         """Where checkpoints go."""
         return self.folder / "checkpoints"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run has saved a checkpoint, from which it goes on."""
+        return any(path.stem.isdigit() for path in self.checkpoints.glob("*.npz"))
+
+    @property
+    def network(self) -> pathlib.Path:
+        """The run's own copy of the `.keras` file that its network was made of, where there is one."""
+        return self.folder / "network.keras"
+
+    @property
+    def model(self) -> pathlib.Path:
+        """The network as a run that has ended leaves it, a Keras file."""
+        return self.folder / "model.keras"
+
+    @property
+    def best_model(self) -> pathlib.Path:
+        """The network at its best evaluation, a Keras file."""
+        return self.folder / "best.keras"
 
     @property
     def tensorboard(self) -> pathlib.Path:
@@ -112,7 +134,8 @@ class Run:
             "devices": list(devices),
         }
         with self._writing():
-            write_whole(self.folder / "config.json", json.dumps(stored, indent=2) + "\n")
+            text = json.dumps(stored, indent=2) + "\n"
+            write_whole(self.folder / "config.json", lambda path: path.write_text(text))
 
     def read(self) -> tuple[Config, tuple[str, ...], tuple[int, int, int]]:
         """The config, the labels and the image's shape that the run was started with.
@@ -137,7 +160,8 @@ class Run:
     def rewind(self, step: int) -> None:
         """Drops the lines of `metrics.jsonl` beyond a step, which a resumed run will write again."""
         kept = [event for event in self.events() if event["step"] <= step]
-        write_whole(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
+        text = "".join(json.dumps(event) + "\n" for event in kept)
+        write_whole(self.metrics, lambda path: path.write_text(text))
 
     def last_evaluation(self) -> dict[str, Any]:
         """The newest evaluation's line; empty where there is none."""
@@ -174,11 +198,11 @@ class Run:
             raise InputError(f"{self.folder} holds a run with {what}: go on with the same, or name another --workdir")
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.new")
+def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Writes a file whole or not at all: `write` gets another name with the same ending."""
+    temporary = path.with_name(f"unfinished-{path.name}")
     with removed_if_interrupted(temporary):
-        temporary.write_text(text)
+        write(temporary)
         temporary.replace(path)
 
 

@@ -1,35 +1,39 @@
-"""Evaluates a network on the whole validation split."""
+"""Evaluates a network on a whole split while it is trained."""
 
-import contextlib
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+
+import numpy as np
 
 from training.batch import Batch
-from training.experiment import Experiment
 from training.step.steps import Step
 
 
-def make_evaluation(experiment: Experiment) -> Callable[[], dict[str, float]]:
-    """Makes the function that evaluates the network as it is, and tells a plateau the validation error.
+def evaluate(evaluation_step: Step, batches: Iterable[Batch]) -> dict[str, float]:
+    """Evaluates all images of some batches.
+
+    Args:
+        evaluation_step: As `make_evaluation_step` makes it.
+        batches: Distributed batches.
 
     Returns:
-        A function to the validation split's mean `loss` and `accuracy`, with the averaged weights where there are such.
+        `loss`, in nats; `accuracy` and, with more than five classes, `top5_accuracy`; and `precision`, `recall` and
+        `f1`, means over the classes that occur among labels or answers, each class counting alike.
     """
-    step, batches = experiment.evaluation_step(), iter(experiment.validation_batches())
-    average, plateau = experiment.average, experiment.optimizer.plateau
-
-    def evaluation() -> dict[str, float]:
-        with average.applied(experiment.model) if average else contextlib.nullcontext():
-            figures = evaluate(step, itertools.islice(batches, experiment.num_validation_batches))
-        if plateau:
-            plateau.observe(1 - figures["accuracy"])
-        return figures
-
-    return evaluation
+    sums: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name, value in evaluation_step(batch).items():
+            sums[name] = sums.get(name, 0) + np.asarray(value, np.float64)
+    images, counts = sums["images"], sums["counts"]
+    figures = {"loss": sums["loss"] / images, "accuracy": counts[2].sum() / images}
+    if counts.shape[1] > 5:
+        figures["top5_accuracy"] = sums["top5_accuracy"] / images
+    return {name: float(value) for name, value in (figures | _class_means(counts)).items()}
 
 
-def evaluate(evaluation_step: Step, batches: Iterable[Batch]) -> dict[str, float]:
-    """Averages an evaluation step's means over all batches, each with the number of images it stands for."""
-    results = [{name: float(value) for name, value in evaluation_step(batch).items()} for batch in batches]
-    total = sum(result["count"] for result in results)
-    return {name: sum(r[name] * r["count"] for r in results) / total for name in ("loss", "accuracy")}
+def _class_means(counts: np.ndarray) -> dict[str, np.ndarray]:
+    labelled, answered, both = counts[:, counts[:2].any(axis=0)]
+    return {
+        "precision": np.mean(both / np.maximum(answered, 1)),
+        "recall": np.mean(both / np.maximum(labelled, 1)),
+        "f1": np.mean(2 * both / (labelled + answered)),
+    }

@@ -1,7 +1,7 @@
 """The gradient of one replica's share of a batch, as a function without side effects.
 
 Weights, statistics and seeds come in as tensors and go out as tensors, so that the function can stand in a loop over
-parts and be compiled by XLA, where a mirrored variable cannot be assigned to.
+micro-batches and be compiled by XLA, where a mirrored variable cannot be assigned to.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_prelu.keras_internals import flatten_layers
 from training.batch import Batch, cut
 from training.config import Config
 from training.data.mean import MeanSubtraction
@@ -24,19 +25,19 @@ class Share(NamedTuple):
     statistics: list[tf.Tensor]
 
 
-def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor, tf.Tensor], Share]:
-    """Makes the function that differentiates the loss of a replica's images, part after part.
+def make_share(network: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor, tf.Tensor], Share]:
+    """Makes the function that differentiates the loss of a replica's images, micro-batch after micro-batch.
 
     Args:
-        model: Built model from images to logits.
+        network: Built model from images, or from images and which of them count, to logits.
         config: `gradient_accumulation_steps`, `label_smoothing`, `xla` and `seed` are read.
 
     Returns:
         A function of a replica's batch, the step's number and a factor of the loss. Gradients are of the sum of the
-        images' losses times the factor, with a list entry for each trainable variable; `loss` is that sum without the
-        factor. Where there are several parts, only one is in memory at a time.
+        images' losses times the factor, one per trainable variable; `loss` is that sum without the factor. Of several
+        micro-batches only one is in memory at a time.
     """
-    layout = _Layout(model)
+    layout, takes_presence = _Layout(network), len(network.inputs) > 1
 
     def differentiate(
         weights: list[tf.Tensor], statistics: list[tf.Tensor], fixed: list[tf.Tensor], part: Batch, factor: tf.Tensor
@@ -44,7 +45,8 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
         with tf.GradientTape() as tape:
             tape.watch(weights)
             others = layout.join(statistics, fixed)
-            logits, others = model.stateless_call(weights, others, part["images"], training=True)
+            inputs = [part["images"], presence(part)] if takes_presence else part["images"]
+            logits, others = network.stateless_call(weights, others, inputs, training=True)
             loss = tf.reduce_sum(cross_entropies(part, logits, config.label_smoothing))
             scaled = loss * factor
         gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -54,9 +56,9 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
         differentiate = tf.function(differentiate, jit_compile=True, autograph=False)
 
     def share(batch: Batch, step: tf.Tensor, factor: tf.Tensor) -> Share:
-        weights = [tf.convert_to_tensor(variable.value) for variable in model.trainable_variables]
+        weights = [tf.convert_to_tensor(variable.value) for variable in network.trainable_variables]
         # A statistic that no operation moves would have no device of its own, which tf.distribute refuses.
-        start = [tf.identity(variable.value) for variable in moving_statistics(model)]
+        start = [tf.identity(variable.value) for variable in moving_statistics(network)]
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
 
         def one(index: tf.Tensor, part: Batch, statistics: list[tf.Tensor]) -> Share:
@@ -67,7 +69,7 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
         if config.gradient_accumulation_steps == 1:
             return one(tf.constant(0), {name: values[0] for name, values in parts.items()}, start)
         zeros = Share([tf.zeros_like(weight) for weight in weights], tf.zeros(()), tf.zeros(()), start)
-        # A Python loop would let TensorFlow compute all parts at once, and hold them all in memory.
+        # A Python loop would let TensorFlow compute all micro-batches at once, and hold them all in memory.
         return tf.foldl(
             lambda sums, indexed: _add(sums, one(indexed[0], indexed[1], sums.statistics)),
             (tf.range(config.gradient_accumulation_steps), parts),
@@ -78,58 +80,9 @@ def make_share(model: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor
     return share
 
 
-def moving_statistics(model: keras.Model) -> list[keras.Variable]:
-    """The variables that layers move while they train, as BatchNormalization's means.
-
-    They are the untrained ones without the seeds and the mean image, which no step moves.
-    """
-    constant = {
-        id(variable) for layer in model.layers if isinstance(layer, MeanSubtraction) for variable in layer.variables
-    }
-    return [each for each in model.non_trainable_variables if not _is_seed(each) and id(each) not in constant]
-
-
-def _add(sums: Share, part: Share) -> Share:
-    gradients = [total + gradient for total, gradient in zip(sums.gradients, part.gradients, strict=True)]
-    return Share(gradients, sums.loss + part.loss, sums.correct + part.correct, part.statistics)
-
-
-def _is_seed(variable: keras.Variable) -> bool:
-    return bool(variable.name == "seed_generator_state")  # the name keras.random.SeedGenerator gives to its only one
-
-
-class _Layout:
-    """Which of a model's untrained variables a step moves; the others are seeds and constants."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self._variables = model.non_trainable_variables
-        moving = {id(variable) for variable in moving_statistics(model)}
-        self._move = [id(variable) in moving for variable in self._variables]
-        self.num_generators = sum(_is_seed(variable) for variable in self._variables)
-
-    def fixed(self, seeds: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The seeds and the constants in the model's order."""
-        each_seed = iter(seeds)
-        fixed = [variable for variable, moves in zip(self._variables, self._move, strict=True) if not moves]
-        return [next(each_seed) if _is_seed(each) else tf.convert_to_tensor(each.value) for each in fixed]
-
-    def join(self, statistics: list[tf.Tensor], fixed: list[tf.Tensor]) -> list[tf.Tensor]:
-        each_statistic, each_fixed = iter(statistics), iter(fixed)
-        return [next(each_statistic if moves else each_fixed) for moves in self._move]
-
-    def statistics_of(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
-        return [value for value, moves in zip(values, self._move, strict=True) if moves]
-
-
-def _seeds(num_generators: int, seed: int, step: tf.Tensor, part: tf.Tensor, replica: int) -> list[tf.Tensor]:
-    """The state that each of a model's generators starts a part with.
-
-    Keras mirrors the states: left to itself, every replica would drop the same units.
-    """
-    state = tf.constant([seed, 0], tf.int64)
-    for number in (step, part, replica):
-        state = tf.random.fold_in(state, tf.cast(number, tf.int64))
-    return [tf.random.fold_in(state, tf.constant(index, tf.int64)) for index in range(num_generators)]
+def presence(batch: Batch) -> tf.Tensor:
+    """1.0 for each image of a batch, 0.0 for each blank that only fills it up."""
+    return tf.cast(batch["weights"] > 0, tf.float32)
 
 
 def cross_entropies(batch: Batch, logits: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
@@ -138,7 +91,7 @@ def cross_entropies(batch: Batch, logits: tf.Tensor, label_smoothing: float = 0.
     Args:
         batch: Its labels and weights count.
         logits: `(N, classes)`, of any float type; computed in float32.
-        label_smoothing: Share of each label that is spread evenly over all classes.
+        label_smoothing: The share of each label that is spread evenly over all classes.
 
     Reference:
         Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7.
@@ -152,6 +105,62 @@ def cross_entropies(batch: Batch, logits: tf.Tensor, label_smoothing: float = 0.
 
 
 def num_correct(batch: Batch, logits: tf.Tensor) -> tf.Tensor:
-    """The sum of the weights of the images whose label has the largest logit."""
+    """How many images, blanks left out, have their largest logit at their label."""
     hits = tf.cast(tf.argmax(logits, axis=-1) == batch["labels"], tf.float32)
-    return tf.reduce_sum(hits * batch["weights"])
+    return tf.reduce_sum(hits * presence(batch))
+
+
+def moving_statistics(network: keras.Model) -> list[keras.Variable]:
+    """The variables that layers move while they train, as BatchNormalization's means.
+
+    They are the untrained ones without the seeds and without those that are frozen or constant.
+    """
+    constant = {id(each) for layer in flatten_layers(network) if _is_constant(layer) for each in layer.variables}
+    return [each for each in network.non_trainable_variables if not _is_seed(each) and id(each) not in constant]
+
+
+def _is_constant(layer: keras.Layer) -> bool:
+    return not layer.trainable or isinstance(layer, (MeanSubtraction, keras.layers.Normalization))
+
+
+def _add(sums: Share, part: Share) -> Share:
+    gradients = [total + gradient for total, gradient in zip(sums.gradients, part.gradients, strict=True)]
+    return Share(gradients, sums.loss + part.loss, sums.correct + part.correct, part.statistics)
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return bool(variable.name == "seed_generator_state")  # the name keras.random.SeedGenerator gives to its only one
+
+
+class _Layout:
+    """Which of a network's untrained variables a step moves; the others are seeds, constants and frozen weights."""
+
+    def __init__(self, network: keras.Model) -> None:
+        self._variables = network.non_trainable_variables
+        moving = {id(variable) for variable in moving_statistics(network)}
+        self._move = [id(variable) in moving for variable in self._variables]
+        self.num_generators = sum(_is_seed(variable) for variable in self._variables)
+
+    def fixed(self, seeds: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The seeds and the constants in the network's order."""
+        each_seed = iter(seeds)
+        fixed = [variable for variable, moves in zip(self._variables, self._move, strict=True) if not moves]
+        return [next(each_seed) if _is_seed(each) else tf.convert_to_tensor(each.value) for each in fixed]
+
+    def join(self, statistics: list[tf.Tensor], fixed: list[tf.Tensor]) -> list[tf.Tensor]:
+        each_statistic, each_fixed = iter(statistics), iter(fixed)
+        return [next(each_statistic if moves else each_fixed) for moves in self._move]
+
+    def statistics_of(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [value for value, moves in zip(values, self._move, strict=True) if moves]
+
+
+def _seeds(num_generators: int, seed: int, step: tf.Tensor, part: tf.Tensor, replica: int) -> list[tf.Tensor]:
+    """The state that each of a model's generators starts a micro-batch with.
+
+    Keras mirrors the states: left to itself, every replica would drop the same units.
+    """
+    state = tf.constant([seed, 0], tf.int64)
+    for number in (step, part, replica):
+        state = tf.random.fold_in(state, tf.cast(number, tf.int64))
+    return [tf.random.fold_in(state, tf.constant(index, tf.int64)) for index in range(num_generators)]

@@ -1,7 +1,7 @@
-"""A moving average of the weights, which often judges better than the weights themselves."""
+"""A moving average of the weights, which often classifies better than the weights themselves."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -10,13 +10,13 @@ from training.distribute.strategy import update_copies
 
 
 class MovingAverage(tf.Module):
-    """The exponential moving average of a model's trainable weights; a checkpoint holds its variables.
+    """The exponential moving average of weights; a checkpoint holds its variables.
 
     It starts as a copy of the weights, and forgets fast while it is young: after step t, from 1, the average keeps
     `min(decay, (1 + t) / (10 + t))` of itself. To be made under the strategy's scope.
 
     Args:
-        model: Built model. Statistics that its layers move are averages already, and are not averaged again.
+        weights: What is averaged: the trainable variables. Statistics that layers move are averages already.
         decay: What the average keeps of itself in a step, below 1.
 
     Reference:
@@ -24,38 +24,36 @@ class MovingAverage(tf.Module):
         TensorFlow's ExponentialMovingAverage.
     """
 
-    def __init__(self, model: keras.Model, decay: float) -> None:
+    def __init__(self, weights: Sequence[keras.Variable], decay: float) -> None:
         super().__init__()
-        self.values = [
-            tf.Variable(weight.value, trainable=False, name=weight.path) for weight in model.trainable_variables
-        ]
+        self.values = [tf.Variable(weight.value, trainable=False, name=weight.path) for weight in weights]
+        self._weights = list(weights)
         self._decay = decay
 
-    def update(self, model: keras.Model, step: tf.Tensor) -> None:
+    def update(self, step: tf.Tensor) -> None:
         """Moves the average towards the weights, inside a replica.
 
         Args:
-            model: The one it was made of.
-            step: Steps before this one.
+            step: The number of steps before this one.
         """
         t = tf.cast(step, tf.float32) + 1
         share = 1 - tf.minimum(self._decay, (1 + t) / (10 + t))
-        update_copies(self.values, _approach, model.trainable_variables, [share] * len(self.values))
+        update_copies(self.values, _approach, self._weights, [share] * len(self.values))
 
-    def copy_to(self, model: keras.Model) -> None:
-        """Gives the model the averaged weights."""
-        for weight, value in zip(model.trainable_variables, self.values, strict=True):
+    def copy_to_weights(self) -> None:
+        """Gives the weights the averaged values."""
+        for weight, value in zip(self._weights, self.values, strict=True):
             weight.assign(value)
 
     @contextlib.contextmanager
-    def applied(self, model: keras.Model) -> Iterator[None]:
-        """Gives the model the averaged weights for the length of a `with` block, and its own ones back after it."""
-        own = [tf.identity(weight.value) for weight in model.trainable_variables]
-        self.copy_to(model)
+    def applied(self) -> Iterator[None]:
+        """Gives the weights the averaged values for the length of a `with` block, and their own back after it."""
+        own = [tf.identity(weight.value) for weight in self._weights]
+        self.copy_to_weights()
         try:
             yield
         finally:
-            for weight, value in zip(model.trainable_variables, own, strict=True):
+            for weight, value in zip(self._weights, own, strict=True):
                 weight.assign(value)
 
 

@@ -1,4 +1,4 @@
-"""How the learning rate follows from the step, and from the validation error where it waits for a plateau."""
+"""The learning rate as a function of the step, and of the validation error where it waits for a plateau."""
 
 import math
 from collections.abc import Callable
@@ -9,44 +9,62 @@ import tensorflow as tf
 from training.config import Config
 from training.errors import InputError
 
+_Factor = Callable[[tf.Tensor], tf.Tensor]
 
-class Plateau(tf.Module):
-    """Finds out that the validation error has stopped falling, and divides the learning rate then.
 
-    What it knows lies in variables, which a checkpoint holds: `best`, the lowest error so far; `since`, how many
-    evaluations ago that was or the rate last dropped; `drops`, how often it dropped.
+class Improvement(tf.Module):
+    """Follows a figure from evaluation to evaluation: its best value, and how long ago that was.
+
+    Both lie in variables, which a checkpoint holds.
 
     Args:
-        patience: Evaluations in a row without a lower error after which the rate drops.
-        drop_factor: What it is divided by.
-        max_drops: How often it may drop; after that it stays. The paper's rate has three values.
-        min_delta: An error counts as lower if it is by more than this.
+        larger_is_better: Whether the figure is to rise, as an accuracy, or to fall, as a loss.
+    """
+
+    def __init__(self, larger_is_better: bool) -> None:
+        super().__init__()
+        worst = -math.inf if larger_is_better else math.inf
+        # in float32 an error of 0.4 would be lower than the same error before
+        self.best = tf.Variable(worst, dtype=tf.float64, trainable=False, name="best")
+        self.since = tf.Variable(0, dtype=tf.int64, trainable=False, name="since")
+        self._sign = 1 if larger_is_better else -1
+
+    def observe(self, figure: float) -> bool:
+        """Takes an evaluation's figure and returns whether it is the best so far.
+
+        To be called outside of replicas, and on every worker with the same figure.
+        """
+        improves = self._sign * figure > self._sign * float(self.best.numpy())
+        if improves:
+            self.best.assign(figure)
+            self.since.assign(0)
+        else:
+            self.since.assign_add(1)
+        return improves
+
+
+class Plateau(Improvement):
+    """Divides the learning rate when the validation error has stopped falling.
+
+    Args:
+        patience: The number of evaluations in a row without a lower error after which the rate drops.
+        drop_factor: The divisor.
+        max_drops: How often the rate may drop; after that it stays. The paper's rate has three values.
 
     Reference:
         He et al., "Delving Deep into Rectifiers", 2015, section 3.1: the rate is "switched when the error plateaus".
     """
 
-    def __init__(self, patience: int, drop_factor: float, max_drops: int = 2, min_delta: float = 0.0) -> None:
-        super().__init__()
-        # in float32 an error of 0.4 would be lower than the same error before
-        self.best = tf.Variable(math.inf, dtype=tf.float64, trainable=False, name="best")
-        self.since = tf.Variable(0, dtype=tf.int64, trainable=False, name="since")
+    def __init__(self, patience: int, drop_factor: float, max_drops: int = 2) -> None:
+        super().__init__(larger_is_better=False)
         self.drops = tf.Variable(0, dtype=tf.int64, trainable=False, name="drops")
         self._patience = patience
         self._drop_factor = drop_factor
         self._max_drops = max_drops
-        self._min_delta = min_delta
 
-    def observe(self, error: float) -> bool:
-        """Takes an evaluation's error in, and tells whether the rate drops for it.
-
-        To be called outside of replicas, and on every worker with the same error.
-        """
-        if error < float(self.best.numpy()) - self._min_delta:
-            self.best.assign(error)
-            self.since.assign(0)
-            return False
-        self.since.assign_add(1)
+    def observe(self, figure: float) -> bool:
+        """Takes an evaluation's error and returns whether the rate drops for it."""
+        super().observe(figure)
         if int(self.since.numpy()) < self._patience or int(self.drops.numpy()) >= self._max_drops:
             return False
         self.since.assign(0)
@@ -54,36 +72,36 @@ class Plateau(tf.Module):
         return True
 
     def factor(self, step: tf.Tensor) -> tf.Tensor:
-        """What the rate is multiplied by, at any step."""
+        """The rate's factor, the same at any step."""
         return self._drop_factor ** -tf.cast(self.drops, tf.float32)
 
 
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate of a step, counted from 0: it rises linearly from 0 to its peak, while it falls by a factor.
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of a step, counted from 0: it rises linearly from 0 to its peak, times a factor.
 
     Args:
         peak: The rate where both are 1.
-        warmup_steps: Steps over which it rises.
-        factor: From the step, a float32 tensor, to a factor.
+        warmup_steps: The number of steps over which it rises.
+        factor: From the step, a float32 tensor, to a factor: a schedule of Keras, or a plateau's.
     """
 
-    def __init__(self, peak: float, warmup_steps: int, factor: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    def __init__(self, peak: float, warmup_steps: int, factor: _Factor) -> None:
         self._peak = peak
         self._warmup_steps = warmup_steps
         self._factor = factor
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """The rate of the step after so many."""
+        """The rate of the step after `step` steps."""
         step = tf.cast(tf.convert_to_tensor(step), tf.float32)
         rate = self._peak * self._factor(step)
         return rate * tf.minimum(step / self._warmup_steps, 1.0) if self._warmup_steps else rate
 
 
-def make_schedule(config: Config, plateau: Plateau | None = None) -> Schedule:
+def make_schedule(config: Config, plateau: Plateau | None = None) -> Warmup:
     """Builds the schedule that a config describes.
 
     Args:
-        config: The experiment.
+        config: The experiment, its `steps` resolved.
         plateau: Needed where `schedule` is plateau.
 
     Raises:
@@ -91,31 +109,27 @@ def make_schedule(config: Config, plateau: Plateau | None = None) -> Schedule:
     """
     if config.warmup_steps >= config.steps:
         raise InputError(f"warmup_steps is {config.warmup_steps}, but must be below steps, {config.steps}")
-    if config.schedule == "cosine":
-        factor = _cosine(config.warmup_steps, config.steps)
-    elif config.schedule == "steps":
-        factor = _drops(_ascending(config.drop_steps), config.drop_factor)
-    elif config.schedule == "plateau" and plateau is not None:
-        factor = plateau.factor
-    else:
-        raise InputError(f"schedule is {config.schedule!r}, but must be cosine, steps or plateau")
-    return Schedule(config.learning_rate, config.warmup_steps, factor)
+    return Warmup(config.learning_rate, config.warmup_steps, _factor(config, plateau))
 
 
-def _cosine(start: int, end: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    def factor(step: tf.Tensor) -> tf.Tensor:
-        done = tf.clip_by_value((step - start) / (end - start), 0.0, 1.0)
-        return (1 + tf.cos(math.pi * done)) / 2
-
-    return factor
-
-
-def _drops(drop_steps: tuple[int, ...], drop_factor: float) -> Callable[[tf.Tensor], tf.Tensor]:
-    def factor(step: tf.Tensor) -> tf.Tensor:
-        num_drops = tf.reduce_sum(tf.cast(step >= tf.constant(drop_steps, tf.float32), tf.float32))
-        return drop_factor**-num_drops
-
-    return factor
+def _factor(config: Config, plateau: Plateau | None) -> _Factor:
+    schedules = keras.optimizers.schedules
+    steps_left = config.steps - config.warmup_steps
+    if config.schedule == "plateau" and plateau is not None:
+        return plateau.factor
+    if config.schedule == "steps":
+        drops = _ascending(config.drop_steps)
+        values = [config.drop_factor**-index for index in range(len(drops) + 1)]
+        # Keras changes the value after a boundary, so the step after `drop` steps is beyond the boundary before it.
+        piecewise: _Factor = schedules.PiecewiseConstantDecay([drop - 1 for drop in drops], values)
+        return piecewise
+    falling = {
+        "cosine": schedules.CosineDecay(1.0, steps_left),
+        "linear": schedules.PolynomialDecay(1.0, steps_left, end_learning_rate=0.0),
+    }
+    if config.schedule not in falling:
+        raise InputError(f"schedule is {config.schedule!r}, but must be cosine, linear, steps or plateau")
+    return lambda step: falling[config.schedule](tf.maximum(step - config.warmup_steps, 0.0))
 
 
 def _ascending(drop_steps: tuple[int, ...]) -> tuple[int, ...]:

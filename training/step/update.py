@@ -1,6 +1,7 @@
-"""The optimizer's update, exact over replicas."""
+"""The update of the weights by any Keras optimizer, exact over replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,20 +9,29 @@ import tensorflow as tf
 from keras_prelu.walk.fans import fans
 from training.config import Config
 from training.distribute.strategy import sum_over_replicas, update_copies
+from training.errors import InputError
 from training.step.schedules import Plateau, make_schedule
 
-_LARGEST = 2.0**24
+_LARGEST_SCALE = 2.0**24
+OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "sgd": keras.optimizers.SGD,
+    "adamw": keras.optimizers.AdamW,
+    "lion": keras.optimizers.Lion,
+    "muon": keras.optimizers.Muon,
+    "lamb": keras.optimizers.Lamb,
+}
 
 
 class LossScale(tf.Module):
-    """Halves the scale at each gradient that is not finite, and doubles it after a row of finite ones.
+    """The factor that keeps float16 gradients above the smallest number that float16 can hold.
 
-    Its two variables go into a checkpoint. The scale is a power of 2, so scaling changes no digit of a gradient, and
-    stays between 1 and 2**24: a network that overflows at a scale of 1 is not float16's fault.
+    It halves at each gradient that is not finite, and doubles after a row of finite ones. Its two variables go into a
+    checkpoint. The scale is a power of 2, so scaling changes no digit of a gradient, and stays between 1 and 2**24: a
+    network that overflows at a scale of 1 is not float16's fault.
 
     Args:
         initial: The first scale.
-        growth_steps: Finite steps in a row after which it doubles.
+        growth_steps: The number of finite steps in a row after which it doubles.
 
     Reference:
         Micikevicius et al., "Mixed Precision Training", 2018, section 3.2.
@@ -34,72 +44,69 @@ class LossScale(tf.Module):
         self._growth_steps = growth_steps
 
     def update(self, finite: tf.Tensor) -> None:
-        """Takes note of a step, inside a replica: whether its gradient was finite, the same on all replicas."""
+        """Moves the scale after a step, inside a replica: whether its gradient was finite, the same on all replicas."""
         row = tf.where(finite, self.finite_steps + 1, tf.zeros_like(self.finite_steps))
         grown = row == self._growth_steps
         scale = tf.where(finite, tf.where(grown, 2 * self.value, self.value), self.value / 2)
-        update_copies([self.value], _assign, [tf.clip_by_value(scale, 1.0, _LARGEST)])
-        update_copies([self.finite_steps], _assign, [tf.where(grown, tf.zeros_like(row), row)])
+        update_copies([self.value], assign, [tf.clip_by_value(scale, 1.0, _LARGEST_SCALE)])
+        update_copies([self.finite_steps], assign, [tf.where(grown, tf.zeros_like(row), row)])
 
 
-def _assign(variable: tf.Variable, value: tf.Tensor) -> None:
-    variable.assign(value)
+class Updater:
+    """Moves weights by a Keras optimizer, with gradients that are summed over the replicas first.
 
+    Left to themselves, Keras's optimizers clip each replica's gradient before they sum, so that two replicas clip
+    otherwise than one, and SGD's `weight_decay` bypasses the velocity: with a momentum of 0.9 it decays a tenth as
+    fast as Caffe's and PyTorch's. Here the sum is clipped, and the decay is
 
-class MomentumSGD(keras.optimizers.Optimizer):
-    """Gradient descent with momentum over gradients that are summed over the replicas first.
-
-        velocity = momentum * velocity - rate * (clipped gradient + l2 * weight)
-        weight = weight + velocity
-
-    Keras's optimizers clip each replica's gradient before they sum, so that two replicas clip otherwise than one; and
-    their `weight_decay` bypasses the velocity: with a momentum of 0.9 it decays a tenth as fast.
+        gradient + decay * weight              for SGD, after clipping, as in Caffe
+        weight - rate * decay * weight         before the update, for all others, as in Keras
 
     Args:
-        learning_rate: A number, or a Keras schedule of the step.
-        momentum: Share of the velocity that stays from step to step.
-        l2: Times a weight, what is added to its gradient. (Twice the factor of `keras.regularizers.L2`.)
-        decayed: The variables that get the L2; None for all.
-        clip_norm: Largest norm of the loss's gradient with respect to all weights; 0 for any.
+        optimizer: Built for the variables, without clipping, weight decay or averaging of its own.
+        decays: The weight decay of those variables that have one, by `id`.
+        rate_factors: What the learning rate of a variable is multiplied by, by `id`; 1 where there is none.
+        clip_norm: The largest norm of the loss's gradient with respect to all weights; 0 for any.
         loss_scale: What `scale_loss` multiplies by and `apply` divides by again. With one, a step whose gradient is
             not finite moves nothing, but counts.
+        plateau: What the learning rate waits for.
+        xla: Whether each variable's update is compiled to one kernel.
 
     Reference:
-        Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012, section 5. Caffe,
-        too, clips before it adds the decay.
+        Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012, section 5, for the
+        decay of SGD. Caffe, too, clips before it adds the decay.
     """
 
     def __init__(
         self,
-        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
-        momentum: float = 0.9,
-        l2: float = 0.0,
-        decayed: Sequence[keras.Variable] | None = None,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        decays: Mapping[int, float] | None = None,
+        rate_factors: Mapping[int, float] | None = None,
         clip_norm: float = 0.0,
         loss_scale: LossScale | None = None,
+        plateau: Plateau | None = None,
+        xla: bool = False,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, name="momentum_sgd")
-        self.momentum = momentum
-        self.l2 = l2
-        self.decayed = decayed
-        self.clip_norm = clip_norm
+        self.optimizer = optimizer
         self.loss_scale = loss_scale
-        self.plateau: Plateau | None = None
-
-    def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes a velocity for each variable."""
-        if self.built:
-            return
-        super().build(variables)
-        self.velocities = self.add_optimizer_variables(variables, "velocity")
-        decayed = {id(variable) for variable in (variables if self.decayed is None else self.decayed)}
-        self._decays = [self.l2 if id(variable) in decayed else 0.0 for variable in variables]
+        self.plateau = plateau
+        self._decays = decays or {}
+        self._rate_factors = rate_factors or {}
+        self._clip_norm = clip_norm
+        self._decays_gradient = isinstance(optimizer, keras.optimizers.SGD)
+        self._move = tf.function(self._move_one, jit_compile=True, autograph=False) if xla else self._move_one
 
     @property
     def variables(self) -> list[keras.Variable | tf.Variable]:
         """All that a checkpoint is to hold: those of the loss scale and of the plateau as well."""
         others = [part.variables for part in (self.loss_scale, self.plateau) if part is not None]
-        return super().variables + [variable for variables in others for variable in variables]
+        return list(self.optimizer.variables) + [variable for variables in others for variable in variables]
+
+    @property
+    def steps(self) -> tf.Tensor:
+        """The number of steps taken, int64."""
+        return tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss as it is to be differentiated."""
@@ -107,71 +114,107 @@ class MomentumSGD(keras.optimizers.Optimizer):
 
     def state(self) -> dict[str, tf.Tensor]:
         """The `learning_rate` of the next step and, where there is one, its `loss_scale`."""
-        state = {"learning_rate": tf.convert_to_tensor(self.learning_rate)}
+        state = {"learning_rate": tf.convert_to_tensor(self.optimizer.learning_rate)}
         if self.loss_scale is not None:
             state["loss_scale"] = tf.convert_to_tensor(self.loss_scale.value)
         return state
 
-    def apply(self, grads: list[tf.Tensor], trainable_variables: Sequence[keras.Variable]) -> tf.Tensor:
+    def apply(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> tf.Tensor:
         """Sums the replicas' gradients and moves the weights; to be called inside a replica.
 
         Args:
-            grads: This replica's part of the scaled loss's gradient.
-            trainable_variables: Those the optimizer was built with.
+            gradients: This replica's part of the scaled loss's gradient.
+            variables: Of those that the optimizer was built with, the ones to move.
 
         Returns:
             The norm of the sum over replicas, without the loss scale and before clipping.
         """
-        gradients = sum_over_replicas(list(grads))
+        summed = sum_over_replicas(list(gradients))
         if self.loss_scale is not None:
-            gradients = [gradient / self.loss_scale.value for gradient in gradients]
-        norm = tf.linalg.global_norm(gradients)
-        if self.clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
-        gradients = [
-            gradient + decay * variable.value if decay else gradient
-            for gradient, variable, decay in zip(gradients, trainable_variables, self._decays, strict=True)
-        ]
-        self._move(gradients, trainable_variables, tf.math.is_finite(norm))
-        return norm
-
-    def _move(self, gradients: list[tf.Tensor], variables: Sequence[keras.Variable], finite: tf.Tensor) -> None:
-        rate = tf.convert_to_tensor(self.learning_rate)
-        moves = finite if self.loss_scale is not None else tf.constant(True)
-        num = len(gradients)
-        update_copies(variables, self._move_one, self.velocities, gradients, [rate] * num, [moves] * num)
-        update_copies([self.iterations], _increment)
+            summed = [gradient / self.loss_scale.value for gradient in summed]
+        norm = tf.linalg.global_norm(summed)
+        if self._clip_norm:
+            summed, _ = tf.clip_by_global_norm(summed, self._clip_norm, use_norm=norm)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        finite = tf.math.is_finite(norm)
+        rates = [rate * self._rate_factors.get(id(variable), 1.0) for variable in variables]
+        decays = [self._decays.get(id(variable), 0.0) for variable in variables]
+        update_copies(variables, self._move, summed, rates, decays, [finite] * len(summed))
+        update_copies([self.optimizer.iterations], _increment)
         if self.loss_scale is not None:
             self.loss_scale.update(finite)
+        return norm
 
     def _move_one(
-        self, weight: tf.Variable, velocity: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor, moves: tf.Tensor
+        self, weight: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor, decay: float, finite: tf.Tensor
     ) -> None:
-        moved = self.momentum * velocity - rate * gradient
-        velocity.assign(tf.where(moves, moved, velocity))
-        weight.assign_add(tf.where(moves, moved, 0.0))
+        def move() -> tf.Tensor:
+            decayed = gradient
+            if decay and self._decays_gradient:
+                decayed += decay * weight
+            elif decay:
+                weight.assign_sub(rate * decay * weight)
+            self.optimizer.update_step(decayed, weight, rate)
+            return tf.constant(True)
+
+        if self.loss_scale is None:
+            move()
+        else:
+            tf.cond(finite, move, lambda: tf.constant(False))
 
 
-def make_optimizer(config: Config, model: keras.Model) -> MomentumSGD:
-    """Builds the optimizer that a config describes, for a built model, with L2 on its kernels alone.
+def make_updater(config: Config, model: keras.Model) -> Updater:
+    """Builds the optimizer that a config describes, for a built model; to be made under the strategy's scope.
 
-    Its `plateau` is None, or what is to be told each validation error.
+    Weight decay is for kernels alone: no slope, no bias, no scale of a normalization. With `layer_decay` the learning
+    rate of the last layer with a kernel is the config's; it falls by that factor from each such layer to the one
+    before it. Other variables have the rate of the kernel before them.
 
     Raises:
-        InputError: The schedule does not fit the run.
+        InputError: The schedule does not fit the run, or the model has no variable to train.
     """
+    variables = model.trainable_variables
+    if not variables:
+        raise InputError("the network has nothing to train: --freeze fewer layers")
     plateau = Plateau(config.patience, config.drop_factor, config.max_drops) if config.schedule == "plateau" else None
-    optimizer = MomentumSGD(
-        make_schedule(config, plateau),
-        config.momentum,
-        config.weight_decay,
-        [row.kernel for row in fans(model)],  # no slope, no bias, no scale of a normalization
-        config.clip_norm,
-        LossScale() if config.precision == "mixed_float16" else None,
+    optimizer = _optimizer(config, make_schedule(config, plateau))
+    optimizer.build(variables)
+    return Updater(
+        optimizer,
+        decays={id(row.kernel): config.weight_decay for row in fans(model)},
+        rate_factors=_rate_factors(model, config.layer_decay) if config.layer_decay != 1 else None,
+        clip_norm=config.clip_norm,
+        loss_scale=LossScale() if config.precision == "mixed_float16" else None,
+        plateau=plateau,
+        xla=config.xla,
     )
-    optimizer.plateau = plateau
-    optimizer.build(model.trainable_variables)
-    return optimizer
+
+
+def _optimizer(config: Config, rate: Any) -> keras.optimizers.Optimizer:
+    if config.optimizer not in OPTIMIZERS:
+        raise InputError(f"optimizer is {config.optimizer!r}, but must be one of {', '.join(OPTIMIZERS)}")
+    make = OPTIMIZERS[config.optimizer]
+    if config.optimizer == "sgd":
+        return make(rate, momentum=config.momentum, nesterov=config.nesterov)
+    if config.optimizer == "muon":
+        return make(rate, momentum=config.momentum, weight_decay=0.0, adam_weight_decay=0.0)
+    return make(rate, weight_decay=0.0)
+
+
+def _rate_factors(model: keras.Model, layer_decay: float) -> dict[int, float]:
+    kernels = {id(row.kernel) for row in fans(model)}
+    depths: dict[int, int] = {}
+    depth = 0
+    for layer in model.layers:
+        if any(id(variable) in kernels for variable in layer.variables):
+            depth += 1
+        depths |= {id(variable): depth for variable in layer.trainable_variables}
+    return {key: layer_decay ** (depth - each) for key, each in depths.items()}
+
+
+def assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Assigns, as `update_copies` calls it."""
+    variable.assign(value)
 
 
 def _increment(variable: tf.Variable) -> None:

@@ -31,7 +31,7 @@ def test_averaged_weights_are_loaded_where_a_run_has_them(tmp_path):
     run = Run(tmp_path)
     run.start(config, tuple("0123456789"), SHAPE, ["CPU:0"])
     model = make_network(config, SHAPE, 10)
-    average = MovingAverage(model, config.ema_decay)
+    average = MovingAverage(model.trainable_variables, config.ema_decay)
     averaged = [np.array(variable) for variable in model.trainable_variables]
     for variable in model.trainable_variables:
         variable.assign(variable + 1)
