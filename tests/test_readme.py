@@ -13,9 +13,8 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
-from training.__main__ import main
-from training.arguments import parse_arguments
-from training.config import load_config, override
+from training.__main__ import application, main
+from training.config import Config, load_config, override
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -59,9 +58,11 @@ def test_training_commands_are_understood():
     commands = [command for command in training_commands() if "python -m training " in command]
     assert len(commands) >= 10
     for command in commands:
-        arguments = parse_arguments(shlex.split(command.partition("python -m training ")[2]))
-        if arguments.command == "fit":
-            override(load_config(arguments.config), arguments.overrides)
+        _, arguments, _ = application(Config()).parse_args(shlex.split(command.partition("python -m training ")[2]))
+        if "config" in arguments.kwargs:
+            own = ("config", "workdir", "local_workers")
+            fields = {name: value for name, value in arguments.kwargs.items() if name not in own}
+            override(load_config(arguments.kwargs["config"]), fields)
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,25 @@
-"""The command line: `python -m training data`, `fit`, `evaluate`, `export`, `predict`, `report`."""
+"""Command line of the trainer, `python -m training`: a function for each command, and the exit statuses."""
 
-import argparse
+import itertools
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, Any, Literal, NoReturn
 
-from training.arguments import parse_arguments
-from training.config import CONFIGS, Config, load_config, override
+from cyclopts import App, CycloptsError, Parameter
+from tabulate import tabulate
+
+from training.arguments import Names, Numbers, as_options, one_line, with_fields, with_values
+from training.config import Config, load_config, named_configs, override
 from training.distribute.cluster import read_cluster
 from training.distribute.local_workers import run_local_workers
 from training.environment import start_tensorflow
 from training.errors import LOST_WORKER_STATUS, InputError, LostWorkerError, StoppedError, TrainingError
 from training.interrupts import FIT_MESSAGE, MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
+
+Paths = Annotated[list[pathlib.Path], Parameter(consume_multiple=True)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,101 +30,182 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        args = parse_arguments(argv)
-        return _COMMANDS[args.command](args)
+        return application(_config_of_help(argv))(with_values(argv)) or 0
+    except CycloptsError as error:
+        return _failed(one_line(error), 2)
     except InputError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 2
+        return _failed(error, 2)
     except LostWorkerError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return LOST_WORKER_STATUS
+        return _failed(error, LOST_WORKER_STATUS)
     except TrainingError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
+        return _failed(error, 1)
     except StoppedError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return STOPPED_STATUS
+        return _failed(error, STOPPED_STATUS)
     except KeyboardInterrupt:
         print(_interrupted(argv), file=sys.stderr)
         return STATUS
 
 
-def _data(args: argparse.Namespace) -> int:
-    named = (CONFIGS / f"{args.name}.py").is_file()
-    config = override(load_config(args.name) if named else Config(dataset=args.name), args.overrides)
+def application(config: Config) -> App:
+    """Builds the command line; the help of `data` and `fit` shows the values of this config as defaults."""
+    app = App(
+        name="python -m training",
+        help="Train, evaluate and export image classifiers, on one device or many.",
+        help_format="plaintext",
+        version=lambda: f"keras_prelu {metadata.version('keras_prelu')}",
+        default_parameter=Parameter(name_transform=str, negative=(), allow_repeating=True),
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+    )
+    for each in (configs, with_fields(data, config), with_fields(fit, config), evaluate, export, predict, report):
+        app.command(each)
+    return app
+
+
+def configs() -> int:
+    """List the configs, with what each trains."""
+    rows = [(name, config.dataset, config.network, text) for name, (config, text) in named_configs().items()]
+    print(tabulate(rows, headers=("config", "dataset", "network", ""), tablefmt="plain"))
+    return 0
+
+
+def data(name: str, /, *, sheet: pathlib.Path | None = None, download: bool = False, **fields: Any) -> int:
+    """Describe a set of images: splits, classes, sizes, unreadable files. Any field of a config can be set.
+
+    Args:
+        name: A config, as `configs` lists them, or a dataset's name.
+        sheet: Image file to draw training images in, as the network sees them.
+        download: Let tensorflow-datasets download and prepare the dataset.
+        fields: Fields of the config to set.
+    """
+    config = override(load_config(name) if name in named_configs() else Config(dataset=name), fields)
     start_tensorflow()
     from training.data.datasets import open_images_of
     from training.data.survey import describe, write_training_sheet
 
-    images = open_images_of(config, download=args.download)
+    images = open_images_of(config, download=download)
     for line in describe(images):
         print(line, flush=True)
-    if args.sheet:
-        write_training_sheet(images, config, args.sheet)
-        print(f"\ntraining images as the network sees them: {args.sheet}")
+    if sheet:
+        write_training_sheet(images, config, sheet)
+        print(f"\ntraining images as the network sees them: {sheet}")
     return 0
 
 
-def _fit(args: argparse.Namespace) -> int:
-    config = override(load_config(args.config), args.overrides)
-    if args.local_workers is not None:
-        fields = [f"--{name}={text}" for name, text in args.overrides.items()]
-        command = ["fit", f"--config={args.config}", f"--workdir={args.workdir}", *fields]
-        return run_local_workers(args.local_workers, command)
+def fit(
+    *, config: str, workdir: pathlib.Path, local_workers: int | None = None, dry_run: bool = False, **fields: Any
+) -> int:
+    """Train a network, or resume its training. Any field can be set: --flip, --flip false, --filters 8,16.
+
+    Args:
+        config: A config, as `configs` lists them; or a file, as mine.py, mine.py:large or the config.json of a run.
+        workdir: Folder of the run.
+        local_workers: Number of processes on this machine to train with.
+        dry_run: Print the resolved config, the number of steps and the memory that is needed, and train nothing.
+        fields: Fields of the config to set.
+    """
+    resolved = override(load_config(config), fields)
+    if dry_run:
+        start_tensorflow()
+        from training.dry_run import describe_run
+
+        print(describe_run(resolved))
+        return 0
+    if local_workers is not None:
+        command = ["fit", f"--config={config}", f"--workdir={workdir}", *as_options(fields)]
+        return run_local_workers(local_workers, command)
     cluster = read_cluster(os.environ)
     start_tensorflow()
     from training.train import fit
 
-    figures = fit(config, args.workdir, cluster)
+    figures = fit(resolved, workdir, cluster)
     if cluster is None or cluster.index == 0:
-        name = "validation" if config.val_split else "test"
-        print(f"{name} accuracy {figures['accuracy']:.2%} on {config.dataset}, run in {args.workdir}")
+        name = "validation" if resolved.val_split else "test"
+        print(f"{name} accuracy {figures['accuracy']:.2%} on {resolved.dataset}, run in {workdir}")
     return 0
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    try:
-        scales = tuple(int(scale) for scale in args.scales.split(",") if scale)
-    except ValueError:
-        raise InputError(f"scales is {args.scales!r}, but must be numbers with commas, as 256,384,480") from None
+def evaluate(
+    *,
+    run: Paths,
+    views: Literal["centre", "ten", "dense"] = "centre",
+    scales: Numbers = (),
+    split: str = "",
+    data_dir: str = "",
+    json: pathlib.Path | None = None,
+) -> int:
+    """Evaluate a run's network, or the mean of several, on a whole split.
+
+    Args:
+        run: Folders of runs; the scores of several are averaged.
+        views: A centre crop, ten crops, or every window of the whole image.
+        scales: Shorter sides for ten and dense, comma-separated; default: the paper's.
+        split: Split to evaluate on; default: the config's test_split.
+        data_dir: Folder of the data; default: that of the training.
+        json: File to write the result into, too.
+    """
     start_tensorflow()
     from training.evaluation.evaluate import describe, evaluate_runs, write
     from training.evaluation.protocols import Protocol
     from training.run.folder import Run
 
-    runs = [Run(folder) for folder in args.run]
-    result = evaluate_runs(runs, Protocol(args.views, scales, args.split, args.data_dir))
+    result = evaluate_runs([Run(folder) for folder in run], Protocol(views, scales, split, data_dir))
     print(describe(result))
-    if args.json:
-        write(result, args.json)
+    if json:
+        write(result, json)
     return 0
 
 
-def _export(args: argparse.Namespace) -> int:
+def export(
+    *,
+    workdir: pathlib.Path,
+    output: pathlib.Path | None = None,
+    dense: bool = False,
+    formats: Names = (),
+    keep: int = 0,
+    data_dir: str = "",
+) -> int:
+    """Publish a run's network as a SavedModel, and in other formats.
+
+    Args:
+        workdir: Folder of the run.
+        output: Folder of the versions; default: WORKDIR/export.
+        dense: Add signatures for the whole of images of any size.
+        formats: litert, litert_int8 and onnx, comma-separated; default: none.
+        keep: Number of versions to keep, the newest; 0: all.
+        data_dir: Folder of the data; default: that of the training.
+    """
     start_tensorflow()
     from training.export.export import ExportOptions, describe, export
     from training.run.folder import Run
 
-    formats = tuple(dict.fromkeys(name for name in args.formats.split(",") if name))
     options = ExportOptions(
-        output=args.output, dense=args.dense, formats=formats, keep=args.keep, data_dir=args.data_dir
+        output=output, dense=dense, formats=tuple(dict.fromkeys(formats)), keep=keep, data_dir=data_dir
     )
-    version = export(Run(args.workdir), options)
+    version = export(Run(workdir), options)
     print(f"exported to {version}\n{describe(version)}")
     return 0
 
 
-def _predict(args: argparse.Namespace) -> int:
+def predict(images: Paths, /, *, run: pathlib.Path, top: int = 5, json: bool = False) -> int:
+    """Classify images with a run's network.
+
+    Args:
+        images: JPEG, PNG, GIF or BMP files.
+        run: Folder of the run.
+        top: Number of labels for each image.
+        json: Print one JSON object per line.
+    """
     start_tensorflow()
     from training.evaluation.predict import json_line, predict, table
     from training.run.folder import Run
 
     answered, status = [], 0
-    for prediction in predict(Run(args.run), args.pictures, args.top):
+    for prediction in predict(Run(run), images, top):
         if prediction.error:
-            print(f"training: {prediction.error}", file=sys.stderr)
-            status = 2
-        if args.json:
+            status = _failed(prediction.error, 2)
+        if json:
             print(json_line(prediction), flush=True)
         elif prediction.answers:
             answered.append(prediction)
@@ -126,27 +214,38 @@ def _predict(args: argparse.Namespace) -> int:
     return status
 
 
-def _report(args: argparse.Namespace) -> int:
+def report(*, workdir: pathlib.Path, data_dir: str = "") -> int:
+    """Write report.html, with curves, errors and signals of a run, into its folder.
+
+    Args:
+        workdir: Folder of the run.
+        data_dir: Folder of the data; default: that of the training.
+    """
     start_tensorflow()
     from training.report.report import write_report
     from training.run.folder import Run
 
-    print(f"the report is {write_report(Run(args.workdir), args.data_dir)}")
+    print(f"the report is {write_report(Run(workdir), data_dir)}")
     return 0
 
 
-_COMMANDS = {
-    "data": _data,
-    "fit": _fit,
-    "evaluate": _evaluate,
-    "export": _export,
-    "predict": _predict,
-    "report": _report,
-}
+def _config_of_help(argv: Sequence[str]) -> Config:
+    """The config whose help is asked for, in `fit --config NAME --help` or `data NAME --help`."""
+    if not {"--help", "-h"} & set(argv):
+        return Config()
+    words = [part for word in argv for part in word.split("=", 1)]
+    named = (name for option, name in itertools.pairwise(words) if option in ("--config", "data"))
+    name = next(named, "-")
+    return Config() if name.startswith("-") else load_config(name)
+
+
+def _failed(message: object, status: int) -> int:
+    print(f"training: {message}", file=sys.stderr)
+    return status
 
 
 def command() -> NoReturn:
-    """The process: what `main` does, ended at once by Ctrl-C and, unless a run is to be saved first, by SIGTERM."""
+    """Runs `main` as the process, which Ctrl-C ends at once, as does SIGTERM unless a run is to be saved first."""
     end_at_signals(_interrupted(sys.argv[1:]))
     sys.exit(main())
 

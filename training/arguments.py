@@ -1,137 +1,92 @@
-"""The command line's words: which commands there are, and what each is told."""
+"""Options of the command line: one for each field of a config, and lists with commas."""
 
-import argparse
 import dataclasses
-import pathlib
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
-from training.config import Config
-from training.errors import InputError
+from cyclopts import CycloptsError, Group, Parameter, Token, UnknownOptionError
 
-DESCRIPTION = "Trains networks for classification with tf.distribute, judges them, publishes them."
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the command line."""
-
-    def __init__(self, **keywords: Any) -> None:
-        super().__init__(allow_abbrev=False, **keywords)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; `{self.prog} --help` lists what there is")
+from training.config import EARLIER_NAMES, Config, field_types
 
 
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads a command line: `command`, what it is told, and for `data` and `fit` the `overrides` of their config.
+def _split(kind: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
+    text, element = tokens[-1].value, typing.get_args(kind)[0]
+    try:
+        return tuple(element(part) for part in text.split(",") if part)
+    except ValueError:
+        raise ValueError(f"{text!r}, but must be numbers with commas, as 32,64") from None
 
-    Raises:
-        InputError: It cannot be read.
+
+def _joined(values: Sequence[Any]) -> str:
+    return ",".join(map(str, values))
+
+
+_COMMAS = Parameter(converter=_split, n_tokens=1, accepts_keys=False, metavar="A,B,...", show_default=_joined)
+Numbers = Annotated[tuple[int, ...], _COMMAS]
+Names = Annotated[tuple[str, ...], _COMMAS]
+
+
+def with_fields(command: Callable[..., int], config: Config) -> Callable[..., int]:
+    """Gives a command that takes `**fields` an option for each field of a config, with the config's values as defaults.
+
+    The command gets those fields that were given.
     """
-    parser = _Parser(prog="python -m training", description=DESCRIPTION)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for add in (_add_data, _add_fit, _add_evaluate, _add_export, _add_predict, _add_report):
-        add(commands)
-    args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in ("data", "fit"):
-        raise InputError(f"unknown argument {rest[0]}; `python -m training {args.command} --help` lists what there is")
-    args.overrides = _overrides(rest)
-    return args
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **keywords: Any) -> int:
+        return command(*arguments, **keywords)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    fields = dataclasses.fields(config)
+    groups = {
+        name: Group(name.capitalize(), sort_key=index)
+        for index, name in enumerate(dict.fromkeys(field.metadata["group"] for field in fields))
+    }
+    options = [_option(field, getattr(config, field.name), groups[field.metadata["group"]]) for field in fields]
+    vars(wrapped)["__signature__"] = signature.replace(parameters=own + options)
+    return wrapped
 
 
-def _add_data(commands: Any) -> None:
-    data = commands.add_parser(
-        "data",
-        help="tell what is in a set of images",
-        usage="python -m training data NAME [--data_dir FOLDER] [--sheet FILE.png] [--download] [--field value ...]",
-    )
-    data.add_argument("name", help="a config in training/configs, or a set as `dataset` names it")
-    data.add_argument(
-        "--sheet", type=pathlib.Path, metavar="FILE", help="show training images as the network sees them"
-    )
-    data.add_argument("--download", action="store_true", help="let tensorflow-datasets download and prepare the set")
-
-
-def _add_fit(commands: Any) -> None:
-    fit = commands.add_parser(
-        "fit",
-        help="train a network, or go on with its training",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_fields_help(),
-        usage="python -m training fit --config NAME_OR_FILE --workdir FOLDER [--field value ...]",
-    )
-    fit.add_argument("--config", required=True, help="a name in training/configs, or the path of such a file")
-    fit.add_argument("--local_workers", type=int, metavar="N", help="train with N processes on this machine")
-    _add_workdir(fit)
-
-
-def _add_evaluate(commands: Any) -> None:
-    evaluate = commands.add_parser("evaluate", help="judge a run's network, or several together, on a whole split")
-    evaluate.add_argument(
-        "--run", required=True, nargs="+", type=pathlib.Path, help="runs' folders; the scores of several are averaged"
-    )
-    evaluate.add_argument(
-        "--views",
-        default="centre",
-        choices=("centre", "ten", "dense"),
-        help="a centre crop, ten crops, or every window of the whole image",
-    )
-    evaluate.add_argument(
-        "--scales", default="", help="shorter sides for ten and dense, comma-separated; default: the paper's"
-    )
-    evaluate.add_argument("--split", default="", help="default: the config's test_split")
-    evaluate.add_argument("--data_dir", default="", help="default: where the data lay in training")
-    evaluate.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the result there, too")
-
-
-def _add_export(commands: Any) -> None:
-    export = commands.add_parser("export", help="publish a run's network as a SavedModel, and in other formats")
-    export.add_argument(
-        "--output", type=pathlib.Path, metavar="BASE", help="the folder of the versions; default: WORKDIR/export"
-    )
-    export.add_argument("--dense", action="store_true", help="add signatures for the whole of images of any size")
-    export.add_argument("--formats", default="", help="litert, litert_int8 and onnx, comma-separated; default: none")
-    export.add_argument("--keep", type=int, default=0, metavar="N", help="remove all but the N newest versions")
-    export.add_argument("--data_dir", default="", help="default: where the data lay in training")
-    _add_workdir(export)
-
-
-def _add_predict(commands: Any) -> None:
-    predict = commands.add_parser("predict", help="tell what a run's network takes pictures for")
-    predict.add_argument("--run", required=True, type=pathlib.Path, help="the run's folder")
-    predict.add_argument("--top", type=int, default=5, metavar="K", help="labels for each picture; default: 5")
-    predict.add_argument("--json", action="store_true", help="print a JSON object a line")
-    predict.add_argument(
-        "pictures", nargs="+", type=pathlib.Path, metavar="PICTURE", help="JPEG, PNG, GIF or BMP files"
+def _option(field: "dataclasses.Field[Any]", default: Any, group: Group) -> inspect.Parameter:
+    kind = field_types()[field.name]
+    # a choice that is empty stands for none, and the doc says so
+    listed = typing.get_origin(kind) is Literal and "" not in typing.get_args(kind)
+    parameter = Parameter(help=field.metadata["doc"], group=group, show_choices=listed)
+    if typing.get_origin(kind) is tuple:
+        parameter = Parameter.combine(_COMMAS, parameter)
+    typed: Any = Annotated
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=typed[kind, parameter]
     )
 
 
-def _add_report(commands: Any) -> None:
-    report = commands.add_parser("report", help="write all that is to be seen of a run into its report.html")
-    report.add_argument("--data_dir", default="", help="default: where the data lay in training")
-    _add_workdir(report)
+def with_values(argv: Sequence[str]) -> list[str]:
+    """Joins `--flip true` to `--flip=true`, for a field that is true or false may also stand alone."""
+    flags = {f"--{name}" for name, kind in field_types().items() if kind is bool}
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in flags and re.fullmatch("true|false|0|1", word.lower()):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
-def _add_workdir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="the run's folder")
+def as_options(fields: dict[str, Any]) -> list[str]:
+    """The words of a command line that sets these fields."""
+    return [f"--{name}={_joined(value) if isinstance(value, tuple) else value}" for name, value in fields.items()]
 
 
-def _overrides(rest: Sequence[str]) -> dict[str, str]:
-    """Reads `--field value` and `--field=value`."""
-    overrides = {}
-    words = iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            raise InputError(f"unexpected argument {word!r}; fields are set by --field value")
-        name, equals, value = word[2:].partition("=")
-        overrides[name] = value if equals else next(words, "")
-    return overrides
-
-
-def _fields_help() -> str:
-    lines = [
-        f"  --{field.name} ({field.type.__name__ if isinstance(field.type, type) else field.type}, "
-        f"default {field.default!r})\n      {field.metadata['doc']}"
-        for field in dataclasses.fields(Config)
-    ]
-    return "fields, with the defaults that a config file may change:\n" + "\n".join(lines)
+def one_line(error: CycloptsError) -> str:
+    """Says in one line what is wrong with a command line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UnknownOptionError) and error.token.keyword:
+        now = EARLIER_NAMES.get(error.token.keyword.lstrip("-"))
+        text = f"Unknown option: {error.token.keyword}. It is --{now} now." if now else text
+    command = " ".join(["python -m training", *(error.command_chain or ())])
+    return f"{text.rstrip('.')}; `{command} --help` lists what there is"

@@ -3,10 +3,10 @@
 import dataclasses
 import difflib
 import functools
-import importlib.util
 import json
 import operator
 import pathlib
+import runpy
 import typing
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -17,7 +17,7 @@ from training.errors import InputError
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 # Names of fields in config.json of earlier versions, and their names now; None: the field is gone, and not read.
-_EARLIER_NAMES: dict[str, str | None] = {
+EARLIER_NAMES: dict[str, str | None] = {
     "average": "ema_decay",
     "policy_ops": "randaugment_num_ops",
     "policy_strength": "randaugment_magnitude",
@@ -290,13 +290,14 @@ _WANTED = {
 
 
 @functools.cache
-def _types() -> dict[str, Any]:
+def field_types() -> dict[str, Any]:
+    """Type of each field by its name."""
     return typing.get_type_hints(Config)
 
 
 def _check_value(field: "dataclasses.Field[Any]", value: Any) -> None:
     """Raises InputError for a value that is not of the field's type, no choice of it, or beyond its bounds."""
-    kind = _types()[field.name]
+    kind = field_types()[field.name]
     if typing.get_origin(kind) is Literal:
         choices = [choice or "empty" for choice in typing.get_args(kind)]
         if value not in typing.get_args(kind):
@@ -321,29 +322,51 @@ def _check_class_weights(text: str) -> None:
         ) from None
 
 
+def named_configs() -> dict[str, tuple[Config, str]]:
+    """The configs in training/configs by name, each with the first sentence of its file."""
+    named: dict[str, tuple[Config, str]] = {}
+    for path in sorted(CONFIGS.glob("[!_]*.py")):
+        module = runpy.run_path(str(path))
+        sentence = module["__doc__"].splitlines()[0].partition(". ")[0].rstrip(".")
+        named |= {name: (config, sentence) for name, config in _configs_of(module, path).items()}
+    return named
+
+
 def load_config(name: str) -> Config:
-    """Reads an experiment: the name of a file in training/configs, or the path of such a file or of a `config.json`.
+    """Reads an experiment.
+
+    Args:
+        name: Of a config in training/configs; or the path of a file that sets `config`, or `configs`, by name, with the
+            name after a colon (`mine.py:large`); or the path of a run's `config.json`.
 
     Raises:
-        InputError: There is no such file, or it holds no config.
+        InputError: There is no such file, or it holds no such config.
     """
-    path = CONFIGS / f"{name}.py" if name.isidentifier() else pathlib.Path(name)
+    if name.isidentifier():
+        configs = {each: config for each, (config, _) in named_configs().items()}
+        return _chosen(configs, name, "a file's path")
+    file, _, key = name.partition(":")
+    path = pathlib.Path(file)
     if not path.is_file():
-        names = sorted(file.stem for file in CONFIGS.glob("*.py") if file.stem != "__init__")
-        raise InputError(
-            f"there is no config {name!r}{nearest(name, names)}; there are {', '.join(names)}, or a file's path"
-        )
+        raise InputError(f"there is no config {file!r}: give a name that `python -m training configs` lists, or a file")
     if path.suffix == ".json":
         return _stored_config(path)
-    spec = importlib.util.spec_from_file_location(f"training_config_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = getattr(module, "config", None)
-    if not isinstance(config, Config):
-        raise InputError(f"{path} must set `config = Config(...)`")
-    return config
+    configs = _configs_of(runpy.run_path(str(path)), path)
+    return next(iter(configs.values())) if len(configs) == 1 and not key else _chosen(configs, key, f"{file}:NAME")
+
+
+def _chosen(configs: Mapping[str, Config], name: str, otherwise: str) -> Config:
+    if name not in configs:
+        names = ", ".join(configs)
+        raise InputError(f"there is no config {name!r}{nearest(name, configs)}; there are {names}, or {otherwise}")
+    return configs[name]
+
+
+def _configs_of(module: Mapping[str, Any], path: pathlib.Path) -> dict[str, Config]:
+    configs = module.get("configs", {path.stem: module.get("config")})
+    if not (isinstance(configs, dict) and configs and all(isinstance(each, Config) for each in configs.values())):
+        raise InputError(f"{path} must set `config = Config(...)`, or `configs` to a dict of such by name")
+    return configs
 
 
 def _stored_config(path: pathlib.Path) -> Config:
@@ -354,17 +377,15 @@ def _stored_config(path: pathlib.Path) -> Config:
         raise InputError(f"{path} holds no config: give the config.json of a run") from None
 
 
-def override(config: Config, overrides: Mapping[str, str]) -> Config:
-    """Replaces fields by the texts that a command line gives for them.
+def override(config: Config, fields: Mapping[str, Any]) -> Config:
+    """Replaces fields. Steps that are given count in place of the config's epochs.
 
     Raises:
-        InputError: An unknown field, or a text that is not a value of the field's type.
+        InputError: An unknown field, or a value that the field cannot have.
     """
-    _check_names(overrides)
-    values: dict[str, Any] = {name: _parse(name, text, _types()[name]) for name, text in overrides.items()}
-    if "steps" in values and "epochs" not in values:
-        values["epochs"] = 0.0  # the config's own, which would count instead
-    return dataclasses.replace(config, **values)
+    _check_names(fields)
+    without_epochs = {"epochs": 0.0} if "steps" in fields else {}
+    return dataclasses.replace(config, **(without_epochs | dict(fields)))
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:
@@ -375,7 +396,7 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
     """
     values: dict[str, Any] = {}
     for name, value in fields.items():
-        now = _EARLIER_NAMES.get(name, name)
+        now = EARLIER_NAMES.get(name, name)
         if now is not None:
             values[now] = tuple(value) if isinstance(value, list) else value
     _check_names(values)
@@ -384,9 +405,9 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
 
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
-        if name not in _types():
-            now = _EARLIER_NAMES.get(name)
-            hint = f" (it is {now} now)" if now else nearest(name, _types())
+        if name not in field_types():
+            now = EARLIER_NAMES.get(name)
+            hint = f" (it is {now} now)" if now else nearest(name, field_types())
             raise InputError(f"there is no field {name!r}{hint}; --help lists the fields")
 
 
@@ -394,16 +415,3 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """A question that names the nearest of these names, or nothing where none is near."""
     matches = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""
-
-
-def _parse(name: str, text: str, kind: Any) -> Any:
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.split(","))
-        if kind in (int, float):
-            return int(text.replace("_", "")) if kind is int else float(text)
-        return text
-    except (KeyError, ValueError):
-        raise InputError(f"{name} is {text!r}, but must be {_WANTED[kind]}") from None

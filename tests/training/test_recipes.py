@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.config import CONFIGS, load_config
+from training.config import load_config, named_configs
 from training.data.image_set import ImageSet
 from training.distribute.strategy import make_strategy
 from training.experiment import build_experiment
@@ -22,7 +22,6 @@ SETS = {
 }
 # Model C's weights, gradients and velocities alone take 4 GB, those of B as much as those of A.
 TOO_LARGE = {"imagenet_b", "imagenet_c"}
-NAMES = sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +50,7 @@ def generated(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in TOO_LARGE])
+@pytest.mark.parametrize("name", [name for name in named_configs() if name not in TOO_LARGE])
 def test_recipe_takes_a_step_at_its_shapes(name):
     config = dataclasses.replace(load_config(name), batch_size=2, deterministic=False, cpu_devices=1, shuffle_buffer=4)
     experiment = build_experiment(config, make_strategy(1), generated(config))
