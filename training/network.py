@@ -7,10 +7,12 @@ import importlib
 import inspect
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_prelu.keras_internals import flatten_layers, function_of
 from keras_prelu.networks.paper import paper_network
@@ -114,19 +116,27 @@ def load_initial_weights(model: keras.Model, source: str) -> str:
         path = path / "model.keras"
     if not path.is_file():
         raise InputError(f"init_from is {source!r}, but there is no {path}: name a run that has ended, or a file")
+    own = {id(variable): np.array(variable) for variable in model.variables if "float" in variable.dtype}
+    variables = [variable for variable in model.variables if id(variable) in own]
+    for variable in variables:
+        variable.assign(np.full(variable.shape, np.nan))  # what is so still has not been loaded
     try:
-        model.load_weights(path)
-        return f"all weights are those of {path}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras names one object of those that do not fit
+            model.load_weights(path, skip_mismatch=True)
     except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"init_from is {source!r}, which cannot be read: {str(error).strip().splitlines()[0]}"
+        ) from None
+    left = [variable for variable in variables if np.isnan(np.array(variable)).any()]
+    for variable in left:
+        variable.assign(own[id(variable)])
     last = [layer for layer in model.layers if fans(layer)][-1]
-    trunk = keras.Model(model.inputs, last.input)
-    try:
-        trunk.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"init_from is {source!r}, but its weights do not fit {model.name}: {reason}") from None
-    return f"all weights but those of {last.name} are those of {path}"
+    last_variables = {id(variable) for variable in last.variables}
+    unfit = dict.fromkeys(variable.path.rpartition("/")[0] for variable in left if id(variable) not in last_variables)
+    if unfit:
+        raise InputError(f"init_from is {source!r}, but its weights do not fit {', '.join(unfit)} of {model.name}")
+    return f"all weights{f' but those of {last.name}' if left else ''} are those of {path}"
 
 
 def _make(config: Config, image_shape: Shape, num_classes: int) -> Any:
