@@ -10,11 +10,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from training.environment import native_messages_held
+from training.kernels import onednn_in_use
 
 with native_messages_held():
     import tensorflow as tf
 
     tf.config.list_physical_devices()
+
+# Processes that tests start take the kernels of this one, and don't measure any.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn_in_use() or 0)))
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -18,6 +18,8 @@ from training.distribute.local_workers import run_local_workers
 from training.environment import start_tensorflow
 from training.errors import LOST_WORKER_STATUS, InputError, LostWorkerError, StoppedError, TrainingError
 from training.interrupts import FIT_MESSAGE, MESSAGE, STATUS, STOPPED_STATUS, end_at_signals
+from training.kernels import choose_onednn
+from training.run.folder import Run
 
 Paths = Annotated[list[pathlib.Path], Parameter(consume_multiple=True)]
 
@@ -116,7 +118,8 @@ def fit(
         command = ["fit", f"--config={config}", f"--workdir={workdir}", *as_options(fields)]
         return run_local_workers(local_workers, command)
     cluster = read_cluster(os.environ)
-    start_tensorflow()
+    stored, cache_dir = Run(workdir).onednn(), pathlib.Path(resolved.cache_dir)
+    start_tensorflow(choose_onednn(stored, cache_dir, measured=cluster is None))
     from training.train import fit
 
     figures = fit(resolved, workdir, cluster)
@@ -145,10 +148,9 @@ def evaluate(
         data_dir: Folder of the data; default: that of the training.
         json: File to write the result into, too.
     """
-    start_tensorflow()
+    start_tensorflow(Run(run[0]).onednn() if run else None)
     from training.evaluation.evaluate import describe, evaluate_runs, write
     from training.evaluation.protocols import Protocol
-    from training.run.folder import Run
 
     result = evaluate_runs([Run(folder) for folder in run], Protocol(views, scales, split, data_dir))
     print(describe(result))
@@ -176,9 +178,8 @@ def export(
         keep: Number of versions to keep, the newest; 0: all.
         data_dir: Folder of the data; default: that of the training.
     """
-    start_tensorflow()
+    start_tensorflow(Run(workdir).onednn())
     from training.export.export import ExportOptions, describe, export
-    from training.run.folder import Run
 
     options = ExportOptions(
         output=output, dense=dense, formats=tuple(dict.fromkeys(formats)), keep=keep, data_dir=data_dir
@@ -197,9 +198,8 @@ def predict(images: Paths, /, *, run: pathlib.Path, top: int = 5, json: bool = F
         top: Number of labels for each image.
         json: Print one JSON object per line.
     """
-    start_tensorflow()
+    start_tensorflow(Run(run).onednn())
     from training.evaluation.predict import json_line, predict, table
-    from training.run.folder import Run
 
     answered, status = [], 0
     for prediction in predict(Run(run), images, top):
@@ -221,9 +221,8 @@ def report(*, workdir: pathlib.Path, data_dir: str = "") -> int:
         workdir: Folder of the run.
         data_dir: Folder of the data; default: that of the training.
     """
-    start_tensorflow()
+    start_tensorflow(Run(workdir).onednn())
     from training.report.report import write_report
-    from training.run.folder import Run
 
     print(f"the report is {write_report(Run(workdir), data_dir)}")
     return 0

@@ -1,6 +1,7 @@
-"""Keeps what native libraries print while they start off the screen."""
+"""The environment that TensorFlow starts in: its messages, its memory and its GPUs."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import pathlib
@@ -20,6 +21,8 @@ _PACKAGES = (
     "tensorflow_serving",
     "tqdm",
 )
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+DEVICES = pathlib.Path("/dev")
 
 
 @contextlib.contextmanager
@@ -51,32 +54,58 @@ def native_messages_held() -> Iterator[Callable[[], str]]:
             os.close(screen)
 
 
-def start_tensorflow(devices: pathlib.Path = pathlib.Path("/dev")) -> None:
+def start_tensorflow(onednn: bool | None = None, devices: pathlib.Path = DEVICES) -> None:
     """Imports TensorFlow and has it find its GPUs; warnings of its C++ code stay off the screen.
 
-    Where the machine has an NVIDIA GPU that TensorFlow does not find, this prints a warning and all that TensorFlow
-    said: training would go on, on the CPU. `CUDA_VISIBLE_DEVICES` that names none hides the GPUs on purpose.
+    On a GPU TensorFlow takes memory as it needs it, so that two processes can share one. Where the machine has an
+    NVIDIA GPU that TensorFlow does not find, this prints a warning and all that TensorFlow said: training would go on,
+    on the CPU. `CUDA_VISIBLE_DEVICES` that names none hides the GPUs on purpose.
 
     Args:
+        onednn: Whether the CPU's kernels are oneDNN's; None lets TensorFlow decide. `TF_ENABLE_ONEDNN_OPTS` and
+            `TF_FORCE_GPU_ALLOW_GROWTH`, where they are set, come before what is said here.
         devices: The folder of the device files.
 
     Raises:
         InputError: A package of the extra `training` is missing; this takes none of the import's seconds.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    gpus = visible_gpus(devices)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if gpus else "2")  # a GPU library that is missing is a warning
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    if onednn is not None and not os.environ.get(ONEDNN):
+        os.environ[ONEDNN] = str(int(onednn))
     logging.getLogger("absl").setLevel(logging.ERROR)  # tensorflow-datasets warns of each folder it finds empty
     check_packages("the trainer", _PACKAGES, "training")
+    keep_freed_memory()
     with native_messages_held() as messages:
         import tensorflow as tf
 
         found = tf.config.list_physical_devices("GPU")
         said = messages()
-    nvidia = sorted(devices.glob("nvidia[0-9]*"))
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
-    if nvidia and not found and not hidden:
+    if gpus and not found:
         print(
-            f"{said}training: warning: this machine has {nvidia[0]}, but TensorFlow finds no GPU and uses the CPU; "
+            f"{said}training: warning: this machine has {gpus[0]}, but TensorFlow finds no GPU and uses the CPU; "
             "install the CUDA libraries with `pip install 'tensorflow[and-cuda]'` (TF_CPP_MIN_LOG_LEVEL=0 shows what "
             "TensorFlow misses), or set CUDA_VISIBLE_DEVICES=-1",
             file=sys.stderr,
         )
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep up to 2 GiB of freed memory for the next step; other C libraries are left alone.
+
+    By default glibc gives the large temporaries of convolutions back to the system at once, and each step pays again
+    for its pages: a quarter of a step's CPU time with TensorFlow's own kernels. `MALLOC_*` variables come before this.
+    """
+    max_mmaps, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    if not any(name.startswith("MALLOC_") for name in os.environ):
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(max_mmaps, 0)
+            libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def visible_gpus(devices: pathlib.Path) -> list[pathlib.Path]:
+    """The device files of the NVIDIA GPUs; none where `CUDA_VISIBLE_DEVICES` hides them."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
+    return [] if hidden else sorted(devices.glob("nvidia[0-9]*"))

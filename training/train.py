@@ -17,9 +17,11 @@ from training.distribute.cluster import Cluster
 from training.distribute.peers import Peers
 from training.distribute.rendezvous import meet
 from training.distribute.strategy import make_strategy
+from training.environment import ONEDNN
 from training.errors import NotFiniteError, StoppedError, TrainingError
 from training.experiment import Experiment, build_experiment, data_error
 from training.interrupts import stop_requests
+from training.kernels import onednn_in_use
 from training.run.checkpoint import Checkpoints
 from training.run.folder import Run, versions, write_whole
 from training.run.progress import Progress, parse_steps, profiled_steps
@@ -60,7 +62,7 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
 def _terms(config: Config) -> dict[str, Any]:
     """What all workers must have alike."""
     shared = (field.name for field in dataclasses.fields(config) if not field.metadata["per_worker"])
-    return {name: getattr(config, name) for name in shared} | versions()
+    return {name: getattr(config, name) for name in shared} | versions() | {ONEDNN: onednn_in_use()}
 
 
 @contextlib.contextmanager

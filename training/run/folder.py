@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from training.config import Config, from_dict
 from training.errors import InputError
 from training.interrupts import removed_if_interrupted
+from training.kernels import onednn_in_use
 
 
 def take_lock(path: pathlib.Path) -> TextIO:
@@ -52,7 +53,7 @@ class Run:
 
     | path | what it holds |
     |---|---|
-    | `config.json` | the resolved config, the labels, the image's shape, the libraries' versions, the devices |
+    | `config.json` | the resolved config, the labels, the image's shape, versions, devices, whether oneDNN is used |
     | `checkpoints/` | `<step>.npz`, as `training.run.checkpoint` tells; the lock of the process that trains here |
     | `tensorboard/` | what TensorBoard shows |
     | `metrics.jsonl` | an object a line, as docs/metrics.md tells |
@@ -132,6 +133,7 @@ class Run:
             "image_shape": image_shape,
             "versions": versions(),
             "devices": list(devices),
+            "onednn": onednn_in_use(),
         }
         with self._writing():
             text = json.dumps(stored, indent=2) + "\n"
@@ -151,6 +153,14 @@ class Run:
             raise InputError(
                 f"{self.folder} holds no run (a readable config.json); `fit --workdir {self.folder}` would start one"
             ) from None
+
+    def onednn(self) -> bool | None:
+        """Whether the run was last trained with oneDNN's kernels; None where no run says so."""
+        try:
+            onednn = json.loads((self.folder / "config.json").read_text())["onednn"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return onednn if isinstance(onednn, bool) else None
 
     def log(self, event: str, step: int, figures: dict[str, float]) -> None:
         """Appends a line to `metrics.jsonl`."""
