@@ -1,17 +1,17 @@
-"""Versions on disk: each appears whole or not at all, they count up, none is overwritten, and old ones may go."""
+"""Publishes versions in a folder: each appears whole or not at all, numbers rise, and old versions may be removed."""
 
 import contextlib
 import errno
 import os
 import pathlib
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
-from typing import TextIO
+
+from filelock import FileLock
 
 from training.errors import InputError
 from training.interrupts import removed_if_interrupted
-from training.run.folder import take_lock
 
 _UNFINISHED = ".unfinished-"  # a server takes only numbers for versions
 _LARGEST_VERSION = 2**63 - 1  # that a server knows
@@ -20,9 +20,9 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 @contextlib.contextmanager
 def unfinished_folder(base: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside the versions to work in, gone in the end, however that comes.
+    """Makes a temporary folder next to the versions, and removes it when its block ends.
 
-    What a killed process left is removed by the next one. A lock tells it from the folder of one that is at work.
+    A lock beside the folder shows that its process is at work: what killed processes left is removed first.
 
     Args:
         base: The folder of the versions; made if it is not there.
@@ -30,19 +30,24 @@ def unfinished_folder(base: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         InputError: The base cannot be written.
     """
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(base)
-        folder, lock = _make_locked(base)
-    except OSError as error:
-        raise InputError(f"{base} cannot be written: {error.strerror}; name another --output") from None
-    with lock, removed_if_interrupted(folder):
-        yield folder
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = base / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    lock = folder.with_suffix(".lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(base)
+            stack.enter_context(FileLock(lock))
+            folder.mkdir()
+        except OSError as error:
+            raise InputError(f"{base} cannot be written: {error.strerror}; name another --output") from None
+        with removed_if_interrupted(lock), removed_if_interrupted(folder):
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink()
 
 
 def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
-    """Moves a finished folder to the next version's place, in one step, once all of it is on the disk.
+    """Renames a finished folder to the next version, once all of it is on the disk.
 
     Returns:
         `<base>/<version>`, one more than the largest that was there.
@@ -68,13 +73,11 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
 
 def remove_old(base: pathlib.Path, keep: int, unfinished: pathlib.Path) -> None:
-    """Removes all versions but so many of the newest.
-
-    Each is moved out of a server's sight first, so that none ever sees half of one.
+    """Removes all versions but the newest; each disappears from a server's sight in one step.
 
     Args:
         base: The folder of the versions.
-        keep: How many stay, at least 1.
+        keep: The number of versions that stay, at least 1.
         unfinished: A folder beside them, from `unfinished_folder`.
 
     Raises:
@@ -89,43 +92,20 @@ def remove_old(base: pathlib.Path, keep: int, unfinished: pathlib.Path) -> None:
 
 
 def find_versions(base: pathlib.Path) -> dict[int, pathlib.Path]:
-    """What a server would take for a version, by its number ("007" is 7), and any file that has its name."""
+    """Folders that a server would take for a version, by number ("007" is 7), and files of such names."""
     names = [path for path in base.iterdir() if path.name.isascii() and path.name.isdigit()]
     return {int(path.name): path for path in names if int(path.name) <= _LARGEST_VERSION}
 
 
-def _make_locked(base: pathlib.Path) -> tuple[pathlib.Path, TextIO]:
-    while True:  # until no other export takes the new folder for a leftover before it is locked
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=base))
-        lock = _try_lock(folder)
-        if lock:
-            return folder, lock
-
-
-def _try_lock(folder: pathlib.Path) -> TextIO | None:
-    """The lock of a folder, unless a process at work has it or the folder is being removed."""
-    path = folder / "lock"
-    try:
-        lock = take_lock(path)
-    except (InputError, FileNotFoundError):
-        return None
-    if path.exists():
-        return lock
-    lock.close()
-    return None
-
-
 def _remove_leftovers(base: pathlib.Path) -> None:
-    for folder in base.glob(f"{_UNFINISHED}*"):
-        with contextlib.suppress(OSError):  # another user's
-            lock = _try_lock(folder)
-            if lock:
-                with lock:
-                    shutil.rmtree(folder)
+    for lock in base.glob(f"{_UNFINISHED}*.lock"):
+        with contextlib.suppress(OSError), FileLock(lock, timeout=0):  # its process is at work, or it is another user's
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink()
 
 
 def _flush(folder: pathlib.Path) -> None:
-    """Sees to it that a power cut after the renaming finds every byte below the folder on the disk."""
+    """Writes every byte below the folder to the disk, so that a power cut after the renaming loses none."""
     for parent, _, names in os.walk(folder):
         for path in (*(os.path.join(parent, name) for name in names), parent):
             _flush_entry(path)
