@@ -22,6 +22,7 @@ from training.kernels import choose_onednn
 from training.run.folder import Run
 
 Paths = Annotated[list[pathlib.Path], Parameter(consume_multiple=True)]
+Checkpoint = Literal["last", "best"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,7 +136,9 @@ def evaluate(
     views: Literal["centre", "ten", "dense"] = "centre",
     scales: Numbers = (),
     split: str = "",
+    checkpoint: Checkpoint = "last",
     data_dir: str = "",
+    devices: str = "",
     json: pathlib.Path | None = None,
 ) -> int:
     """Evaluate a run's network, or the mean of several, on a whole split.
@@ -145,14 +148,22 @@ def evaluate(
         views: A centre crop, ten crops, or every window of the whole image.
         scales: Shorter sides for ten and dense, comma-separated; default: the paper's.
         split: Split to evaluate on; default: the config's test_split.
+        checkpoint: The newest, or that of the best evaluation.
         data_dir: Folder of the data; default: that of the training.
+        devices: Devices to evaluate on, as GPU:0,GPU:2; default: all GPUs, or the CPU.
         json: File to write the result into, too.
     """
     start_tensorflow(Run(run[0]).onednn() if run else None)
     from training.evaluation.evaluate import describe, evaluate_runs, write
-    from training.evaluation.protocols import Protocol
+    from training.evaluation.views import Protocol
 
-    result = evaluate_runs([Run(folder) for folder in run], Protocol(views, scales, split, data_dir))
+    result = evaluate_runs(
+        [Run(folder) for folder in run],
+        Protocol(views, scales, split),
+        checkpoint=checkpoint,
+        data_dir=data_dir,
+        devices=devices,
+    )
     print(describe(result))
     if json:
         write(result, json)
@@ -163,6 +174,7 @@ def export(
     *,
     workdir: pathlib.Path,
     output: pathlib.Path | None = None,
+    checkpoint: Checkpoint = "last",
     dense: bool = False,
     formats: Names = (),
     keep: int = 0,
@@ -173,6 +185,7 @@ def export(
     Args:
         workdir: Folder of the run.
         output: Folder of the versions; default: WORKDIR/export.
+        checkpoint: The newest, or that of the best evaluation.
         dense: Add signatures for the whole of images of any size.
         formats: litert, litert_int8 and onnx, comma-separated; default: none.
         keep: Number of versions to keep, the newest; 0: all.
@@ -182,19 +195,27 @@ def export(
     from training.export.export import ExportOptions, describe, export
 
     options = ExportOptions(
-        output=output, dense=dense, formats=tuple(dict.fromkeys(formats)), keep=keep, data_dir=data_dir
+        output=output,
+        checkpoint=checkpoint,
+        dense=dense,
+        formats=tuple(dict.fromkeys(formats)),
+        keep=keep,
+        data_dir=data_dir,
     )
     version = export(Run(workdir), options)
     print(f"exported to {version}\n{describe(version)}")
     return 0
 
 
-def predict(images: Paths, /, *, run: pathlib.Path, top: int = 5, json: bool = False) -> int:
+def predict(
+    images: Paths, /, *, run: pathlib.Path, checkpoint: Checkpoint = "last", top: int = 5, json: bool = False
+) -> int:
     """Classify images with a run's network.
 
     Args:
         images: JPEG, PNG, GIF or BMP files.
         run: Folder of the run.
+        checkpoint: The newest, or that of the best evaluation.
         top: Number of labels for each image.
         json: Print one JSON object per line.
     """
@@ -202,7 +223,7 @@ def predict(images: Paths, /, *, run: pathlib.Path, top: int = 5, json: bool = F
     from training.evaluation.predict import json_line, predict, table
 
     answered, status = [], 0
-    for prediction in predict(Run(run), images, top):
+    for prediction in predict(Run(run), images, top, checkpoint):
         if prediction.error:
             status = _failed(prediction.error, 2)
         if json:
@@ -214,17 +235,18 @@ def predict(images: Paths, /, *, run: pathlib.Path, top: int = 5, json: bool = F
     return status
 
 
-def report(*, workdir: pathlib.Path, data_dir: str = "") -> int:
+def report(*, workdir: pathlib.Path, checkpoint: Checkpoint = "last", data_dir: str = "") -> int:
     """Write report.html, with curves, errors and signals of a run, into its folder.
 
     Args:
         workdir: Folder of the run.
+        checkpoint: The newest, or that of the best evaluation.
         data_dir: Folder of the data; default: that of the training.
     """
     start_tensorflow(Run(workdir).onednn())
     from training.report.report import write_report
 
-    print(f"the report is {write_report(Run(workdir), data_dir)}")
+    print(f"the report is {write_report(Run(workdir), data_dir, checkpoint)}")
     return 0
 
 

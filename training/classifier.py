@@ -1,4 +1,4 @@
-"""A run's network with all that it takes to get from an encoded image to scores."""
+"""A run's network with everything between an encoded image and scores."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,42 +7,50 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_prelu.keras_internals import flatten_layers
+from keras_prelu.networks.fully_convolutional import fully_convolutional
 from training.config import Config
-from training.data.datasets import open_images_of
-from training.data.preprocessing import decode_image
+from training.data.image_set import ImageSet
+from training.data.preprocessing import decode_any, decode_image
 from training.errors import InputError
 from training.network import freeze, make_network
 from training.run.checkpoint import Checkpoints
 from training.run.folder import Run
 from training.step.moving_average import MovingAverage
 
+_LONGEST = 4  # times the shorter side: a strip of 20,000 x 1 pixels, scaled whole, would take all memory
+
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """From an encoded image to a score for each label.
+    """Turns an encoded image into a score for each label.
 
     Attributes:
         network: From images `[N, height, width, channels]` in 0..255 to logits `[N, classes]`.
-        config: What it was trained by.
+        config: The config that the network was trained with.
         labels: The classes' names, in the order of the logits.
-        image_shape: `(height, width, channels)`.
+        image_shape: `(height, width, channels)` that the network was trained on.
+        step: The step of the checkpoint that the weights come from.
+        checkpoint: `last` or `best`.
     """
 
     network: keras.Model
     config: Config
     labels: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    step: int = 0
+    checkpoint: str = "last"
 
     def decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        """The pixels that the network sees of an encoded image, a scalar string."""
+        """Decodes an image, a scalar string, to the float32 pixels that the network takes."""
         return decode_image(encoded, self.image_shape, self.config.test_scale)
 
     def scores(self, images: tf.Tensor) -> tf.Tensor:
-        """float32 scores `[N, classes]` with the sum 1 each, of images `[N, height, width, channels]` in 0..255."""
+        """Softmax scores, float32 `[N, classes]`, of images `[N, height, width, channels]` in 0..255."""
         return tf.nn.softmax(tf.cast(self.network(images, training=False), tf.float32))
 
     def preprocessing(self) -> str:
-        """What `decode` does, for a person who must do the same elsewhere."""
+        """Describes `decode` to someone who must do the same elsewhere."""
         height, width, _ = self.image_shape
         scale = self.config.test_scale
         scaled = f"scaled to {scale}" if scale else f"scaled until {height}x{width} fits into the image"
@@ -53,58 +61,114 @@ class Classifier:
 
         In mixed precision one TensorFlow graph differs from the next in which results it rounds.
         """
-        if self.config.precision == "float32":
+
+        def clone(layer: keras.Layer) -> keras.Layer:
+            return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+        if all(layer.compute_dtype == "float32" for layer in flatten_layers(self.network)):
             return self
-        config = dataclasses.replace(self.config, precision="float32")
-        network = make_network(config, self.image_shape, len(self.labels))
+        network = keras.models.clone_model(self.network, clone_function=clone, recursive=True)
         network.set_weights(self.network.get_weights())
         return dataclasses.replace(self, network=network)
 
+    def dense(self) -> "DenseClassifier":
+        """A classifier of every window of an image of any size, with a copy of the weights.
 
-def load_network(run: Run) -> keras.Model:
-    """The run's network with the weights of its newest checkpoint, averaged over the steps if the run averages them.
+        Raises:
+            InputError: The network cannot be moved over an image.
+        """
+        try:
+            network = fully_convolutional(self.network)
+        except ValueError as error:
+            raise InputError(f"this network cannot be moved over images of any size: {error}") from None
+        return DenseClassifier(network, self.config, self.labels, self.image_shape)
+
+
+class DenseClassifier(Classifier):
+    """Scores an image of any size by the mean over all windows as large as the images of training.
+
+    Its network maps images `[N, H, W, channels]` to logits `[N, rows, columns, classes]`.
+    """
+
+    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Decodes a whole image, its shorter side scaled to `test_scale` or to the network's size."""
+        scale = self.config.test_scale or max(self.image_shape[:2])
+        return decode_whole(encoded, self.image_shape[2], scale)
+
+    def scores(self, images: tf.Tensor) -> tf.Tensor:
+        """Mean scores, float32 `[N, classes]`, of images that are at least as large as a window."""
+        return tf.reduce_mean(super().scores(images), axis=[1, 2])
+
+    def stride(self) -> tuple[int, int]:
+        """The distance in pixels between two neighbouring windows, `(down, across)`."""
+        far = 1_000_000  # so long a side has far / stride windows, but for a few
+        _, rows, columns, _ = self.network.compute_output_shape((None, far, far, self.image_shape[2]))
+        return round(far / rows), round(far / columns)
+
+
+def decode_whole(encoded: tf.Tensor, channels: int, shorter_side: int) -> tf.Tensor:
+    """Decodes an image and scales its shorter side; of a strip the middle, four times as long as wide, is kept.
+
+    Args:
+        encoded: Scalar string, a JPEG, PNG, GIF or BMP.
+        channels: Of the result.
+        shorter_side: In pixels.
+
+    Returns:
+        float32 tensor `[height, width, channels]`, values 0..255.
+    """
+    image = decode_any(encoded, channels)
+    size = tf.shape(image)[:2]
+    kept = tf.minimum(size, _LONGEST * tf.reduce_min(size))
+    image = crop_centre(image, kept)
+    scaled = tf.cast(tf.round(kept * shorter_side / tf.reduce_min(kept)), tf.int32)
+    return tf.image.resize(image, scaled, antialias=True)
+
+
+def crop_centre(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """The middle of an image `[H, W, C]`, of size `(height, width)`."""
+    top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def load_network(run: Run, checkpoint: str = "last") -> keras.Model:
+    """The run's network with the weights of a checkpoint, averaged over the steps if the run averages them.
+
+    Args:
+        run: The run.
+        checkpoint: `last`, the newest, or `best`, that of the best evaluation.
 
     Raises:
-        InputError: The folder holds no run, or none that has saved a checkpoint.
+        InputError: The folder holds no run, no such checkpoint, or one of another network.
     """
+    return load_classifier(run, checkpoint).network
+
+
+def load_classifier(run: Run, checkpoint: str = "last") -> Classifier:
+    """The classifier of a run's checkpoint; takes and raises what `load_network` does."""
     config, labels, image_shape = run.read()
-    model = make_network(config, image_shape, len(labels), file=run.network)
-    freeze(model, config)
-    average = MovingAverage(model.trainable_variables, config.ema_decay) if config.ema_decay else None
-    parts = {"average": average} if average else {}
-    if Checkpoints(run.checkpoints, model, **parts).restore() == 0:
+    network = make_network(config, image_shape, len(labels), file=run.network)
+    freeze(network, config)
+    average = MovingAverage(network.trainable_variables, config.ema_decay) if config.ema_decay else None
+    checkpoints = Checkpoints(run.checkpoints, network, **({"average": average} if average else {}))
+    step = checkpoints.restore_best() if checkpoint == "best" else checkpoints.restore()
+    if step == 0 and checkpoint == "best":
+        raise InputError(f"{run.folder} holds no best checkpoint: `fit` saves one when it evaluates; take the last")
+    if step == 0:
         raise InputError(f"{run.folder} holds no checkpoint yet; `fit` with the same --workdir saves one when it ends")
     if average:
         average.copy_to_weights()
-    return model
-
-
-def load_classifier(run: Run) -> Classifier:
-    """The classifier that a run's newest checkpoint makes.
-
-    Raises:
-        InputError: The folder holds no run, none that has saved a checkpoint, or one of another network.
-    """
-    network = load_network(run)
-    return Classifier(network, *run.read())
+    return Classifier(network, config, labels, image_shape, step, checkpoint)
 
 
 def readable_images(
-    classifier: Classifier, split: str, count: int, data_dir: str = ""
+    classifier: Classifier, images: ImageSet, split: str, count: int
 ) -> Iterator[tuple[bytes, np.ndarray]]:
-    """The first images of a split of the classifier's own data, encoded and as pixels; unreadable ones are left out.
-
-    Args:
-        classifier: What is to see them.
-        split: Of its data.
-        count: How many, at most.
-        data_dir: Where the data lies now; empty for where it lay in training.
+    """The first readable images of a split, encoded and decoded, at most `count` of them.
 
     Raises:
-        InputError: The data is not there, or no image of the split can be read.
+        InputError: There is no such split, or no image of it can be read.
     """
-    config = classifier.config
-    images = open_images_of(config, data_dir)
     images.num_examples(split)
     decoded = images.encoded(split).map(lambda encoded, _: (encoded, classifier.decode(encoded)))
     found = False
@@ -112,4 +176,4 @@ def readable_images(
         found = True
         yield encoded, pixels
     if not found:
-        raise InputError(f"no image of {split} in {config.dataset} can be read")
+        raise InputError(f"no image of {split} in {images.name} can be read")

@@ -1,14 +1,15 @@
 import dataclasses
 import json
-import math
+import shutil
 
 import numpy as np
 import pytest
 
+from training.classifier import load_classifier
+from training.data.datasets import open_images_of
 from training.errors import InputError
 from training.evaluation.evaluate import describe, evaluate_runs, write
-from training.evaluation.protocols import Protocol, score_run
-from training.evaluation.published import published_errors
+from training.evaluation.views import Protocol, score
 from training.run.folder import Run
 from training.train import fit
 
@@ -39,19 +40,26 @@ def test_centre_has_the_error_of_training_s_last_evaluation(run):
     assert result["top1_error"] == pytest.approx(1 - last["accuracy"])
     assert result["loss"] == pytest.approx(last["loss"], abs=1e-5)
     assert sum(each["images"] for each in result["classes"].values()) == 359
-    errors = [each["images"] * each["error"] for each in result["classes"].values()]
-    assert sum(errors) / 359 == pytest.approx(result["top1_error"])
+    right = [each["images"] * each["recall"] for each in result["classes"].values()]
+    assert sum(right) / 359 == pytest.approx(1 - result["top1_error"])
+    for name in ("precision", "recall", "f1"):
+        assert result[name] == pytest.approx(np.mean([each[name] for each in result["classes"].values()]))
 
 
-def test_another_split_may_be_judged(run):
+def test_another_split_may_be_evaluated(run):
     assert evaluate_runs([run], Protocol(split="train[:100]"))["images"] == 100
 
 
+def scored(run, protocol):
+    classifier = load_classifier(run)
+    return score(classifier, open_images_of(classifier.config), protocol)
+
+
 def test_networks_are_averaged(run, other):
-    scored = [score_run(each, Protocol()) for each in (run, other)]
-    mean = (scored[0].scores + scored[1].scores) / 2
+    first, second = (scored(each, Protocol()) for each in (run, other))
+    mean = (first.scores + second.scores) / 2
     result = evaluate_runs([run, other], Protocol())
-    assert result["top1_error"] == pytest.approx((mean.argmax(axis=1) != scored[0].labels).mean())
+    assert result["top1_error"] == pytest.approx((mean.argmax(axis=1) != first.labels).mean())
     assert "359 images, centre, 2 networks" in describe(result)
 
 
@@ -60,7 +68,7 @@ def test_networks_are_averaged(run, other):
     [(Protocol(views="ten"), "ten 9"), (Protocol(views="dense", scales=(8, 12)), "dense 8,12")],
     ids=["ten", "dense"],
 )
-def test_other_views_judge_every_image(run, other, protocol, name):
+def test_other_views_score_every_image(run, other, protocol, name):
     for each in (run, other):  # without mirrored images and with them
         result = evaluate_runs([each], protocol)
         assert (result["views"], result["images"]) == (name, 359)
@@ -68,7 +76,7 @@ def test_other_views_judge_every_image(run, other, protocol, name):
 
 
 def test_dense_at_the_networks_own_size_is_the_centre(run):
-    centre, dense = score_run(run, Protocol()), score_run(run, Protocol(views="dense", scales=(8,)))
+    centre, dense = scored(run, Protocol()), scored(run, Protocol(views="dense", scales=(8,)))
     np.testing.assert_allclose(dense.scores, centre.scores, atol=1e-5)
 
 
@@ -101,12 +109,38 @@ def test_runs_of_other_classes_are_refused(run, tmp_path, small_config):
         (Protocol(views="ten", scales=(7,)), "scale 7 is below what the network sees, 8 pixels"),
         (Protocol(scales=(9,)), "scales are for ten and dense views"),
         (Protocol(split="nope"), "digits has no split 'nope'"),
-        (Protocol(data_dir="/nowhere"), "'/nowhere', which is no folder"),
     ],
 )
 def test_what_does_not_fit_is_named(run, protocol, message):
     with pytest.raises(InputError, match=message):
         evaluate_runs([run], protocol)
+
+
+def test_data_that_is_not_there_is_named(run):
+    with pytest.raises(InputError, match="'/nowhere', which is no folder"):
+        evaluate_runs([run], Protocol(), data_dir="/nowhere")
+
+
+def test_two_devices_give_the_figures_of_one(run):
+    expected, found = (evaluate_runs([run], Protocol(), devices=each) for each in ("CPU:0", "CPU:0,CPU:1"))
+    assert found.pop("loss") == pytest.approx(expected.pop("loss"), abs=1e-6)
+    assert found.pop("calibration_error") == pytest.approx(expected.pop("calibration_error"), abs=1e-6)
+    assert (found.pop("calibration_bins"), expected.pop("calibration_bins")) != (None, None)
+    assert found == expected
+
+
+def test_best_checkpoint_is_evaluated_where_it_is_asked_for(run, other, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    copy = Run(tmp_path / "run")
+    (copy.checkpoints / "best.npz").unlink()
+    with pytest.raises(InputError, match="holds no best checkpoint: `fit` saves one when it evaluates; take the last"):
+        evaluate_runs([copy], Protocol(), checkpoint="best")
+    shutil.copy(other.checkpoints / "4.npz", copy.checkpoints / "best.npz")
+    best, last = (evaluate_runs([copy], Protocol(), checkpoint=each) for each in ("best", "last"))
+    assert (best["checkpoint"], best["steps"], last["checkpoint"], last["steps"]) == ("best", [4], "last", [6])
+    (copy.checkpoints / "6.npz").unlink()
+    shutil.copy(other.checkpoints / "4.npz", copy.checkpoints)
+    assert best["loss"] == evaluate_runs([copy], Protocol())["loss"] != last["loss"]
 
 
 def test_run_that_never_saved_is_named(tmp_path):
@@ -120,8 +154,11 @@ def test_result_is_json_and_text(run, tmp_path):
     assert json.loads((tmp_path / "deep" / "result.json").read_text())["top1_error"] == result["top1_error"]
     lines = describe(result).splitlines()
     assert lines[0] == "digits test: 359 images, centre"
-    assert lines[1] == f"top-1 error {result['top1_error']:.2%}"
-    assert len(lines) == 5 + 1 + 10
+    assert lines[1] == f"top-1 error {result['top1_error']:.2%}, top-5 error {result['top5_error']:.2%}"
+    assert lines[4].split() == ["class", "images", "precision,", "%", "recall,", "%", "F1,", "%"]
+    figures = [f"{100 * result[name]:.3g}" for name in ("precision", "recall", "f1")]
+    assert lines[5].split() == ["all,", "mean", "359", *figures]
+    assert len(lines) == 6 + 10
     with pytest.raises(InputError, match="cannot be written: File exists; name another --json"):
         write(result, tmp_path / "deep" / "result.json" / "file")
 
@@ -130,6 +167,3 @@ def test_imagenet_stands_beside_the_paper(run):
     result = evaluate_runs([run], Protocol()) | {"dataset": "imagenet2012"}
     line = next(line for line in describe(result).splitlines() if line.startswith("C, prelu, dense"))
     assert line.split() == ["C,", "prelu,", "dense", "256,384,480", "21.59", "5.71", "He", "et", "al.", "2015"]
-    assert min(each.error for each in published_errors("imagenet2012")) == 21.59
-    assert not any(math.isnan(each.error) for each in published_errors("cifar10"))
-    assert published_errors("digits") == []

@@ -10,25 +10,21 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from keras_prelu.networks.fully_convolutional import fully_convolutional
 from training.classifier import Classifier, load_classifier, load_network, readable_images
 from training.config import Config
+from training.data.datasets import open_image_set
 from training.data.mean import set_mean
 from training.errors import InputError, TrainingError
 from training.export.export import ExportOptions, describe, export
 from training.export.formats import FORMATS, check_formats, write_onnx
-from training.export.signatures import make_dense
 from training.network import make_network
 from training.run.checkpoint import Checkpoints
 from training.run.folder import Run
 
-# TensorFlow announces LiteRT's own package, which has no converter
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning"),
-    pytest.mark.xdist_group("export-formats"),  # they share an export
-]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export-formats")]  # they share an export
 
 EVERYTHING = ExportOptions(dense=True, formats=("litert", "litert_int8", "onnx"))
 SMALL = Config(filters=(4, 8), convolutions=1)
@@ -53,7 +49,7 @@ def classifier(trained):
 @pytest.fixture(scope="module")
 def images(classifier):
     """Images that the export has not compared."""
-    return np.stack([pixels for _, pixels in readable_images(classifier, "test[32:60]", 28)])
+    return np.stack([pixels for _, pixels in readable_images(classifier, open_image_set("digits"), "test[32:60]", 28)])
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +80,7 @@ def untrained(tmp_path):
 
 
 def interpreter_of(path):
-    interpreter = tf.lite.Interpreter(str(path))
+    interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     return interpreter
 
@@ -167,8 +163,8 @@ def test_dense_refuses_images_smaller_than_a_window(signatures):
 def test_network_that_cannot_be_moved_over_an_image_has_no_dense_signature():
     images = keras.Input((8, 8, 1))
     logits = keras.layers.Dense(10)(keras.layers.Reshape((64,))(images))
-    with pytest.raises(InputError, match="this network can have no dense signature: "):
-        make_dense(Classifier(keras.Model(images, logits), SMALL, LABELS, (8, 8, 1)))
+    with pytest.raises(InputError, match="this network cannot be moved over images of any size: "):
+        Classifier(keras.Model(images, logits), SMALL, LABELS, (8, 8, 1)).dense()
 
 
 def test_export_json_tells_each_format_and_how_near_it_is(version, extra):
@@ -232,8 +228,11 @@ def test_format_that_does_not_exist_is_refused():
         check_formats(["onnx", "litrt"])
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript", "tf2onnx", "onnxruntime"])
-def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, package):
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("litert", "ai_edge_litert"), *(("onnx", each) for each in ("onnx", "onnxscript", "tf2onnx", "onnxruntime"))],
+)
+def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    with pytest.raises(InputError, match=rf"onnx needs {package}, .*pip install -e '\.\[onnx\]' brings it"):
-        check_formats(["onnx"])
+    with pytest.raises(InputError, match=rf"{name} needs {package}, .*pip install -e '\.\[{name}\]' brings it"):
+        check_formats([name])

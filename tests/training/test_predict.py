@@ -1,4 +1,4 @@
-"""One's own pictures: answers, a table, JSON lines, and one line for each that cannot be read."""
+"""Predictions for image files: answers, a table, JSON lines, and one line for each unreadable file."""
 
 import io
 import json
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def digit(tmp_path_factory, data_dir):
-    """A picture of the test split, as a file."""
-    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    """An image of the test split, as a file."""
+    path = tmp_path_factory.mktemp("images") / "digit.png"
     path.write_bytes(next(open_image_set("digits", str(data_dir)).encoded("test").as_numpy_iterator())[0])
     return path
 
@@ -42,7 +42,7 @@ def encode(image, image_format):
 
 
 def photo(mode):
-    """A smooth grey picture of 60 x 45 pixels; in 16 bits, 257 times as bright."""
+    """A smooth grey image of 60 x 45 pixels; in 16 bits, 257 times as bright."""
     smooth = np.add.outer(np.linspace(0, 120, 45), np.linspace(0, 120, 60)).astype(np.uint8)
     if mode == "I;16":
         return PIL.Image.fromarray(smooth.astype(np.uint16) * 257)
@@ -67,17 +67,17 @@ def test_no_more_answers_than_labels(trained, digit):
     assert sum(score for _, score in found.answers) == pytest.approx(1)
 
 
-def test_table_names_each_picture_once(trained, digit, capsys):
+def test_table_names_each_image_once(trained, digit, capsys):
     assert run_predict(trained, "--top", "2", digit, digit) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["picture", "label", "score"]
+    assert lines[0].split() == ["image", "label", "score"]
     first, score = keras_scores(trained, digit).argmax(), keras_scores(trained, digit).max()
     assert lines[1].split() == lines[3].split() == [str(digit), str(first), f"{score:.3g}"]
     assert len(lines[2].split()) == len(lines[4].split()) == 2
     assert len(lines) == 5
 
 
-def test_json_has_a_line_for_each_picture_those_that_cannot_be_read_too(trained, digit, capsys):
+def test_json_has_a_line_for_each_image_those_that_cannot_be_read_too(trained, digit, capsys):
     assert run_predict(trained, "--json", "--top", "2", digit, "missing.jpg", digit) == 2
     first, missing, last = map(json.loads, capsys.readouterr().out.splitlines())
     expected = np.sort(keras_scores(trained, digit))[::-1][:2]
@@ -92,15 +92,19 @@ def test_json_has_a_line_for_each_picture_those_that_cannot_be_read_too(trained,
     [
         ("missing.jpg", None, "missing.jpg cannot be read: No such file or directory"),
         (".", None, "cannot be read: Is a directory"),
-        ("empty.jpg", b"", "empty.jpg cannot be read: it is empty"),
-        ("text.jpg", b"no picture at all", "text.jpg cannot be read as a picture: Unknown image file format"),
-        ("cut.jpg", encode(photo("RGB"), "JPEG")[:300], "cut.jpg cannot be read as a picture: "),
-        ("cut.png", encode(photo("RGB"), "PNG")[:100], "cut.png cannot be read as a picture: "),
-        ("photo.jpg", encode(photo("RGB"), "TIFF"), "photo.jpg cannot be read as a picture: Unknown image file format"),
+        ("empty.jpg", b"", "empty.jpg cannot be decoded: it is damaged"),
+        (
+            "text.jpg",
+            b"no image at all",
+            "text.jpg cannot be decoded: it is damaged, or not a JPEG, PNG, GIF or BMP image",
+        ),
+        ("cut.jpg", encode(photo("RGB"), "JPEG")[:300], "cut.jpg cannot be decoded: it is damaged"),
+        ("cut.png", encode(photo("RGB"), "PNG")[:100], "cut.png cannot be decoded: it is damaged"),
+        ("photo.jpg", encode(photo("RGB"), "TIFF"), "photo.jpg cannot be decoded: it is damaged, or not a JPEG"),
     ],
     ids=["missing", "folder", "empty", "text", "cut-jpeg", "cut-png", "tiff"],
 )
-def test_picture_that_cannot_be_read_is_one_line_and_the_others_are_answered(
+def test_image_that_cannot_be_read_is_one_line_and_the_others_are_answered(
     trained, digit, tmp_path, capfd, name, content, message
 ):
     path = tmp_path / name
@@ -139,13 +143,13 @@ def of_colours(tmp_path_factory):
         ("RGB", "BMP", 0),
     ],
 )
-def test_picture_of_any_kind_gets_the_same_answer(of_colours, tmp_path, mode, image_format, tolerance):
+def test_image_of_any_kind_gets_the_same_answer(of_colours, tmp_path, mode, image_format, tolerance):
     """But for what JPEG loses: that moves scores by 3e-4, a negative by 4e-3. The file's name tells nothing."""
-    picture = tmp_path / "photo.jpg"
-    picture.write_bytes(encode(photo(mode), image_format))
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(photo(mode), image_format))
     exact = tmp_path / "exact.png"
     exact.write_bytes(encode(photo("L"), "PNG"))
-    expected, found = predict(of_colours, [exact, picture], top=2)
+    expected, found = predict(of_colours, [exact, path], top=2)
     assert found.error == ""
     for label, score in found.answers:
         assert score == pytest.approx(dict(expected.answers)[label], abs=tolerance + 1e-6)

@@ -1,14 +1,17 @@
 """The report of a run: whole, without anything from elsewhere, and right."""
 
+import base64
 import html.parser
 import re
+import shutil
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
 from training.errors import InputError
 from training.evaluation.evaluate import evaluate_runs
-from training.evaluation.protocols import Protocol
+from training.evaluation.views import Protocol
 from training.report.report import write_report
 from training.run.folder import Run
 
@@ -56,9 +59,8 @@ def page(report):
 
 def test_page_is_whole_and_needs_no_network(report, page):
     assert page.open == []
-    assert all(source.startswith(("data:image/png;base64,", "#")) for source in page.sources)
+    assert all(source.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,")) for source in page.sources)
     assert not re.search(r"@import|url\((?!#)", report)
-    assert len(set(page.ids)) == len(page.ids)
 
 
 def test_figures_are_those_of_the_evaluation(trained, page):
@@ -67,17 +69,31 @@ def test_figures_are_those_of_the_evaluation(trained, page):
     assert f"{result['top1_error']:.2%}" in text
     assert f"{result['loss']:.3f}" in text
     mistakes = round(result["top1_error"] * result["images"])
-    assert sum(source.startswith("data:") for source in page.sources) == min(24, mistakes)
-    for heading in ("Training", "Slopes", "Signals", "The most confident mistakes", "Config"):
+    assert sum(source.startswith("data:image/png") for source in page.sources) == min(24, mistakes)
+    for name in ("precision", "recall", "f1"):
+        assert f"{result[name]:.2%}" in text
+    for each in result["classes"].values():
+        assert text.count(f"{100 * each['f1']:.1f}") >= 1
+    for heading in ("Training", "Slopes", "Signals", "Classes", "The most confident mistakes", "Config"):
         assert heading in text
 
 
-def test_colours_are_the_page_s(report):
-    svg = "".join(re.findall(r"<svg.*?</svg>", report, re.DOTALL))
-    assert report.count("<svg") == 6
-    assert not re.search(r"#000000|#0072B2|#666666|#dddddd", svg, re.IGNORECASE)
-    assert "currentColor" in svg
-    assert "var(--plot)" in svg
+def test_plots_are_svg_images_with_their_labels(page):
+    plots = [source for source in page.sources if source.startswith("data:image/svg+xml;base64,")]
+    texts = [" ".join(ElementTree.fromstring(base64.b64decode(plot.partition(",")[2])).itertext()) for plot in plots]
+    labels = ("loss, nats", "error, %", "learning rate", "slope", "signal, mean square", "share right")
+    assert len(texts) == len(labels)
+    for text, label in zip(texts, labels, strict=True):
+        assert label in text
+
+
+def test_best_checkpoint_is_reported_where_it_is_asked_for(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    shutil.copy(run.checkpoints / "4.npz", run.checkpoints / "best.npz")
+    text = write_report(run, checkpoint="best").read_text()
+    assert "best checkpoint (step 4)" in text
+    assert "last checkpoint (step 6)" in write_report(run).read_text()
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])

@@ -1,8 +1,7 @@
-"""What a run's network takes one's own pictures for."""
+"""`python -m training predict`: the labels that a run's network gives to image files."""
 
 import json
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,12 +16,12 @@ from training.run.folder import Run
 
 
 class Prediction(NamedTuple):
-    """What became of a picture.
+    """The prediction for one file.
 
     Attributes:
         path: The file.
         answers: Labels with their scores, best first.
-        error: Why there is none; empty where there is.
+        error: Why there are no answers; empty where there are.
     """
 
     path: pathlib.Path
@@ -30,20 +29,21 @@ class Prediction(NamedTuple):
     error: str = ""
 
 
-def predict(run: Run, paths: Sequence[pathlib.Path], top: int) -> Iterator[Prediction]:
-    """Answers picture by picture, as an evaluation by centre crops would; those that cannot be read do not end it.
+def predict(run: Run, paths: Sequence[pathlib.Path], top: int, checkpoint: str = "last") -> Iterator[Prediction]:
+    """Predicts image by image from centre crops, as in an evaluation; an unreadable file does not end it.
 
     Args:
-        run: Its newest checkpoint is taken.
+        run: The run.
         paths: JPEG, PNG, GIF or BMP files of any size.
-        top: How many labels an answer has, at most.
+        top: The most labels in an answer.
+        checkpoint: `last` or `best`.
 
     Raises:
-        InputError: The folder holds no run, or none that has saved a checkpoint; or `top` is below 1.
+        InputError: The folder holds no run, or no such checkpoint; or `top` is below 1.
     """
     if top < 1:
         raise InputError(f"top is {top}, but must be at least 1")
-    classifier = load_classifier(run)
+    classifier = load_classifier(run, checkpoint)
     scores_of = tf.function(classifier.scores)
     for path in paths:
         try:
@@ -53,27 +53,24 @@ def predict(run: Run, paths: Sequence[pathlib.Path], top: int) -> Iterator[Predi
             continue
         scores = scores_of(pixels[tf.newaxis])[0].numpy()
         best = np.argsort(-scores, kind="stable")[:top]
-        yield Prediction(path, [(classifier.labels[place], float(scores[place])) for place in best])
+        yield Prediction(path, [(classifier.labels[index], float(scores[index])) for index in best])
 
 
 def table(predictions: Sequence[Prediction]) -> str:
-    """Answers for people, a line for each label."""
+    """Predictions for people, one line for each label."""
     rows = [
-        (prediction.path if place == 0 else "", label, score)
+        (prediction.path if rank == 0 else "", label, score)
         for prediction in predictions
-        for place, (label, score) in enumerate(prediction.answers)
+        for rank, (label, score) in enumerate(prediction.answers)
     ]
-    return text_table(["picture", "label", "score"], rows)
+    return text_table(["image", "label", "score"], rows)
 
 
 def json_line(prediction: Prediction) -> str:
-    """An answer for programs: `{"path": ..., "answers": [{"label": ..., "score": ...}, ...]}`, or `error` instead."""
-    found = {"error": prediction.error} if prediction.error else {"answers": _objects(prediction.answers)}
+    """A prediction for programs: `{"path": ..., "answers": [{"label": ..., "score": ...}, ...]}`, or with `error`."""
+    answers = [{"label": label, "score": score} for label, score in prediction.answers]
+    found = {"error": prediction.error} if prediction.error else {"answers": answers}
     return json.dumps({"path": str(prediction.path), **found})
-
-
-def _objects(answers: Sequence[tuple[str, float]]) -> list[dict[str, str | float]]:
-    return [{"label": label, "score": score} for label, score in answers]
 
 
 def _read(classifier: Classifier, path: pathlib.Path) -> tf.Tensor:
@@ -81,12 +78,9 @@ def _read(classifier: Classifier, path: pathlib.Path) -> tf.Tensor:
         encoded = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    if not encoded:
-        raise InputError(f"{path} cannot be read: it is empty")
-    with native_messages_held():  # libjpeg and libpng write on standard error, too
+    with native_messages_held():  # libjpeg and libpng write to standard error, too
         try:
             return classifier.decode(encoded)
-        except tf.errors.OpError as error:
-            reason = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", error.message).strip().partition("\n")[0].rstrip(".")
-            raised = InputError(f"{path} cannot be read as a picture: {reason}")
-    raise raised
+        except tf.errors.OpError:
+            found = InputError(f"{path} cannot be decoded: it is damaged, or not a JPEG, PNG, GIF or BMP image")
+    raise found  # outside the block, which would show what it held back

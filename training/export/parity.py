@@ -1,4 +1,4 @@
-"""Whether what was exported gives the scores of the Keras model, on real images."""
+"""Compares the scores of everything that was exported with the Keras model's, on real images."""
 
 import contextlib
 import dataclasses
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.classifier import Classifier
+from training.classifier import Classifier, DenseClassifier
 from training.errors import TrainingError
-from training.export.signatures import DenseClassifier, make_example
+from training.export.signatures import make_example
 
 TOLERANCE = 1e-5  # of a score; float32 leaves about 1e-7 of it
-_BATCH = 8  # so that the maps of 32 images need not fit into memory at once
+_BATCH = 8  # so that the activations of 32 images need not fit into memory at once
 
 Sample = tuple[bytes, np.ndarray]  # an encoded image, and the pixels that the network sees of it
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How near scores are to the Keras model's.
+    """The distance of scores from the Keras model's.
 
     Attributes:
         largest_difference: Of any score of any image.
@@ -38,7 +38,7 @@ def compare(expected: np.ndarray, scores: np.ndarray) -> Agreement:
 
 
 def check(agreements: dict[str, Agreement], tolerance: float = TOLERANCE) -> None:
-    """Lets pass what agrees with the Keras model.
+    """Checks that everything agrees with the Keras model.
 
     Raises:
         TrainingError: Something does not.
@@ -63,7 +63,7 @@ def exact_products() -> Iterator[None]:
 
 
 def in_batches(scores: Callable[[tf.Tensor], tf.Tensor], inputs: Sequence[bytes | np.ndarray]) -> np.ndarray:
-    """What a function of a batch gives for so many inputs."""
+    """The results of a function of a batch, for any number of inputs."""
     batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
     return np.concatenate([scores(tf.stack(batch)) for batch in batches])
 
@@ -87,12 +87,13 @@ def compare_dense(signatures: Any, dense: DenseClassifier, samples: Sequence[Sam
     larger = [tf.image.resize(each, (height * 3 // 2, width * 3 // 2)).numpy() for each in pixels]
     # Traced for any size: a mean image is subtracted by channel then, and pixel by pixel from images of its own size.
     scores = tf.function(dense.scores, input_signature=[tf.TensorSpec([None, None, None, channels])])
-    expected = [in_batches(scores, larger), np.concatenate([scores(dense.decode(each)[None]) for each in encoded])]
-    found = [
-        in_batches(lambda x: signatures["dense"](images=x)["scores"], larger),
-        in_batches(lambda x: signatures["dense_bytes"](image_bytes=x)["scores"], encoded),
-    ]
-    return {name: compare(*pair) for name, *pair in zip(("dense", "dense_bytes"), expected, found, strict=True)}
+    of_bytes = np.concatenate([scores(dense.decode(each)[None]) for each in encoded])
+    found = in_batches(lambda x: signatures["dense"](images=x)["scores"], larger)
+    found_of_bytes = in_batches(lambda x: signatures["dense_bytes"](image_bytes=x)["scores"], encoded)
+    return {
+        "dense": compare(in_batches(scores, larger), found),
+        "dense_bytes": compare(of_bytes, found_of_bytes),
+    }
 
 
 def _compare_classify(
@@ -101,11 +102,11 @@ def _compare_classify(
     examples = [make_example(image).SerializeToString() for image in encoded]
     scores = in_batches(lambda x: classify(inputs=x)["scores"], examples)
     names = in_batches(lambda x: classify(inputs=x)["classes"], examples)
-    places = np.vectorize({label.encode(): place for place, label in enumerate(labels)}.__getitem__)(names)
+    indices = np.vectorize({label.encode(): index for index, label in enumerate(labels)}.__getitem__)(names)
     best_first = -np.sort(-expected, axis=1)[:, : scores.shape[1]]
-    of_these_labels = np.take_along_axis(expected, places, axis=1)
+    of_these_labels = np.take_along_axis(expected, indices, axis=1)
     largest = max(_largest_difference(best_first, scores), _largest_difference(of_these_labels, scores))
-    return Agreement(largest, float((places[:, 0] == expected.argmax(axis=1)).mean()))
+    return Agreement(largest, float((indices[:, 0] == expected.argmax(axis=1)).mean()))
 
 
 def _largest_difference(expected: np.ndarray, scores: np.ndarray) -> float:

@@ -1,6 +1,5 @@
 """The signatures of the contract between training and serving, their warm-up requests, and the SavedModel."""
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2
 
-from keras_prelu.networks.fully_convolutional import fully_convolutional
-from training.classifier import Classifier
-from training.data.preprocessing import decode_any
-from training.errors import InputError
+from training.classifier import Classifier, DenseClassifier
 
 TOP = 5  # classes in an answer to Classify, where the set has as many
 
@@ -27,7 +23,7 @@ def make_signatures(classifier: Classifier) -> Signatures:
     pixels = tf.TensorSpec(classifier.image_shape, tf.float32)
 
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(classifier.scores(images))
+        return _answer(classifier.scores(images))
 
     def predict_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return predict(decode(image_bytes))
@@ -48,13 +44,31 @@ def make_signatures(classifier: Classifier) -> Signatures:
     }
 
 
-def answer(scores: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What Predict gives for scores `[N, classes]`."""
-    return {"scores": scores, "classes": tf.argmax(scores, axis=-1, output_type=tf.int64)}
+def make_dense_signatures(classifier: DenseClassifier) -> Signatures:
+    """`dense`, which takes pixels, scaled as the caller likes, and `dense_bytes`, which takes encoded images."""
+    height, width, channels = classifier.image_shape
+    too_small = f"dense takes images of at least {height}x{width} pixels"
+
+    def dense(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        large_enough = tf.debugging.assert_greater_equal(tf.shape(images)[1:3], [height, width], too_small)
+        with tf.control_dependencies([large_enough]):
+            return _answer(classifier.scores(tf.identity(images)))
+
+    def dense_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        def one(encoded: tf.Tensor) -> tf.Tensor:  # images differ in size
+            return classifier.scores(classifier.decode(encoded)[tf.newaxis])[0]
+
+        spec = tf.TensorSpec([len(classifier.labels)], tf.float32)
+        return _answer(tf.map_fn(one, image_bytes, fn_output_signature=spec))
+
+    return {
+        "dense": signature(dense, "images", tf.TensorSpec([None, None, None, channels], tf.float32)),
+        "dense_bytes": signature(dense_bytes, "image_bytes", tf.TensorSpec([None], tf.string)),
+    }
 
 
 def signature(function: Any, name: str, spec: tf.TensorSpec) -> tf.types.experimental.GenericFunction:
-    """A function of one tensor as a signature whose input has that name."""
+    """Makes a signature of a function of one tensor; its input has that name."""
     return tf.function(function, input_signature=[tf.TensorSpec(spec.shape, spec.dtype, name)])
 
 
@@ -67,10 +81,13 @@ def save_model(
     """Writes a SavedModel.
 
     Args:
-        folder: Where.
+        folder: The folder to write.
         signatures: By their names.
         networks: Those whose weights the signatures use.
         labels_file: A file that becomes an asset, under its own name.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
     """
     module = tf.Module()  # what it holds is saved with the graph
     # The variables themselves: of the Keras objects around them TensorFlow would save second copies, and a session,
@@ -78,86 +95,10 @@ def save_model(
     module.weights = [variable.value for network in networks for variable in network.variables]
     if labels_file:
         module.labels = tf.saved_model.Asset(str(labels_file))
-    tf.saved_model.save(module, str(folder), signatures=signatures)
-
-
-_LONGEST = 4  # times the shorter side: a strip of 20,000 x 1 pixels, scaled whole, would take all memory
-
-
-@dataclasses.dataclass(frozen=True)
-class DenseClassifier:
-    """From an image of any size to the mean, over all windows as large as the classifier's images, of its scores.
-
-    Attributes:
-        network: From images `[N, H, W, channels]` in 0..255 to logits `[N, rows, columns, classes]`.
-        labels: The classes' names.
-        image_shape: `(height, width, channels)` of a window.
-        scale: What an encoded image's shorter side is scaled to.
-    """
-
-    network: keras.Model
-    labels: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    scale: int
-
-    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Decodes an image and scales its shorter side; of a strip the middle, four times as long as wide, is kept.
-
-        Args:
-            encoded: Scalar string, a JPEG, PNG, GIF or BMP.
-
-        Returns:
-            float32 tensor `(height, width, channels)`, values 0..255.
-        """
-        image = decode_any(encoded, self.image_shape[2])
-        size = tf.shape(image)[:2]
-        kept = tf.minimum(size, _LONGEST * tf.reduce_min(size))
-        top, left = tf.unstack((size - kept) // 2)
-        image = image[top : top + kept[0], left : left + kept[1]]
-        scaled = tf.cast(tf.round(kept * self.scale / tf.reduce_min(kept)), tf.int32)
-        return tf.image.resize(image, scaled, antialias=True)
-
-    def scores(self, images: tf.Tensor) -> tf.Tensor:
-        """float32 scores `[N, classes]` with the sum 1 each, of images at least as large as a window."""
-        windows = tf.nn.softmax(tf.cast(self.network(images, training=False), tf.float32))
-        return tf.reduce_mean(windows, axis=[1, 2])
-
-
-def make_dense(classifier: Classifier) -> DenseClassifier:
-    """A dense classifier with a copy of the classifier's weights.
-
-    Raises:
-        InputError: The network cannot be moved over an image.
-    """
     try:
-        network = fully_convolutional(classifier.network)
-    except ValueError as error:
-        raise InputError(f"this network can have no dense signature: {error}") from None
-    scale = classifier.config.test_scale or max(classifier.image_shape[:2])
-    return DenseClassifier(network, classifier.labels, classifier.image_shape, scale)
-
-
-def make_dense_signatures(classifier: DenseClassifier) -> Signatures:
-    """`dense`, which takes pixels, scaled as the caller likes, and `dense_bytes`, which takes encoded images."""
-    height, width, channels = classifier.image_shape
-    too_small = f"dense takes images of at least {height}x{width} pixels"
-
-    def dense(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        large_enough = tf.debugging.assert_greater_equal(tf.shape(images)[1:3], [height, width], too_small)
-        with tf.control_dependencies([large_enough]):
-            return answer(classifier.scores(tf.identity(images)))
-
-    def dense_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        def one(encoded: tf.Tensor) -> tf.Tensor:  # images differ in size
-            return classifier.scores(classifier.decode(encoded)[tf.newaxis])[0]
-
-        spec = tf.TensorSpec([len(classifier.labels)], tf.float32)
-        return answer(tf.map_fn(one, image_bytes, fn_output_signature=spec))
-
-    return {
-        "dense": signature(dense, "images", tf.TensorSpec([None, None, None, channels], tf.float32)),
-        "dense_bytes": signature(dense_bytes, "image_bytes", tf.TensorSpec([None], tf.string)),
-    }
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+    except tf.errors.OpError as error:  # nothing is computed here, only written
+        raise _write_error(error) from None
 
 
 def write_warmup_requests(path: pathlib.Path, encoded: bytes, pixels: np.ndarray, dense: bool) -> None:
@@ -166,23 +107,38 @@ def write_warmup_requests(path: pathlib.Path, encoded: bytes, pixels: np.ndarray
     Args:
         path: The file, `tf_serving_warmup_requests` in `assets.extra`.
         encoded: The image.
-        pixels: The same as the network sees it, `[height, width, channels]`.
+        pixels: The same image as the network sees it, `[height, width, channels]`.
         dense: Whether there are dense signatures.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     images, image_bytes = pixels[np.newaxis], [encoded]
     logs = [_predict("serving_default", "images", images), _predict("image_bytes", "image_bytes", image_bytes)]
     if dense:
         logs += [_predict("dense", "images", images), _predict("dense_bytes", "image_bytes", image_bytes)]
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for log in (*logs, _classify(encoded)):
-            writer.write(log.SerializeToString())
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for log in (*logs, _classify(encoded)):
+                writer.write(log.SerializeToString())
+    except tf.errors.OpError as error:
+        raise _write_error(error) from None
 
 
 def make_example(encoded: bytes) -> tf.train.Example:
-    """What the signature `classify` takes for an encoded image."""
+    """The example with an encoded image that the signature `classify` takes."""
     example = tf.train.Example()
     example.features.feature["image/encoded"].bytes_list.value.append(encoded)
     return example
+
+
+def _answer(scores: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"scores": scores, "classes": tf.argmax(scores, axis=-1, output_type=tf.int64)}
+
+
+def _write_error(error: tf.errors.OpError) -> OSError:
+    """TensorFlow's errors have no errno; what they say depends on the language of the system."""
+    return OSError(None, f"TensorFlow's {type(error).__name__}; the disk may be full, or a quota reached")
 
 
 def _predict(signature: str, name: str, values: list[bytes] | np.ndarray) -> prediction_log_pb2.PredictionLog:
