@@ -62,12 +62,15 @@ class Classifier:
         In mixed precision one TensorFlow graph differs from the next in which results it rounds.
         """
 
-        def clone(layer: keras.Layer) -> keras.Layer:
+        def clone(layer: keras.Operation) -> keras.Operation:
+            if not isinstance(layer, keras.Layer):
+                return layer  # of keras.ops: it computes in the dtype that it is given
             return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
 
         if all(layer.compute_dtype == "float32" for layer in flatten_layers(self.network)):
             return self
-        network = keras.models.clone_model(self.network, clone_function=clone, recursive=True)
+        cloned = keras.models.clone_model(self.network, clone_function=clone, recursive=True)
+        network = keras.Model(cloned.inputs[0], cloned.outputs[0], name=cloned.name)  # not of a list of one input
         network.set_weights(self.network.get_weights())
         return dataclasses.replace(self, network=network)
 

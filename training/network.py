@@ -224,7 +224,7 @@ def _functional(network: Any, name: str) -> keras.Model:
             f"the network {name} shows no graph: build it with the functional API, keras.Model(inputs, outputs)"
         )
     if isinstance(network, keras.Sequential):
-        return keras.Model(network.inputs, network.outputs, name=network.name)
+        return keras.Model(network.inputs[0], network.outputs[0], name=network.name)  # lists would warn at each call
     return network
 
 
