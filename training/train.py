@@ -25,6 +25,7 @@ from training.kernels import onednn_in_use
 from training.run.checkpoint import Checkpoints
 from training.run.folder import Run, versions, write_whole
 from training.run.progress import Progress, parse_steps, profiled_steps
+from training.run.trackers import check_tracker
 from training.step.steps import Metrics, repeated
 
 
@@ -47,6 +48,7 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
         StoppedError: SIGTERM has come; the run is saved.
     """
     parse_steps(config.profile_steps)
+    check_tracker(config.tracker)
     with meet(cluster, _terms(config), config.worker_timeout) as peers:
         # First of all that uses TensorFlow: reading data would already fix its devices.
         strategy = make_strategy(config.cpu_devices, config.devices, cluster)
@@ -105,7 +107,14 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
         # After the iterators: it would have them made without any thread, though their order is fixed anyway.
         tf.config.experimental.enable_op_determinism()
     with (
-        Progress(run, config, step, peers.is_chief) as progress,
+        Progress(
+            run,
+            config,
+            step,
+            peers.is_chief,
+            num_devices=experiment.strategy.num_replicas_in_sync,
+            steps_per_epoch=experiment.steps_per_epoch,
+        ) as progress,
         profiled_steps(config.profile_steps if peers.is_chief else "", run.tensorboard) as profile,
         stop_requests() as should_stop,
         checkpoints,

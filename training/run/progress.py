@@ -1,4 +1,4 @@
-"""Reports a run: a progress bar, plain lines, TensorBoard, `metrics.jsonl`, TensorFlow's profiler."""
+"""Reports a run: a progress bar, plain lines, TensorBoard, `metrics.jsonl`, a tracker, TensorFlow's profiler."""
 
 import contextlib
 import errno
@@ -17,6 +17,7 @@ from keras_prelu.signals.tensorboard import write_signals, write_slopes
 from training.config import Config
 from training.errors import InputError
 from training.run.folder import Run
+from training.run.trackers import tracked
 
 
 class Progress:
@@ -27,20 +28,31 @@ class Progress:
         config: Its config.
         step: Steps already done.
         reports: Whether this process is the one that reports; where several workers train, one of them is.
+        num_devices: Devices of all workers.
+        steps_per_epoch: Steps that see every training image once.
+
+    Raises:
+        InputError: The config's tracker cannot be opened.
     """
 
-    def __init__(self, run: Run, config: Config, step: int, reports: bool = True) -> None:
+    def __init__(
+        self, run: Run, config: Config, step: int, reports: bool = True, *, num_devices: int, steps_per_epoch: int
+    ) -> None:
         self._run = run
         self._config = config
         self._reports = reports
-        self._clock = Clock(step, config.steps)
-        self._writer = tf.summary.create_file_writer(str(run.tensorboard)) if reports else None
-        # disable=None: only where there is a terminal
-        self._bar = tqdm(
-            total=config.steps, initial=step, unit=" steps", disable=None if reports else True, dynamic_ncols=True
-        )
+        self._num_devices = num_devices
+        self._steps_per_epoch = steps_per_epoch
+        self._clock = Clock(step)
+        self._closing = contextlib.ExitStack()
         if reports:
+            self._track = self._closing.enter_context(tracked(config, run.folder))
+            self._writer = tf.summary.create_file_writer(str(run.tensorboard))
             run.rewind(step)
+        # disable=None: only where there is a terminal
+        self._bar = self._closing.enter_context(
+            tqdm(total=config.steps, initial=step, unit=" steps", disable=None if reports else True, dynamic_ncols=True)
+        )
         if step:
             self._say(f"resumed at step {step:,} of {config.steps:,}")
 
@@ -50,25 +62,28 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.close()
-        if self._writer:
+        if self._reports:
             with contextlib.suppress(tf.errors.OpError):  # what is written is flushed already
                 self._writer.close()
+        self._closing.__exit__(kind, error, traceback)
 
     def advance(self, steps: int = 1) -> None:
         """Moves the bar on."""
         self._bar.update(steps)
 
     def train(self, step: int, figures: dict[str, float]) -> None:
-        """Reports a training step's figures, and the images per second since the last report."""
-        rate = self._clock.lap(step) * self._config.batch_size
-        self._write("train", step, figures | {"images_per_second": rate})
+        """Reports a training step's figures, the epoch, and the images per second since the last report."""
+        speed, mean_speed = self._clock.lap(step)
+        rate = speed * self._config.batch_size
+        self._write("train", step, figures | {"epoch": step / self._steps_per_epoch, "images_per_second": rate})
         text = f"loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, {rate:,.0f} images/s"
+        if self._num_devices > 1:
+            text += f" ({rate / self._num_devices:,.0f} on each device)"
         if self._bar.disable:
-            left = tqdm.format_interval(self._clock.seconds_left)
-            self._say(f"step {step:,} of {self._config.steps:,}: {text}, {left} left")
+            left = tqdm.format_interval((self._config.steps - step) / mean_speed)
+            self._say(f"step {step:,} of {self._config.steps:,}, {self._epoch(step)}: {text}, {left} left")
         else:
-            self._bar.set_postfix_str(text)
+            self._bar.set_postfix_str(f"{self._epoch(step)}, {text}")
 
     def evaluation(self, step: int, figures: dict[str, float]) -> None:
         """Reports an evaluation's figures."""
@@ -78,26 +93,29 @@ class Progress:
 
     def signals(self, step: int, model: keras.Model, images: tf.Tensor) -> None:
         """Writes, for TensorBoard, the signal and its gradient at each layer, and the rectifiers' slopes."""
-        if self._writer is None:
-            return
-        with _on_disk():
-            write_signals(self._writer, measure_gains(model, images), step)
-            write_slopes(self._writer, model, step)
+        if self._reports:
+            with _on_disk():
+                write_signals(self._writer, measure_gains(model, images), step)
+                write_slopes(self._writer, model, step)
+
+    def _epoch(self, step: int) -> str:
+        return f"epoch {step / self._steps_per_epoch:.2f} of {self._config.steps / self._steps_per_epoch:.2f}"
 
     def _write(self, event: str, step: int, figures: dict[str, float]) -> None:
-        if self._writer is None:
+        if not self._reports:
             return
         self._run.log(event, step, figures)
+        tagged = {f"{event}/{name}": value for name, value in figures.items()}
+        self._track(step, tagged)
         with _on_disk(), self._writer.as_default(step):
-            for name, value in figures.items():
-                tf.summary.scalar(f"{event}/{name}", value)
+            for tag, value in tagged.items():
+                tf.summary.scalar(tag, value)
             self._writer.flush()
 
     def _say(self, line: str) -> None:
-        if not self._reports:
-            return
-        # tqdm.write keeps a bar whole; where there is none, flushed lines can be followed through a pipe
-        print(line, flush=True) if self._bar.disable else tqdm.write(line)
+        if self._reports:
+            # tqdm.write keeps a bar whole; where there is none, flushed lines can be followed through a pipe
+            print(line, flush=True) if self._bar.disable else tqdm.write(line)
 
 
 @contextlib.contextmanager
@@ -110,32 +128,19 @@ def _on_disk() -> Iterator[None]:
 
 
 class Clock:
-    """How fast steps go, and how long those that are left will take.
+    """How fast steps go, beginning at the steps that are already done."""
 
-    Args:
-        step: Steps already done.
-        steps: Steps in all.
-    """
+    def __init__(self, step: int) -> None:
+        self._start = self._last = self._first = (step, time.perf_counter())
 
-    def __init__(self, step: int, steps: int) -> None:
-        self._steps = steps
-        self._laps = [(step, time.perf_counter())]
-
-    def lap(self, step: int) -> float:
-        """Takes the time, and returns the steps per second since it was taken last."""
-        # The first lap is long, for TensorFlow traces and compiles in it: once there are others it counts no more.
-        self._laps = [*self._laps[:2], *self._laps[2:][-1:], (step, time.perf_counter())]
-        return _speed(self._laps[-2], self._laps[-1])
-
-    @property
-    def seconds_left(self) -> float:
-        """By the speed of all laps but the first; that includes what evaluations take."""
-        start = self._laps[1] if len(self._laps) > 2 else self._laps[0]
-        return (self._steps - self._laps[-1][0]) / _speed(start, self._laps[-1])
-
-
-def _speed(start: tuple[int, float], end: tuple[int, float]) -> float:
-    return (end[0] - start[0]) / (end[1] - start[1])
+    def lap(self, step: int) -> tuple[float, float]:
+        """Steps per second since the last lap, and since the end of the first, in which TensorFlow compiles."""
+        now = (step, time.perf_counter())
+        speeds = [(now[0] - since[0]) / (now[1] - since[1]) for since in (self._last, self._start)]
+        if self._start is self._first:
+            self._start = now
+        self._last = now
+        return speeds[0], speeds[1]
 
 
 @contextlib.contextmanager
@@ -153,22 +158,16 @@ def profiled_steps(steps: str, folder: pathlib.Path) -> Iterator[Callable[[int],
         InputError: Something else than two numbers, the second not below the first.
     """
     first, last = parse_steps(steps)
-    running = False
+    waiting = [tf.profiler.experimental.Profile(str(folder))]
+    with contextlib.ExitStack() as running:
 
-    def mark(done: int) -> None:
-        nonlocal running
-        if not running and first <= done + 1 <= last:
-            tf.profiler.experimental.start(str(folder))
-            running = True
-        elif running and done >= last:
-            tf.profiler.experimental.stop()
-            running = False
+        def mark(done: int) -> None:
+            if done >= last:
+                running.close()
+            elif done + 1 >= first and waiting:
+                running.enter_context(waiting.pop())
 
-    try:
         yield mark
-    finally:
-        if running:
-            tf.profiler.experimental.stop()
 
 
 def parse_steps(steps: str) -> tuple[int, int]:
