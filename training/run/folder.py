@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -10,39 +9,14 @@ import platform
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from training.config import Config, from_dict
 from training.errors import InputError
 from training.interrupts import removed_if_interrupted
 from training.kernels import onednn_in_use
-
-
-def take_lock(path: pathlib.Path) -> TextIO:
-    """Makes and locks a file, which says who holds it; closing it gives it back.
-
-    The file stays: were it removed, two processes could hold two files of its name. Network file systems that know
-    `flock` let only one of several machines have it.
-
-    Raises:
-        InputError: Another holds it, or this process does already.
-        OSError: The file cannot be made or locked.
-    """
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read() or "another process"
-        file.close()
-        if isinstance(error, BlockingIOError):
-            raise InputError(f"{path} is held by {holder}: wait until it ends, or name another --workdir") from None
-        raise
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
-
 
 _LIBRARIES = ("keras_prelu", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 
@@ -55,6 +29,7 @@ class Run:
     |---|---|
     | `config.json` | the resolved config, the labels, the image's shape, versions, devices, whether oneDNN is used |
     | `checkpoints/` | `<step>.npz`, as `training.run.checkpoint` tells; the lock of the process that trains here |
+    | `trackers.json` | the id of this run for each experiment tracker that it was sent to |
     | `tensorboard/` | what TensorBoard shows |
     | `metrics.jsonl` | an object a line, as docs/metrics.md tells |
     | `model.keras`, `best.keras` | the network at the end and at its best evaluation, once the run has ended |
@@ -111,10 +86,21 @@ class Run:
         Raises:
             InputError: The folder cannot be written, or another process trains in it.
         """
-        with self._writing():
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(self.checkpoints / "lock")
-        with lock:
+        lock, holder = (
+            self.checkpoints / "lock",
+            self.checkpoints / "lock.holder",
+        )  # Windows lets none read a locked file
+        with contextlib.ExitStack() as stack:
+            with self._writing():
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(FileLock(lock).acquire(timeout=0))
+                except Timeout:
+                    who = holder.read_text() if holder.exists() else "another process"
+                    raise InputError(
+                        f"{lock} is held by {who}: wait until it ends, or name another --workdir"
+                    ) from None
+                holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             yield
 
     def start(
@@ -146,7 +132,7 @@ class Run:
             InputError: The folder holds no run.
         """
         try:
-            stored = json.loads((self.folder / "config.json").read_text())
+            stored = self._stored()
             height, width, channels = stored["image_shape"]
             return from_dict(stored["config"]), tuple(stored["labels"]), (height, width, channels)
         except (OSError, ValueError, TypeError, KeyError):
@@ -157,7 +143,7 @@ class Run:
     def onednn(self) -> bool | None:
         """Whether the run was last trained with oneDNN's kernels; None where no run says so."""
         try:
-            onednn = json.loads((self.folder / "config.json").read_text())["onednn"]
+            onednn = self._stored()["onednn"]
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return onednn if isinstance(onednn, bool) else None
@@ -179,7 +165,7 @@ class Run:
 
     def surroundings(self) -> list[tuple[str, str]]:
         """Names and versions of the libraries that the run was last taken up with, and its devices."""
-        stored = json.loads((self.folder / "config.json").read_text())
+        stored = self._stored()
         return [*stored["versions"].items(), ("devices", ", ".join(stored["devices"]))]
 
     def events(self) -> list[dict[str, Any]]:
@@ -188,6 +174,10 @@ class Run:
             return []
         lines = self.metrics.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]  # a process may die within a line
+
+    def _stored(self) -> dict[str, Any]:
+        stored: dict[str, Any] = json.loads((self.folder / "config.json").read_text())
+        return stored
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
