@@ -61,9 +61,8 @@ def _receive_workers(cluster: Cluster, timeout: float) -> tuple[dict[int, Connec
             with contextlib.suppress(TimeoutError):
                 caller = Connection(listener.accept()[0])
                 index, terms = _hello(caller, len(cluster.addresses))
-                for other in list(connections):
-                    if other == index or not connections[other].is_open:  # it was started again, or has ended
-                        connections.pop(other).close()
+                if index in connections:  # it was started again
+                    connections.pop(index).close()
                 if index:
                     connections[index], terms_of[index] = caller, terms
                 else:

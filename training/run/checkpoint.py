@@ -81,7 +81,7 @@ class Checkpoints:
     def _start_writing(self, name: str, step: int) -> None:
         self.wait()
         values = {
-            f"{part}/{index}/{_path(variable)}": _value(variable).numpy()
+            f"{part}/{index}/{_path(variable)}": variable.numpy()
             for part, variables in self._parts.items()
             for index, variable in enumerate(variables)
         }
@@ -122,10 +122,7 @@ class Checkpoints:
         path = self._folder / BEST
         if not path.exists():
             return 0
-        try:
-            values = _read(path)
-        except _DAMAGE as error:
-            raise InputError(f"{path} cannot be read: {str(error).strip() or type(error).__name__}") from None
+        values = _read(path)
         self._fill(values, path)
         return int(values["step"])
 
@@ -141,8 +138,8 @@ class Checkpoints:
         for path in self._newest_first():
             try:
                 values = _read(path)
-            except _DAMAGE as error:
-                damaged.append(f"{path.name} ({str(error).strip() or type(error).__name__})")
+            except _DamagedError as error:
+                damaged.append(f"{path.name} ({error.reason})")
                 continue
             self._fill(values, path)
             self._step = int(path.stem)
@@ -165,9 +162,8 @@ class Checkpoints:
         _sync(self._folder)
         # One beyond this step was damaged, or this run would have gone on from it.
         kept = [path for path in self._newest_first() if int(path.stem) <= step][: self._keep]
-        for path in self._newest_first():
-            if path not in kept:
-                path.unlink()
+        for path in set(self._newest_first()) - set(kept):
+            path.unlink()
 
     def _newest_first(self) -> list[pathlib.Path]:
         paths = [path for path in self._folder.glob("*.npz") if path.stem.isdigit()]
@@ -182,16 +178,25 @@ class Checkpoints:
                 variable.assign(value)
 
 
+class _DamagedError(InputError):
+    def __init__(self, path: pathlib.Path, reason: str) -> None:
+        super().__init__(f"{path} cannot be read: {reason}")
+        self.reason = reason
+
+
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()  # before NumPy takes a size from a damaged header
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # before NumPy takes a size from a damaged header
         if broken:
-            raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
-    with np.load(path) as file:
-        arrays = dict(file)
-    # What lists the arrays has no checksum: damaged, it may end too soon.
-    if arrays.pop("num_arrays") != len(arrays):
-        raise zipfile.BadZipFile(f"only {len(arrays)} arrays are left in it")
+            raise _DamagedError(path, f"the checksum of {broken} is wrong")
+        with np.load(path) as file:
+            arrays = dict(file)
+        num_arrays = arrays.pop("num_arrays")
+    except _DAMAGE as error:
+        raise _DamagedError(path, str(error).strip() or type(error).__name__) from None
+    if num_arrays != len(arrays):  # what lists the arrays has no checksum: damaged, it may end too soon
+        raise _DamagedError(path, f"only {len(arrays)} arrays are left in it")
     return arrays
 
 
@@ -212,10 +217,6 @@ def _refuse_another(path: pathlib.Path, part: str, stored: dict[str, np.ndarray]
                 f"{path} is of another network or another number of classes: {name} has shape {value.shape}, "
                 f"but is {tuple(variable.shape)} here; {advice}"
             )
-
-
-def _value(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def _path(variable: Any) -> str:
