@@ -20,8 +20,8 @@ SETS = {
     "image_folder": (PHOTO, 5),
     "imagenet2012": (PHOTO, 1000),
 }
-# Model C's weights, gradients and velocities alone take 4 GB, those of B as much as those of A.
-TOO_LARGE = {"imagenet_b", "imagenet_c"}
+# Model C takes 4 GB without its activations, B as much as A, and CPUs are slow at bfloat16.
+TOO_LARGE = {"imagenet_b", "imagenet_c", "imagenet_a_fast", "imagenet_c_fast"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +52,22 @@ def generated(config):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in named_configs() if name not in TOO_LARGE])
 def test_recipe_takes_a_step_at_its_shapes(name):
-    config = dataclasses.replace(load_config(name), batch_size=2, deterministic=False, cpu_devices=1, shuffle_buffer=4)
+    short = {"epochs": 0, "steps": 100_000, "batch_size": 2, "cpu_devices": 1, "shuffle_buffer": 4}
+    config = dataclasses.replace(load_config(name), deterministic=False, **short)
     experiment = build_experiment(config, make_strategy(1), generated(config))
     metrics = experiment.train_step()(next(iter(experiment.train_batches(0))))
-    batch = next(iter(experiment.validation_batches()))
-    results = experiment.evaluation_step()(batch)
+    figures = experiment.evaluation(config.validation_split)()
     num_classes = SETS[config.dataset][1]
     assert 0 < float(metrics["loss"]) < 10 * np.log(num_classes)
     assert float(metrics["gradient_norm"]) > 0
-    assert float(results["count"]) == 2
+    assert figures["accuracy"] in (0, 0.5, 1)  # of two images
 
 
 @pytest.mark.parametrize("name", ["14layer", "a", "b", "c"])
 def test_imagenet_is_trained_by_the_papers_recipe(name):
     config = load_config(f"imagenet_{name}")
     epochs = 75 if name == "14layer" else 80
-    assert config.steps == epochs * -(-1_281_167 // 128)
+    assert config.in_steps(10_010).steps == epochs * -(-1_281_167 // 128)
     assert config.network == {"14layer": "14-layer"}.get(name, name.upper())
     assert (config.scale_min, config.scale_max) == ((256, 256) if name == "14layer" else (256, 512))
     wanted = {
@@ -87,3 +87,10 @@ def test_imagenet_is_trained_by_the_papers_recipe(name):
         "clip_norm": 0,
     }
     assert {field: getattr(config, field) for field in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "imagenet_c"])
+def test_fast_config_takes_the_steps_of_the_exact_one(name):
+    exact, fast = dataclasses.asdict(load_config(name)), dataclasses.asdict(load_config(f"{name}_fast"))
+    differing = {field for field in exact if exact[field] != fast[field]}
+    assert differing <= {"precision", "deterministic", "xla", "steps_per_execution"}
