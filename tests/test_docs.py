@@ -4,6 +4,8 @@ import pathlib
 import re
 import runpy
 
+from training.config import load_config
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -34,3 +36,12 @@ def test_the_script_draws_the_plots_that_the_page_shows(tmp_path):
     drawn = {path.name for path in tmp_path.iterdir()}
     shown = set(re.findall(r"\]\((signals_\w+\.svg)\)", (ROOT / "docs/signals.md").read_text()))
     assert drawn == shown == {path.name for path in (ROOT / "docs").glob("signals_*.svg")}
+
+
+def test_the_curve_ends_with_the_error_that_the_page_reports(tmp_path):
+    script = runpy.run_path(str(ROOT / "docs/curve.py"))
+    steps, errors = script["read_errors"](ROOT / "docs/cifar10.jsonl", "evaluation")
+    assert steps[-1] == load_config("cifar10").steps
+    assert f"| {errors[-1]:.2f} % |" in (ROOT / "docs/results.md").read_text()
+    script["main"](["--into", str(tmp_path / "cifar10.svg")])
+    assert "</svg>" in (tmp_path / "cifar10.svg").read_text()
