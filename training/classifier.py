@@ -110,15 +110,9 @@ class DenseClassifier(Classifier):
 
 
 def decode_whole(encoded: tf.Tensor, channels: int, shorter_side: int) -> tf.Tensor:
-    """Decodes an image and scales its shorter side; of a strip the middle, four times as long as wide, is kept.
+    """Decodes an image, a scalar string, to float32 pixels in 0..255 and scales its shorter side.
 
-    Args:
-        encoded: Scalar string, a JPEG, PNG, GIF or BMP.
-        channels: Of the result.
-        shorter_side: In pixels.
-
-    Returns:
-        float32 tensor `[height, width, channels]`, values 0..255.
+    Of a strip the middle, four times as long as wide, is kept.
     """
     image = decode_any(encoded, channels)
     size = tf.shape(image)[:2]
@@ -135,7 +129,12 @@ def crop_centre(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def load_network(run: Run, checkpoint: str = "last") -> keras.Model:
-    """The run's network with the weights of a checkpoint, averaged over the steps if the run averages them.
+    """The network of `load_classifier`."""
+    return load_classifier(run, checkpoint).network
+
+
+def load_classifier(run: Run, checkpoint: str = "last") -> Classifier:
+    """The classifier of a run's checkpoint, with weights averaged over the steps if the run averages them.
 
     Args:
         run: The run.
@@ -144,11 +143,6 @@ def load_network(run: Run, checkpoint: str = "last") -> keras.Model:
     Raises:
         InputError: The folder holds no run, no such checkpoint, or one of another network.
     """
-    return load_classifier(run, checkpoint).network
-
-
-def load_classifier(run: Run, checkpoint: str = "last") -> Classifier:
-    """The classifier of a run's checkpoint; takes and raises what `load_network` does."""
     config, labels, image_shape = run.read()
     network = make_network(config, image_shape, len(labels), file=run.network)
     freeze(network, config)

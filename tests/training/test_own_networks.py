@@ -63,7 +63,7 @@ def run_of(tmp_path, photos):
             dataset="image_folder", data_dir=str(photos), image_size=32, flip=True, network=network, **fields
         )
         config = dataclasses.replace(config, test_split="val")
-        run = Run(tmp_path / "run")
+        run = Run(tmp_path)
         run.start(config, ("dark", "light"), SHAPE, ["CPU:0"])
         keras.utils.set_random_seed(0)
         model = make_network(config, SHAPE, 2)

@@ -16,13 +16,7 @@ from training.run.folder import Run
 
 
 class Prediction(NamedTuple):
-    """The prediction for one file.
-
-    Attributes:
-        path: The file.
-        answers: Labels with their scores, best first.
-        error: Why there are no answers; empty where there are.
-    """
+    """A file's labels with their scores, best first, or the reason why there are none."""
 
     path: pathlib.Path
     answers: list[tuple[str, float]]
@@ -30,16 +24,10 @@ class Prediction(NamedTuple):
 
 
 def predict(run: Run, paths: Sequence[pathlib.Path], top: int, checkpoint: str = "last") -> Iterator[Prediction]:
-    """Predicts image by image from centre crops, as in an evaluation; an unreadable file does not end it.
-
-    Args:
-        run: The run.
-        paths: JPEG, PNG, GIF or BMP files of any size.
-        top: The most labels in an answer.
-        checkpoint: `last` or `best`.
+    """Predicts at most `top` labels for each file from its centre crop; an unreadable file does not end it.
 
     Raises:
-        InputError: The folder holds no run, or no such checkpoint; or `top` is below 1.
+        InputError: The folder holds no run, or no such checkpoint (`last` or `best`); or `top` is below 1.
     """
     if top < 1:
         raise InputError(f"top is {top}, but must be at least 1")

@@ -141,16 +141,7 @@ def make_view(classifier: Classifier, views: str, scale: int) -> Callable[[tf.Te
 
 
 def five_crops(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """The four corners and the centre of an image.
-
-    Args:
-        image: `[H, W, C]`, at least as large as a crop.
-        height: Of a crop.
-        width: Of a crop.
-
-    Returns:
-        `[5, height, width, C]`: upper left, upper right, lower left, lower right, centre.
-    """
+    """Crops the corners and the centre of an image `[H, W, C]`, upper left first: `[5, height, width, C]`."""
     bottom, right = tf.shape(image)[0] - height, tf.shape(image)[1] - width
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
     crops = [image[top : top + height, left : left + width] for top, left in corners]
@@ -160,13 +151,8 @@ def five_crops(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
 def covered_by_windows(image: tf.Tensor, window: tuple[int, int], stride: tuple[int, int]) -> tf.Tensor:
     """The middle of an image that windows cover whole, less than a stride smaller than the image on each side.
 
-    As many windows as fit into the image fit into its middle, so that no window is lost, while images of many sizes
-    come down to few: TensorFlow tunes its convolutions anew for each size on a GPU.
-
-    Args:
-        image: `[H, W, C]`, at least as large as a window.
-        window: `(height, width)` of a window.
-        stride: `(down, across)` between two windows.
+    As many windows of size `(height, width)` at a distance of `(down, across)` fit into it as fit into the image, while
+    images of many sizes come down to few: on a GPU, TensorFlow tunes its convolutions anew for each size.
     """
     size = tf.shape(image)[:2]
     return crop_centre(image, size - (size - window) % tf.constant(stride))

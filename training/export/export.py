@@ -16,18 +16,9 @@ from training.classifier import Classifier, load_classifier, readable_images
 from training.data.datasets import open_images_of
 from training.data.image_set import ImageSet
 from training.errors import InputError, TrainingError
+from training.export import parity
 from training.export.formats import FORMATS, check_formats
-from training.export.parity import (
-    TOLERANCE,
-    Agreement,
-    Sample,
-    check,
-    compare,
-    compare_dense,
-    compare_signatures,
-    exact_products,
-    in_batches,
-)
+from training.export.parity import Agreement, Sample
 from training.export.publishing import publish, remove_old, unfinished_folder
 from training.export.signatures import make_dense_signatures, make_signatures, save_model, write_warmup_requests
 from training.run.folder import Run, versions
@@ -49,9 +40,6 @@ class ExportOptions:
         formats: Names in `training.export.formats.FORMATS`.
         keep: The number of versions that stay, newest first; 0 for all.
         data_dir: The folder of the data; empty for where it was in training.
-
-    Raises:
-        InputError: `keep` is negative.
     """
 
     output: pathlib.Path | None = None
@@ -67,12 +55,7 @@ class ExportOptions:
 
 
 def export(run: Run, options: ExportOptions | None = None) -> pathlib.Path:
-    """Publishes the network of a run's checkpoint as the next version, once it gives the Keras model's scores.
-
-    The version's folder appears whole or not at all.
-
-    Returns:
-        The version's folder.
+    """Publishes a run's network as the next version, once that gives the Keras model's scores; returns its folder.
 
     Raises:
         InputError: The folder holds no such checkpoint; a format that is not available here; a network that can have
@@ -86,7 +69,7 @@ def export(run: Run, options: ExportOptions | None = None) -> pathlib.Path:
     samples = list(readable_images(classifier, images, classifier.config.test_split, COMPARED))
     base = options.output or run.exports
     with unfinished_folder(base) as unfinished:
-        with _writing(base), exact_products():
+        with _writing(base), parity.exact_products():
             folder = unfinished / "model"
             agreements = _write_saved_model(folder, classifier, samples, options.dense)
             (folder / EXTRA).mkdir()
@@ -106,9 +89,9 @@ def export(run: Run, options: ExportOptions | None = None) -> pathlib.Path:
 
 def describe(version: pathlib.Path) -> str:
     """A version's agreement with the Keras model as a table."""
-    parity = json.loads((version / _FACTS).read_text())["parity"]
-    header = [f"{parity['images']} images of {parity['split']}", "largest difference", "same best class"]
-    rows = [(name, each["largest_difference"], each["top1"]) for name, each in parity["agreements"].items()]
+    found = json.loads((version / _FACTS).read_text())["parity"]
+    header = [f"{found['images']} images of {found['split']}", "largest difference", "same best class"]
+    rows = [(name, each["largest_difference"], each["top1"]) for name, each in found["agreements"].items()]
     return text_table(header, rows)
 
 
@@ -132,10 +115,10 @@ def _write_saved_model(
     labels.write_text("".join(f"{label}\n" for label in classifier.labels))
     save_model(folder, signatures, networks, labels)
     loaded = tf.saved_model.load(str(folder)).signatures
-    agreements = compare_signatures(loaded, classifier, samples)
+    agreements = parity.compare_signatures(loaded, classifier, samples)
     if dense:
-        agreements |= compare_dense(loaded, dense, samples)
-    check(agreements)
+        agreements |= parity.compare_dense(loaded, dense, samples)
+    parity.check(agreements)
     return agreements
 
 
@@ -147,15 +130,15 @@ def _write_formats(
         found = readable_images(classifier, images, classifier.config.train_split, CALIBRATION)
         calibration = [pixels for _, pixels in found]
     pixels = [pixels for _, pixels in samples]
-    expected = in_batches(classifier.scores, pixels)
+    expected = parity.in_batches(classifier.scores, pixels)
     agreements = {}
     for name in names:
         each = FORMATS[name]
         path = folder / each.file
         each.write(classifier, path, calibration)
-        agreements[name] = compare(expected, each.run(path, np.stack(pixels)))
+        agreements[name] = parity.compare(expected, each.run(path, np.stack(pixels)))
         if not each.calibrated:  # in eight bits scores cannot agree; the share of equal best classes is shown
-            check({name: agreements[name]})
+            parity.check({name: agreements[name]})
     return agreements
 
 
@@ -163,7 +146,10 @@ def _write_facts(
     folder: pathlib.Path, run: Run, classifier: Classifier, num_images: int, agreements: dict[str, Agreement]
 ) -> None:
     evaluations = [e for e in run.events() if e["event"] == "evaluation" and e["step"] <= classifier.step]
-    files = {name: f"{EXTRA}/{FORMATS[name].file}" for name in FORMATS if name in agreements}
+    formats = {}
+    for name in (name for name in FORMATS if name in agreements):
+        file = f"{EXTRA}/{FORMATS[name].file}"
+        formats[name] = {"file": file, "bytes": (folder / file).stat().st_size, **FORMATS[name].facts}
     facts = {
         "config": dataclasses.asdict(classifier.config),
         "checkpoint": classifier.checkpoint,
@@ -172,13 +158,10 @@ def _write_facts(
         "versions": versions(),
         "weights_sha256": weights_sha256(classifier.network),
         "preprocessing": classifier.preprocessing(),
-        "formats": {
-            name: {"file": file, "bytes": (folder / file).stat().st_size, **FORMATS[name].facts}
-            for name, file in files.items()
-        },
+        "formats": formats,
         "parity": {
             "split": classifier.config.test_split,
-            "tolerance": TOLERANCE,
+            "tolerance": parity.TOLERANCE,
             "images": num_images,
             "agreements": {name: dataclasses.asdict(each) for name, each in agreements.items()},
         },

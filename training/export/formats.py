@@ -1,11 +1,10 @@
 """The formats that a classifier is exported in beside the SavedModel: LiteRT and ONNX."""
 
-import dataclasses
 import pathlib
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,8 +20,7 @@ from training.export.signatures import save_model, signature
 OPSET = 18  # of December 2022: the newest that tf2onnx writes
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A file format.
 
     Attributes:
@@ -30,8 +28,8 @@ class Format:
         write: Writes a classifier to a path, with images `[height, width, channels]` to calibrate by.
         run: Gives the file's scores `[N, classes]` for images `[N, height, width, channels]` in 0..255.
         facts: What a user of the file needs to know, for `export.json`.
+        extra: The extra of this package that brings the packages below.
         packages: What it needs beside TensorFlow.
-        extra: The extra of this package that brings them.
         calibrated: Whether it computes in integers, with ranges taken from images of the training split: its scores
             differ from the Keras model's.
     """
@@ -40,8 +38,8 @@ class Format:
     write: Callable[[Classifier, pathlib.Path, Sequence[np.ndarray]], None]
     run: Callable[[pathlib.Path, np.ndarray], np.ndarray]
     facts: dict[str, Any]
-    packages: tuple[str, ...]
     extra: str
+    packages: tuple[str, ...]
     calibrated: bool = False
 
 
@@ -57,26 +55,21 @@ def check_formats(names: Sequence[str]) -> None:
         check_packages(name, FORMATS[name].packages, FORMATS[name].extra)
 
 
-def write_litert(classifier: Classifier, path: pathlib.Path, calibration: Sequence[np.ndarray] = ()) -> None:
-    """Writes a file for one image, in float32, or with images to calibrate by in int8.
+def write_litert(classifier: Classifier, path: pathlib.Path, _: Sequence[np.ndarray]) -> None:
+    """Writes a file for one image, with one PRELU for each PReLU layer."""
+    path.write_bytes(_converted(classifier, path.parent))
 
-    In float32 there is one PRELU for each PReLU layer. In int8, weights and activations take a quarter of the memory;
-    `images` are uint8, `pixel / scale + zero_point` with the input's own scale and zero point, which are nearly 1 and
-    0, and `scores` uint8, in 256ths.
-    """
-    spec = tf.TensorSpec([1, *classifier.image_shape], tf.float32)
-    scores = signature(lambda images: {"scores": classifier.scores(images)}, "images", spec)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        save_model(pathlib.Path(folder), {"serving_default": scores}, [classifier.network])
-        with native_messages_held():
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            if calibration:
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-                converter.representative_dataset = lambda: ([image[np.newaxis]] for image in calibration)
-                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-                converter.inference_input_type = converter.inference_output_type = tf.uint8
-            content = converter.convert()
-    path.write_bytes(content)
+
+def write_int8(classifier: Classifier, path: pathlib.Path, calibration: Sequence[np.ndarray]) -> None:
+    """Writes a file for one image whose weights and activations are integers, in a quarter of the memory."""
+
+    def quantize(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in calibration)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+
+    path.write_bytes(_converted(classifier, path.parent, quantize))
 
 
 def run_litert(path: pathlib.Path, images: np.ndarray) -> np.ndarray:
@@ -95,6 +88,18 @@ def run_litert(path: pathlib.Path, images: np.ndarray) -> np.ndarray:
     return np.stack(scores)
 
 
+def _converted(classifier: Classifier, scratch: pathlib.Path, prepare: Callable[[Any], None] = lambda _: None) -> bytes:
+    spec = tf.TensorSpec([1, *classifier.image_shape], tf.float32)
+    scores = signature(lambda images: {"scores": classifier.scores(images)}, "images", spec)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        save_model(pathlib.Path(folder), {"serving_default": scores}, [classifier.network])
+        with native_messages_held():
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            prepare(converter)
+            content: bytes = converter.convert()
+    return content
+
+
 def _quantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
     scale, zero_point = details["quantization"]
     if not scale:  # a float file
@@ -108,7 +113,7 @@ def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
     return (values.astype(np.float32) - zero_point) * np.float32(scale) if scale else values
 
 
-def write_onnx(classifier: Classifier, path: pathlib.Path, _: Sequence[np.ndarray] = ()) -> None:
+def write_onnx(classifier: Classifier, path: pathlib.Path, _: Sequence[np.ndarray]) -> None:
     """Writes a file for batches of any size in float32, with one PRelu for each PReLU layer."""
     network = classifier.network
     scores = keras.layers.Softmax(dtype="float32", name="scores")(network.outputs[0])
@@ -143,38 +148,17 @@ def _name_ends(path: pathlib.Path) -> None:
     onnx.save(model, path)
 
 
-_PIXELS = "[1, height, width, channels] in 0..255"
+_PIXELS = "height, width, channels] in 0..255"
+_FLOAT = {"input": f"images, float32 [1, {_PIXELS}", "output": "scores, float32 [1, classes]"}
+_INT8 = {
+    "input": f"images, uint8 [1, {_PIXELS}: pixel / scale + zero_point of its quantization",
+    "output": "scores, uint8 [1, classes]: 256ths",
+}
+_BATCH = {"input": f"images, float32 [N, {_PIXELS}", "output": "scores, float32 [N, classes]", "opset": OPSET}
+_ONNX_PACKAGES = ("onnx", "onnxscript", "tf2onnx", "onnxruntime")
+
 FORMATS = {
-    "litert": Format(
-        "model.tflite",
-        lambda classifier, path, _: write_litert(classifier, path),
-        run_litert,
-        facts={"input": f"images, float32 {_PIXELS}", "output": "scores, float32 [1, classes]"},
-        packages=("ai_edge_litert",),
-        extra="litert",
-    ),
-    "litert_int8": Format(
-        "model_int8.tflite",
-        write_litert,
-        run_litert,
-        facts={
-            "input": f"images, uint8 {_PIXELS}: pixel / scale + zero_point of its quantization",
-            "output": "scores, uint8 [1, classes]: 256ths",
-        },
-        packages=("ai_edge_litert",),
-        extra="litert",
-        calibrated=True,
-    ),
-    "onnx": Format(
-        "model.onnx",
-        write_onnx,
-        run_onnx,
-        facts={
-            "input": "images, float32 [N, height, width, channels] in 0..255",
-            "output": "scores, float32 [N, classes]",
-            "opset": OPSET,
-        },
-        packages=("onnx", "onnxscript", "tf2onnx", "onnxruntime"),
-        extra="onnx",
-    ),
+    "litert": Format("model.tflite", write_litert, run_litert, _FLOAT, "litert", ("ai_edge_litert",)),
+    "litert_int8": Format("model_int8.tflite", write_int8, run_litert, _INT8, "litert", ("ai_edge_litert",), True),
+    "onnx": Format("model.onnx", write_onnx, run_onnx, _BATCH, "onnx", _ONNX_PACKAGES),
 }

@@ -37,17 +37,17 @@ def compare(expected: np.ndarray, scores: np.ndarray) -> Agreement:
     return Agreement(_largest_difference(expected, scores), float(same_best.mean()))
 
 
-def check(agreements: dict[str, Agreement], tolerance: float = TOLERANCE) -> None:
+def check(agreements: dict[str, Agreement]) -> None:
     """Checks that everything agrees with the Keras model.
 
     Raises:
         TrainingError: Something does not.
     """
     for name, agreement in agreements.items():
-        if agreement.largest_difference > tolerance:
+        if agreement.largest_difference > TOLERANCE:
             raise TrainingError(
                 f"a score of {name} differs from the Keras model's by {agreement.largest_difference:.1e}, more than "
-                f"{tolerance:.0e}: nothing was published"
+                f"{TOLERANCE:.0e}: nothing was published"
             )
 
 

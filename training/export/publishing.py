@@ -20,12 +20,9 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 @contextlib.contextmanager
 def unfinished_folder(base: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a temporary folder next to the versions, and removes it when its block ends.
+    """Makes a temporary folder next to the versions in `base`, and removes it when its block ends.
 
     A lock beside the folder shows that its process is at work: what killed processes left is removed first.
-
-    Args:
-        base: The folder of the versions; made if it is not there.
 
     Raises:
         InputError: The base cannot be written.
@@ -73,12 +70,7 @@ def publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
 
 def remove_old(base: pathlib.Path, keep: int, unfinished: pathlib.Path) -> None:
-    """Removes all versions but the newest; each disappears from a server's sight in one step.
-
-    Args:
-        base: The folder of the versions.
-        keep: The number of versions that stay, at least 1.
-        unfinished: A folder beside them, from `unfinished_folder`.
+    """Removes all but the `keep` newest versions; `unfinished_folder` takes each from a server's sight in one step.
 
     Raises:
         OSError: A version cannot be moved.

@@ -78,13 +78,7 @@ def save_model(
     networks: Sequence[keras.Model],
     labels_file: pathlib.Path | None = None,
 ) -> None:
-    """Writes a SavedModel.
-
-    Args:
-        folder: The folder to write.
-        signatures: By their names.
-        networks: Those whose weights the signatures use.
-        labels_file: A file that becomes an asset, under its own name.
+    """Writes a SavedModel of signatures that use the networks' weights; `labels_file` becomes an asset of its name.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written.
@@ -102,13 +96,7 @@ def save_model(
 
 
 def write_warmup_requests(path: pathlib.Path, encoded: bytes, pixels: np.ndarray, dense: bool) -> None:
-    """Writes a request for each signature, with one image.
-
-    Args:
-        path: The file, `tf_serving_warmup_requests` in `assets.extra`.
-        encoded: The image.
-        pixels: The same image as the network sees it, `[height, width, channels]`.
-        dense: Whether there are dense signatures.
+    """Writes a request for each signature, with one image, encoded and as pixels `[height, width, channels]`.
 
     Raises:
         OSError: The file cannot be written.

@@ -2,13 +2,16 @@
 
 import base64
 import dataclasses
+import io
 import pathlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_prelu.signals.measure import measure_gains
+from keras_prelu.signals.plots import BLUE, GREY
 from keras_prelu.signals.slope_table import slope_table
 from training.classifier import Classifier, load_classifier, readable_images
 from training.data.datasets import open_images_of
@@ -19,6 +22,9 @@ from training.evaluation.metrics import Metrics, Published, compute_metrics, pub
 from training.evaluation.views import Protocol, Scored, score
 from training.run.folder import Run, write_whole
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _MISTAKES = 24
 _MOST_CLASSES = 20  # whose confusions fit in a square
 _MOST_CONFUSED = 15
@@ -26,15 +32,7 @@ _SIGNAL_IMAGES = 64
 
 
 def write_report(run: Run, data_dir: str = "", checkpoint: str = "last") -> pathlib.Path:
-    """Evaluates a run's network on its test split and writes `report.html` into its folder.
-
-    Args:
-        run: The run.
-        data_dir: The folder of the data; empty for where it was in training.
-        checkpoint: `last` or `best`.
-
-    Returns:
-        The file.
+    """Evaluates a run's network on its test split, and writes and returns `report.html` in its folder.
 
     Raises:
         InputError: No such checkpoint, no data, a package that is missing, or a folder that cannot be written.
@@ -76,7 +74,7 @@ def _contents(run: Run, data_dir: str, checkpoint: str) -> dict[str, Any]:
         "metrics": metrics,
         "worst": sorted(metrics.classes.items(), key=lambda item: item[1].f1)[:_MOST_CLASSES],
         "slopes": slope_table(network).rows,
-        "plots": _plots(run, classifier, metrics, published),
+        "plots": _plots(run, classifier, metrics),
         **_signals(classifier, images),
         **_confusion(metrics.confusion, labels),
         "mistakes": _mistakes(classifier, images, scored),
@@ -109,25 +107,67 @@ def _cost_figures(run: Run, batch_size: int) -> list[tuple[str, str]]:
     ]
 
 
-def _plots(run: Run, classifier: Classifier, metrics: Metrics, published: list[Published]) -> dict[str, str]:
+def _plots(run: Run, classifier: Classifier, metrics: Metrics) -> dict[str, str]:
     from keras_prelu.signals.plots import plot_slopes
-    from training.report import figures
 
-    events, slopes = run.events(), slope_table(classifier.network)
-    plots = {
-        "loss": figures.plot_loss(events),
-        "error": figures.plot_error(events, {each.network: each.top1 for each in published}),
-        "learning rate": figures.plot_rate(events),
-        "calibration": figures.plot_calibration(metrics.bins),
-    }
+    slopes = slope_table(classifier.network)
+    plots = {"training": plot_training(run.events()), "calibration": plot_calibration(metrics.bins)}
     if slopes.rows:
         plots["slopes"] = plot_slopes(slopes)
-    return {name: figures.data_url(plot) for name, plot in plots.items()}
+    return {name: _data_url(plot) for name, plot in plots.items()}
+
+
+def plot_training(events: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Plots loss, error and learning rate over steps, from the lines of `metrics.jsonl`."""
+    train, evaluation = ([each for each in events if each["event"] == kind] for kind in ("train", "evaluation"))
+    steps, evaluated = [each["step"] for each in train], [each["step"] for each in evaluation]
+    figure, (loss, error, rate) = _axes("step", "loss, nats", "error, %", "learning rate")
+    loss.plot(steps, [each["loss"] for each in train], color=GREY, linewidth=0.8, label="training batches")
+    loss.plot(evaluated, [each["loss"] for each in evaluation], "o-", color=BLUE, markersize=4, label="evaluations")
+    if min((each["loss"] for each in (*train, *evaluation)), default=0) > 0:
+        loss.set_yscale("log")
+    loss.legend(frameon=False)
+    error.plot(evaluated, [100 * (1 - each["accuracy"]) for each in evaluation], "o-", color=BLUE, markersize=4)
+    error.set_ylim(bottom=0)
+    rate.plot(steps, [each["learning_rate"] for each in train], color=BLUE)
+    rate.set_ylim(bottom=0)
+    return figure
+
+
+def plot_calibration(bins: Sequence[tuple[int, float, float]]) -> "Figure":
+    """Plots the share of right images over the largest score; `bins` are those of `Metrics`."""
+    figure, (axes,) = _axes("largest score", "share right")
+    counts, scores, right = zip(*bins, strict=True)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    axes.scatter(scores, right, [20 + 180 * count / max(counts) for count in counts], color=BLUE, alpha=0.8)
+    return figure
+
+
+def _axes(across: str, *up: str) -> tuple["Figure", Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(up), 3), layout="constrained")
+    every = figure.subplots(1, len(up), squeeze=False)[0]
+    for axes, label in zip(every, up, strict=True):
+        axes.set_xlabel(across)
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    return figure, every
+
+
+def _data_url(figure: "Figure") -> str:
+    """A figure as the source of an `<img>` element, an SVG."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _signals(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
     from keras_prelu.signals.plots import plot_gains
-    from training.report import figures
 
     found = readable_images(classifier, images, classifier.config.test_split, _SIGNAL_IMAGES)
     batch = np.stack([pixels for _, pixels in found])
@@ -137,7 +177,7 @@ def _signals(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
         return {"signals_plot": "", "signals_text": f"They cannot be measured: {error}"}
     suspects = ", ".join(f"{row.name} ({', '.join(row.verdicts)})" for row in report.suspects)
     return {
-        "signals_plot": figures.data_url(plot_gains(report)),
+        "signals_plot": _data_url(plot_gains(report)),
         "signals_text": f"Mean squares of the signal at each layer with weights, and of a gradient sent back from the "
         f"outputs, over {len(batch)} images. " + (f"Look at {suspects}." if suspects else "No layer stands out."),
     }
