@@ -219,8 +219,8 @@ class Config:
     cpu_devices: int = _hardware(
         1, "logical CPU devices to train on where there is no GPU", changeable=True, per_worker=True, at_least=1
     )
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _hardware(
-        "float32", "of the layers' arithmetic; mixed_float16 with loss scaling"
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "float64"] = _hardware(
+        "float32", "of the layers' arithmetic; mixed_float16 with loss scaling; float64 to compare runs"
     )
     xla: bool = _hardware(False, "compile forward and backward with XLA")
     deterministic: bool = _hardware(True, "the same bits every time, on the same devices")

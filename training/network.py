@@ -58,6 +58,7 @@ def make_network(
         config = dataclasses.replace(config, network=str(file))
     if not pretrained:
         config = dataclasses.replace(config, weights="")
+    keras.utils.set_random_seed(config.seed)  # for networks that take no seed
     with _dtype_policy(config.precision):
         network = _functional(_make(config, image_shape, num_classes), config.network)
     _check(network, config.network, image_shape, num_classes)

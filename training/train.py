@@ -56,7 +56,7 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
             images = open_images_of(config)
         run = Run(workdir)
         experiment = build_experiment(config, strategy, images, run)
-        with _held(run, experiment, config) if peers.is_chief else contextlib.nullcontext():
+        with _held(run, experiment) if peers.is_chief else contextlib.nullcontext():
             figures = _explained(experiment, run, peers)
     return {"loss": figures["loss"], "accuracy": figures["accuracy"]}
 
@@ -68,12 +68,12 @@ def _terms(config: Config) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _held(run: Run, experiment: Experiment, config: Config) -> Iterator[None]:
+def _held(run: Run, experiment: Experiment) -> Iterator[None]:
     """Keeps the run's folder for this process, with what the run is in it."""
     with run.held():
         devices = experiment.strategy.extended.worker_devices
-        run.start(config, experiment.images.labels, experiment.image_shape, devices)
-        if config.network.endswith(".keras") and not run.network.exists():
+        run.start(experiment.config, experiment.images.labels, experiment.image_shape, devices)
+        if experiment.config.network.endswith(".keras") and not run.network.exists():
             experiment.model.save(run.network)
         _describe(experiment)
         yield
@@ -136,6 +136,8 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
                 if experiment.observe(figures):
                     checkpoints.save_best(step)
             finished = experiment.is_finished(step)
+            if finished and config.val_split:
+                progress.test(step, experiment.evaluation(config.test_split)())
             stopped = not finished and peers.stops(step, should_stop())
             if finished or stopped or step % config.checkpoint_every == 0:
                 _finite(metrics, step)

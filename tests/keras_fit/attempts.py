@@ -17,10 +17,12 @@ import tensorflow as tf
 STEPS = 50
 
 
-def network() -> keras.Model:
-    """Two dense layers, always with the same weights."""
+def network(normalized: bool = False) -> keras.Model:
+    """Two dense layers, always with the same weights; a BatchNormalization between them."""
     keras.utils.set_random_seed(0)
-    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3)])
+    between = [keras.layers.BatchNormalization()] if normalized else []
+    dense = keras.layers.Dense(8, activation="relu")
+    return keras.Sequential([keras.Input((4,)), dense, *between, keras.layers.Dense(3)])
 
 
 def images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,10 +31,12 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(count, 4)).astype("float32"), rng.integers(0, 3, count)
 
 
-def weights(strategy: tf.distribute.Strategy, count: int, optimizer: dict, **compiled: object) -> np.ndarray:
+def weights(
+    strategy: tf.distribute.Strategy, count: int, optimizer: dict, normalized: bool = False, **compiled: object
+) -> np.ndarray:
     """All weights after two epochs in batches of six."""
     with strategy.scope():
-        model = network()
+        model = network(normalized)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.5, **optimizer), loss, **compiled)
     model.fit(*images(count), batch_size=6, epochs=2, shuffle=False, verbose=0)
@@ -102,8 +106,9 @@ def main() -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     one, two = (tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)]) for count in (1, 2))
 
-    def apart(count: int, **optimizer: object) -> float:
-        return float(abs(weights(one, count, optimizer) - weights(two, count, optimizer)).max())
+    def apart(count: int, normalized: bool = False, **optimizer: object) -> float:
+        ends = [weights(strategy, count, optimizer, normalized) for strategy in (one, two)]
+        return float(abs(ends[0] - ends[1]).max())
 
     def failure(optimizer: dict, **compiled: object) -> str:
         try:
@@ -117,6 +122,7 @@ def main() -> None:
         "even": apart(12),
         "ragged": apart(11),
         "one without": apart(7),
+        "normalized": apart(12, normalized=True),
         "clipped": apart(12, global_clipnorm=0.1),
         "several steps": failure({}, steps_per_execution=2),
         "xla": failure({}, jit_compile=True),

@@ -22,7 +22,7 @@ def test_two_replicas_end_as_one_while_batches_are_even(found):
     assert found["even"] < 1e-6
 
 
-@pytest.mark.parametrize("case", ["ragged", "one without", "clipped"])
+@pytest.mark.parametrize("case", ["ragged", "one without", "clipped", "normalized"])
 def test_two_replicas_end_otherwise_than_one(found, case):
     assert found[case] > 1e-2
 

@@ -3,13 +3,18 @@ import json
 import os
 import signal
 
+import keras
 import numpy as np
 import pytest
 
+from tests.training.own_network import OWN
 from training.classifier import load_network
 from training.errors import InputError, StoppedError, TrainingError
+from training.evaluation.evaluate import evaluate_runs
+from training.evaluation.views import Protocol
 from training.experiment import Experiment
 from training.export.export import export
+from training.network import make_network
 from training.run.folder import Run
 from training.train import fit, steps_until_due
 
@@ -34,10 +39,10 @@ class KilledError(Exception):
 
 def before_step(monkeypatch, number, act):
     """Acts as that step is about to be taken."""
-    make = Experiment.train_step
+    make, calls = Experiment.train_step, []
 
     def train_step(experiment):
-        step, calls = make(experiment), []
+        step = make(experiment)
 
         def counted(batch):
             calls.append(batch)
@@ -114,6 +119,75 @@ def test_whole_state_goes_on(small_config, tmp_path, monkeypatch):
         "num_arrays",
     }
     np.testing.assert_equal(state(tmp_path / "killed"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_before", [3, 5])
+def test_own_network_that_thaws_goes_on_to_the_bit(small_config, tmp_path, monkeypatch, killed_before):
+    config = dataclasses.replace(
+        small_config, network=OWN, optimizer="adamw", freeze="stem*", unfreeze_step=3, batch_size=300, ema_decay=0.5
+    )
+    fit(config, tmp_path / "alone")
+    with monkeypatch.context() as patch:
+        before_step(patch, killed_before, kill)
+        with pytest.raises(KilledError):
+            fit(config, tmp_path / "killed")
+    fit(config, tmp_path / "killed")
+    states = state(tmp_path / "killed"), state(tmp_path / "alone")
+    for value, expected in zip(*(each.values() for each in states), strict=True):  # Keras counts layers in their names
+        np.testing.assert_array_equal(value, expected)
+    first = state(tmp_path / "alone", step=2)
+    stem = next(name for name in first if name.endswith("stem/kernel") and name.startswith("model"))
+    start = make_network(config, (8, 8, 1), 10)
+    np.testing.assert_array_equal(first[stem].shape, start.get_layer("stem").kernel.shape)
+    assert (states[1][stem] != first[stem]).any()  # thawed at step 3
+
+
+@pytest.mark.slow
+def test_finished_run_leaves_its_last_and_its_best_network(small_config, tmp_path):
+    config = dataclasses.replace(small_config, network=OWN, steps=8, evaluate_every=1, learning_rate=0.5)
+    fit(config, tmp_path)
+    run = Run(tmp_path)
+    images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 1)).astype("float32")
+    last, best = keras.saving.load_model(run.model), keras.saving.load_model(run.best_model)
+    np.testing.assert_array_equal(last(images), load_network(run)(images))
+    evaluations = [event for event in run.events() if event["event"] == "evaluation"]
+    accuracies = [event["accuracy"] for event in evaluations]
+    with np.load(run.checkpoints / "best.npz") as arrays:
+        assert int(arrays["step"]) == 1 + int(np.argmax(accuracies))
+        kernel = next(value for name, value in arrays.items() if name.endswith("stem/kernel"))
+    np.testing.assert_array_equal(best.get_layer("stem").kernel, kernel)
+    assert {"loss", "accuracy", "top5_accuracy", "precision", "recall", "f1"} <= set(evaluations[0])
+
+
+@pytest.mark.slow
+def test_test_split_is_evaluated_once_where_another_one_is_while_training(small_config, tmp_path):
+    config = dataclasses.replace(small_config, train_split="train[:80%]", val_split="train[80%:]")
+    fit(config, tmp_path)
+    events = [(event["event"], event["step"]) for event in Run(tmp_path).events() if event["event"] != "train"]
+    assert events == [("evaluation", 3), ("evaluation", 6), ("test", 6)]
+    *_, test = Run(tmp_path).events()
+    assert test["accuracy"] == pytest.approx(1 - evaluate_runs([Run(tmp_path)], Protocol())["top1_error"])
+
+
+@pytest.mark.slow
+def test_run_that_no_longer_improves_ends_early_and_stays_ended(small_config, tmp_path):
+    config = dataclasses.replace(small_config, learning_rate=0.0, evaluate_every=1, steps=50, early_stopping=2)
+    fit(config, tmp_path)
+    assert [event["step"] for event in Run(tmp_path).events() if event["event"] == "evaluation"] == [1, 2, 3]
+    fit(config, tmp_path)
+    assert Run(tmp_path).last_evaluation()["step"] == 3
+    assert Run(tmp_path).model.exists()
+
+
+@pytest.mark.slow
+def test_run_goes_on_without_the_file_its_network_came_from(small_config, tmp_path):
+    make_network(dataclasses.replace(small_config, network=OWN), (8, 8, 1), 10).save(tmp_path / "own.keras")
+    config = dataclasses.replace(small_config, network=str(tmp_path / "own.keras"), steps=4)
+    fit(config, tmp_path / "run")
+    (tmp_path / "own.keras").unlink()
+    fit(dataclasses.replace(config), tmp_path / "run")
+    assert load_network(Run(tmp_path / "run")).name == "normalized"
 
 
 @pytest.mark.slow

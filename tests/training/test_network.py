@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_prelu import PReLU
+from tests.training.own_network import OWN, normalized
 from training.classifier import load_network
 from training.config import Config
 from training.errors import InputError
@@ -14,19 +15,6 @@ from training.run.folder import Run
 from training.step.moving_average import MovingAverage
 
 SHAPE = (8, 8, 1)
-OWN = f"{__name__}:normalized"
-
-
-def normalized(input_shape, num_classes, rectifier="prelu"):
-    """A network of this test's own, with a BatchNormalization and a nested model."""
-    inner = keras.Sequential([keras.layers.Dense(6, use_bias=False), keras.layers.BatchNormalization()], name="inner")
-    images = keras.Input(input_shape)
-    x = keras.layers.Rescaling(1 / 255)(images)
-    x = keras.layers.Conv2D(4, 3, use_bias=False, name="stem")(x)
-    x = keras.layers.BatchNormalization(name="stem_bn")(x)
-    x = PReLU(name="stem_rectifier")(x) if rectifier == "prelu" else keras.layers.ReLU(name="stem_rectifier")(x)
-    x = inner(keras.layers.GlobalAveragePooling2D()(x))
-    return keras.Model(images, keras.layers.Dense(num_classes, name="head")(x), name="normalized")
 
 
 def no_model(input_shape, num_classes):
@@ -76,6 +64,13 @@ def test_function_gets_the_fields_it_takes():
     network = make_network(config(rectifier="relu"), SHAPE, 10)
     assert isinstance(network.get_layer("stem_rectifier"), keras.layers.ReLU)
     assert isinstance(make_network(config(), SHAPE, 10).get_layer("stem_rectifier"), PReLU)
+
+
+def test_seed_of_the_config_decides_the_first_weights():
+    one, same, other = (make_network(config(seed=seed), SHAPE, 10).get_weights() for seed in (1, 1, 2))
+    for weights, expected in zip(same, one, strict=True):
+        np.testing.assert_array_equal(weights, expected)
+    assert (other[0] != one[0]).any()
 
 
 @pytest.mark.parametrize(

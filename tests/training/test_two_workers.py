@@ -19,7 +19,7 @@ from training.distribute.strategy import make_strategy
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("two-workers"),  # its cases share one run of both
-    pytest.mark.timeout(300),  # which comes first
+    pytest.mark.timeout(600),  # which comes first
 ]
 
 CODE = "import sys; from training.distribute.local_workers import run_workers; sys.exit(run_workers(2, sys.argv[1:]))"
@@ -29,22 +29,27 @@ CODE = "import sys; from training.distribute.local_workers import run_workers; s
 def workers(tmp_path_factory, data_dir):
     """Both workers' weights after each case; in the last one worker 1 is killed."""
     folder = tmp_path_factory.mktemp("two_workers")
+    minimal_loop.write_file(folder)
     script = [sys.executable, minimal_loop.__file__, str(folder), *minimal_loop.CASES, minimal_loop.DYING]
     process = subprocess.run(
         [sys.executable, "-c", CODE, *script],
         env={**os.environ, "TFDS_DATA_DIR": str(data_dir)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     return folder, process
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", minimal_loop.CASES)
-def test_two_workers_end_with_the_weights_of_one_device(workers, case):
+def test_two_replicas_and_two_workers_end_with_the_weights_of_one_device(workers, case):
     folder, process = workers
-    expected = minimal_loop.train(make_strategy(1), open_image_set("digits"), minimal_loop.CASES[case])
+    images, config = open_image_set("digits"), minimal_loop.CASES[case]
+    replicas, device = make_strategy(2), make_strategy(1)
+    expected = minimal_loop.train(device, images, config, folder)
+    for value, alone in zip(minimal_loop.train(replicas, images, config, folder), expected, strict=True):
+        np.testing.assert_allclose(value, alone, atol=1e-6)
     for worker in range(2):
         path = folder / f"{case}-{worker}.npz"
         assert path.exists(), process.stderr

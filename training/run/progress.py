@@ -88,8 +88,12 @@ class Progress:
     def evaluation(self, step: int, figures: dict[str, float]) -> None:
         """Reports an evaluation's figures."""
         self._write("evaluation", step, figures)
-        name = "validation" if self._config.val_split else "test"
-        self._say(f"step {step:,}: {name} loss {figures['loss']:.4f}, {name} accuracy {figures['accuracy']:.2%}")
+        self._say_evaluation(step, "validation" if self._config.val_split else "test", figures)
+
+    def test(self, step: int, figures: dict[str, float]) -> None:
+        """Reports the figures of the test split, where another split is evaluated while training."""
+        self._write("test", step, figures)
+        self._say_evaluation(step, "test", figures)
 
     def signals(self, step: int, model: keras.Model, images: tf.Tensor) -> None:
         """Writes, for TensorBoard, the signal and its gradient at each layer, and the rectifiers' slopes."""
@@ -97,6 +101,9 @@ class Progress:
             with _on_disk():
                 write_signals(self._writer, measure_gains(model, images), step)
                 write_slopes(self._writer, model, step)
+
+    def _say_evaluation(self, step: int, name: str, figures: dict[str, float]) -> None:
+        self._say(f"step {step:,}: {name} loss {figures['loss']:.4f}, {name} accuracy {figures['accuracy']:.2%}")
 
     def _epoch(self, step: int) -> str:
         return f"epoch {step / self._steps_per_epoch:.2f} of {self._config.steps / self._steps_per_epoch:.2f}"

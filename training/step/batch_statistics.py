@@ -102,17 +102,19 @@ class _BatchStatistics(keras.layers.Layer):
 
     def _has_fused_kernel(self, inputs: tf.Tensor) -> bool:
         layer, rank = self.normalization, inputs.shape.rank
-        return rank == 4 and layer.axis in (-1, 3) and layer.epsilon >= _LEAST_FUSED_EPSILON
+        return (
+            inputs.dtype != tf.float64 and rank == 4 and layer.axis in (-1, 3) and layer.epsilon >= _LEAST_FUSED_EPSILON
+        )
 
     def _exact(self, inputs: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         layer = self.normalization
-        x = tf.cast(inputs, tf.float32)
-        present = tf.cast(present, tf.float32)
+        x = tf.cast(inputs, layer.variable_dtype)  # half precision overflows in sums
+        present = tf.cast(present, x.dtype)
         axis = layer.axis % x.shape.rank
         shape = [1] * x.shape.rank
         shape[axis] = -1
         positions = [other for other in range(1, x.shape.rank) if other != axis]
-        size = tf.cast(math.prod(tf.shape(x)[other] for other in positions), tf.float32)
+        size = tf.cast(math.prod(tf.shape(x)[other] for other in positions), x.dtype)
         total = _over_replicas(tf.reduce_sum(present)) * size
 
         def mean_of(values: tf.Tensor) -> tf.Tensor:
@@ -124,10 +126,10 @@ class _BatchStatistics(keras.layers.Layer):
         variance = mean_of(tf.square(centred))
         scale = tf.math.rsqrt(variance + layer.epsilon)
         if layer.scale:
-            scale *= tf.cast(layer.gamma, tf.float32)
+            scale *= tf.cast(layer.gamma, x.dtype)
         outputs = centred * tf.reshape(scale, shape)
         if layer.center:
-            outputs += tf.reshape(tf.cast(layer.beta, tf.float32), shape)
+            outputs += tf.reshape(tf.cast(layer.beta, x.dtype), shape)
         return tf.cast(outputs, inputs.dtype), mean, variance
 
     def _fused(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

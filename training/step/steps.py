@@ -78,7 +78,7 @@ def repeated(step: Step) -> Callable[[Iterator[Batch], tf.Tensor], Metrics]:
         of the step's metrics with an entry a step.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def steps(batches: Iterator[Batch], num_steps: tf.Tensor) -> Metrics:
         first = step(next(batches))
 
@@ -126,7 +126,7 @@ def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -
 
 
 def _distributed(strategy: tf.distribute.Strategy, replica_step: Step) -> Step:
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def step(batch: Batch) -> Metrics:
         results = strategy.run(replica_step, args=(batch,))
         return {name: strategy.experimental_local_results(value)[0] for name, value in results.items()}

@@ -132,9 +132,10 @@ class Updater:
         summed = sum_over_replicas(list(gradients))
         if self.loss_scale is not None:
             summed = [gradient / self.loss_scale.value for gradient in summed]
-        norm = tf.linalg.global_norm(summed)
+        norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in summed])
         if self._clip_norm:
-            summed, _ = tf.clip_by_global_norm(summed, self._clip_norm, use_norm=norm)
+            share = self._clip_norm / tf.maximum(norm, self._clip_norm)
+            summed = [gradient * tf.cast(share, gradient.dtype) for gradient in summed]
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         finite = tf.math.is_finite(norm)
         rates = [rate * self._rate_factors.get(id(variable), 1.0) for variable in variables]
@@ -153,7 +154,7 @@ class Updater:
             if decay and self._decays_gradient:
                 decayed += decay * weight
             elif decay:
-                weight.assign_sub(rate * decay * weight)
+                weight.assign_sub(tf.cast(rate, weight.dtype) * decay * weight)
             self.optimizer.update_step(decayed, weight, rate)
             return tf.constant(True)
 
@@ -193,12 +194,12 @@ def make_updater(config: Config, model: keras.Model) -> Updater:
 def _optimizer(config: Config, rate: Any) -> keras.optimizers.Optimizer:
     if config.optimizer not in OPTIMIZERS:
         raise InputError(f"optimizer is {config.optimizer!r}, but must be one of {', '.join(OPTIMIZERS)}")
-    make = OPTIMIZERS[config.optimizer]
+    make, name = OPTIMIZERS[config.optimizer], config.optimizer  # Keras would count its optimizers in their names
     if config.optimizer == "sgd":
-        return make(rate, momentum=config.momentum, nesterov=config.nesterov)
+        return make(rate, momentum=config.momentum, nesterov=config.nesterov, name=name)
     if config.optimizer == "muon":
-        return make(rate, momentum=config.momentum, weight_decay=0.0, adam_weight_decay=0.0)
-    return make(rate, weight_decay=0.0)
+        return make(rate, momentum=config.momentum, weight_decay=0.0, adam_weight_decay=0.0, name=name)
+    return make(rate, weight_decay=0.0, name=name)
 
 
 def _rate_factors(model: keras.Model, layer_decay: float) -> dict[int, float]:
