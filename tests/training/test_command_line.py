@@ -86,7 +86,7 @@ def test_help_shows_the_configs_own_defaults_in_groups(capsys, words):
     shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     for field in dataclasses.fields(Config):
         assert f"--{field.name} " in shown.replace("--gradient_accumulation_step ", "--gradient_accumulation_steps ")
-    assert "[default: 32,64,128]" in shown
+    assert "[default: 64,256,256]" in shown
     assert all(f"─ {group} ─" in shown for group in ("Data", "Augmentation", "Network", "Optimizer", "Hardware", "Run"))
 
 
