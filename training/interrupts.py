@@ -1,4 +1,4 @@
-"""What ends a process: Ctrl-C at once; SIGTERM once a training run is saved. Nothing half-written is left."""
+"""Ends a process without half-written files: at Ctrl-C at once, at SIGTERM once a training run is saved."""
 
 import contextlib
 import functools

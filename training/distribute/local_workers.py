@@ -132,7 +132,7 @@ def _reserved_addresses(count: int) -> Iterator[list[str]]:
 
 
 def _end_with(parent: int) -> Callable[[], None] | None:
-    """What a child calls before it becomes the command, so that Linux kills it when its parent dies."""
+    """The function that a child calls before it becomes the command, so that Linux kills it when its parent dies."""
     if sys.platform != "linux":  # elsewhere a worker ends when it next prints, for nobody reads it any more
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -1,7 +1,7 @@
-"""How the workers of a run find one another, before TensorFlow starts and would wait for a missing one by itself.
+"""Brings the workers of a run together before TensorFlow starts, which would wait for a missing one without end.
 
-The chief listens at its own address until every other worker has called, compares what all of them were told to do, and
-leaves the address to TensorFlow's server. The connections stay, as `training.distribute.peers` has it.
+The chief listens at its own address until every other worker has called, compares their configs, and leaves the address
+to TensorFlow's server. The connections stay open for `training.distribute.peers`.
 """
 
 import contextlib

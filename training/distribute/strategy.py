@@ -44,7 +44,7 @@ def make_strategy(cpu_devices: int = 1, devices: str = "", cluster: Cluster | No
 
 
 def own_replicas(context: tf.distribute.InputContext) -> range:
-    """Which of all replicas this worker has, by the context that an input function gets."""
+    """The indexes of this worker's replicas among all, by the context that an input function gets."""
     count = context.num_replicas_in_sync // context.num_input_pipelines
     return range(context.input_pipeline_id * count, (context.input_pipeline_id + 1) * count)
 

@@ -1,4 +1,4 @@
-"""Saves a run's state while training goes on, and takes it up again from the newest checkpoint that is whole.
+"""Saves a run's state while training goes on, and restores it from the newest checkpoint that is whole.
 
 A checkpoint is one file, `<step>.npz`, which any NumPy reads: an array for each variable, under its part and its place
 in it (`model/0/conv1_1/kernel`), each with a checksum, and `num_arrays`, how many they are. It appears whole or not at

@@ -135,7 +135,7 @@ def _on_disk() -> Iterator[None]:
 
 
 class Clock:
-    """How fast steps go, beginning at the steps that are already done."""
+    """Measures how fast steps go, from the steps that are already done."""
 
     def __init__(self, step: int) -> None:
         self._start = self._last = self._first = (step, time.perf_counter())
