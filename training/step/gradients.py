@@ -110,6 +110,7 @@ def num_correct(batch: Batch, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(hits * presence(batch))
 
 
+@tf.autograph.experimental.do_not_convert  # which would warn that it takes no generators
 def moving_statistics(network: keras.Model) -> list[keras.Variable]:
     """The variables that layers move while they train, as BatchNormalization's means.
 
