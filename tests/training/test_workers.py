@@ -91,6 +91,17 @@ os.write(1, b"a bar 10%\ra bar 99%\n" + b"no end")
     assert shown.out.splitlines()[:2] == ["the chief's line 0", "the chief's line 2"]
 
 
+def test_lines_of_the_chief_are_whole_though_python_is_told_not_to_buffer(start, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    parent = start(3, "for turn in range(300): print('line', flush=True)")
+    lines = parent.communicate(timeout=60)[0].splitlines()
+    assert {line: lines.count(line) for line in lines} == {
+        b"line": 300,
+        b"worker 1: line": 300,
+        b"worker 2: line": 300,
+    }
+
+
 @pytest.mark.slow
 def test_a_failing_worker_ends_the_others_and_is_named(run, monkeypatch):
     monkeypatch.setattr("training.distribute.local_workers.LEAVE_SECONDS", 0.2)

@@ -70,7 +70,8 @@ def _start(command: Sequence[str], addresses: Sequence[str], index: int) -> subp
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     return subprocess.Popen(
         command,
-        env={**os.environ, "TF_CONFIG": json.dumps(config)},
+        # Unbuffered, the chief would write a line and its end apart, and another worker's line might come between.
+        env={**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": ""},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if index else None,
         stderr=subprocess.STDOUT if index else None,
