@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+try:
+    from cyclopts import App, CycloptsError, Parameter
+except ModuleNotFoundError as error:  # an installation without the trainer's packages
+    brings_it = "in a clone of keras_prelu, pip install -e '.[training]' brings it"
+    print(f"training: the trainer needs {error.name}, which is not installed; {brings_it}", file=sys.stderr)
+    raise SystemExit(2) from None
 from tabulate import tabulate
 
 from training.arguments import Names, Numbers, as_options, one_line, with_fields, with_values

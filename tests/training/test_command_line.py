@@ -1,7 +1,9 @@
 """The commands as a user types them: one line on standard error, and the exit status."""
 
 import dataclasses
+import pathlib
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -11,7 +13,7 @@ import pytest
 
 from training.__main__ import application, main
 from training.arguments import as_options, with_values
-from training.config import Config, named_configs
+from training.config import Config, field_types, load_config, named_configs, override
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,29 @@ def test_missing_package_is_one_line_with_what_brings_it(monkeypatch, capfd, pac
     )
 
 
+def test_missing_command_line_library_is_one_line_too():
+    script = "import runpy, sys; sys.modules['cyclopts'] = None; runpy.run_module('training', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "training: the trainer needs cyclopts, which is not installed; in a clone of keras_prelu, "
+        "pip install -e '.[training]' brings it\n"
+    )
+
+
+@pytest.mark.parametrize("page", ["photos.md", "data.md", "imagenet.md", "export.md"])
+def test_commands_of_the_docs_are_understood(page):
+    text = (pathlib.Path(__file__).parents[2] / "docs" / page).read_text().replace("\\\n", " ")
+    commands = re.findall(r"^(?!`).*python -m training ([a-z]+ .*)$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        _, given, _ = application(Config()).parse_args(with_values(words))
+        if words[0] == "fit":
+            fields = {name: value for name, value in given.kwargs.items() if name in field_types()}
+            override(load_config(given.kwargs["config"]), fields)
+
+
 @pytest.mark.parametrize(
     ("words", "field", "value"),
     [
@@ -86,7 +111,7 @@ def test_help_shows_the_configs_own_defaults_in_groups(capsys, words):
     shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     for field in dataclasses.fields(Config):
         assert f"--{field.name} " in shown.replace("--gradient_accumulation_step ", "--gradient_accumulation_steps ")
-    assert "[default: 64,256,256]" in shown
+    assert f"[default: {','.join(map(str, load_config('cifar10').filters))}]" in shown
     assert all(f"─ {group} ─" in shown for group in ("Data", "Augmentation", "Network", "Optimizer", "Hardware", "Run"))
 
 

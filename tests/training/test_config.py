@@ -40,7 +40,7 @@ def test_config_file_may_be_given_by_its_path(tmp_path):
         ({"batch_size": 0}, "batch_size is 0, but must be at least 1"),
         ({"filters": (8, 0)}, r"filters is \(8, 0\), but must be at least 1"),
         ({"momentum": 1}, "momentum is 1, but must be at least 0 and below 1"),
-        ({"precision": "float16"}, "precision is 'float16', but must be float32, mixed_bfloat16 or mixed_float16"),
+        ({"precision": "float16"}, "precision is 'float16', but must be float32, mixed_bfloat16, mixed_float16"),
         ({"schedule": "poly"}, "schedule is 'poly', but must be cosine, linear, steps or plateau"),
         ({"optimizer": "adam"}, "optimizer is 'adam', but must be sgd, adamw, lion, muon or lamb"),
         ({"optimizer": "adamw", "nesterov": True}, "nesterov is a variant of sgd's momentum, but optimizer is adamw"),
