@@ -129,13 +129,25 @@ def sum_over_replicas(value: Any) -> Any:
     pack of gradients is on its way while the backward pass computes the next. By default TensorFlow makes one pack of
     all, which waits for the last gradient and copies all of them twice.
     """
-    options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BYTES_PER_PACK)
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value, options)
+    return _all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def mean_over_replicas(value: Any) -> Any:
     """The mean of each replica's tensor, or of each tensor of its structure; every replica gets it."""
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
+    return _all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+
+def _all_reduce(operation: tf.distribute.ReduceOp, value: Any) -> Any:
+    """Reduces the tensors of each dtype together: TensorFlow would put two dtypes into one pack, which fails."""
+    context = tf.distribute.get_replica_context()
+    options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BYTES_PER_PACK)
+    tensors = tf.nest.flatten(value)
+    reduced: dict[int, Any] = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        results = context.all_reduce(operation, [tensors[place] for place in places], options)
+        reduced |= dict(zip(places, results, strict=True))
+    return tf.nest.pack_sequence_as(value, [reduced[place] for place in range(len(tensors))])
 
 
 def update_copies(
