@@ -1,6 +1,6 @@
 """Reads which workers a run has from TF_CONFIG or Slurm's variables, before TensorFlow hangs on a mistake in them.
 
-TensorFlow's own resolvers do not do: `TFConfigClusterResolver` checks nothing, so that a wrong task waits for ever, and
+TensorFlow's own resolvers do not do: `TFConfigClusterResolver` accepts a task that is not in the cluster, and
 `SlurmClusterResolver` sorts the hosts as text, so that the first task of gpu[9-10] gets the address of gpu10; without
 GPUs it fails, and two jobs on one machine get the same ports.
 """
