@@ -76,7 +76,7 @@ def make_decoding(folder: str) -> Step:
 
     from training.data.datasets import open_image_set
 
-    encoded = open_image_set("image_folder", folder).encoded("train").cache()
+    encoded = open_image_set("image_folder", folder).encoded("train")
     decoded = encoded.map(lambda image, _: tf.io.decode_jpeg(image, 3), num_parallel_calls=tf.data.AUTOTUNE)
     return lambda: _count(decoded.prefetch(BATCH))
 
@@ -95,7 +95,6 @@ def make_pipeline(folder: str, scale: tuple[int, int]) -> Step:
         scale_max=scale[1],
         flip=True,
         pca_colour=0.1,
-        cache="memory",
     )
     batches = iter(train_batches(open_image_set("image_folder", folder), config, (224, 224, 3), 1, 0))
 

@@ -1,10 +1,16 @@
-"""A batch of images: the one type that data, steps and evaluation share."""
+"""A batch of images: the one type that data, steps and evaluation share.
+
+`images`: float32 `(N, H, W, C)`, values 0..255. `labels`: int64 `(N,)`. `weights`: float32 `(N,)`, the images' weights
+in the loss: 0 for a blank that only fills the batch up, above 0 for all others. Where mixup or CutMix mixes images,
+also `other_labels`, int64 `(N,)`, and `mix`, float32 `(N,)`: the loss of an image is its weight times the sum of `mix`
+times the loss of its own label and `1 - mix` times that of the other.
+"""
 
 from typing import Any
 
 import tensorflow as tf
 
-Batch = dict[str, tf.Tensor]  # images float32 [N,H,W,C] in 0..255, labels int64 [N], weights float32 [N]
+Batch = dict[str, tf.Tensor]
 
 
 def cut(batch: Batch, num_parts: int) -> Batch:

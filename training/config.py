@@ -24,6 +24,8 @@ EARLIER_NAMES: dict[str, str | None] = {
     "erase": "random_erasing",
     "accumulate": "gradient_accumulation_steps",
     "steps_per_call": "steps_per_execution",
+    "shuffle_buffer": None,
+    "cache": None,
 }
 
 _COMPARISONS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
@@ -84,16 +86,6 @@ class Config:
         changeable=True,
         at_least=0,
         at_most=1,
-    )
-    shuffle_buffer: int = _data(10_000, "encoded images held in memory to draw the next one from", at_least=1)
-    cache: Literal["", "memory", "disk"] = _data(
-        "", "where encoded images are kept once they are read; default: nowhere", changeable=True, per_worker=True
-    )
-    cache_dir: str = _data(
-        "~/.cache/keras_prelu",
-        "folder of the caches on disk; best on a disk of this machine",
-        changeable=True,
-        per_worker=True,
     )
     seed: int = _data(0, "seeds the weights, the order of the images and their augmentation", at_least=0)
 
@@ -218,6 +210,12 @@ class Config:
     )
     cpu_devices: int = _hardware(
         1, "logical CPU devices to train on where there is no GPU", changeable=True, per_worker=True, at_least=1
+    )
+    cache_dir: str = _hardware(
+        "~/.cache/keras_prelu",
+        "folder that remembers which kernels are faster on this machine",
+        changeable=True,
+        per_worker=True,
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "float64"] = _hardware(
         "float32", "of the layers' arithmetic; mixed_float16 with loss scaling; float64 to compare runs"

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import pathlib
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -40,6 +41,7 @@ class Experiment:
         config: With `steps` resolved, where it counts epochs.
         frozen: The layers that `freeze` names.
         improvement: Follows the `best_metric`.
+        mean_file: Where the training images' mean is kept, if anywhere.
     """
 
     config: Config
@@ -51,6 +53,7 @@ class Experiment:
     updater: Updater
     average: MovingAverage | None
     improvement: Improvement
+    mean_file: pathlib.Path | None = None
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -67,10 +70,14 @@ class Experiment:
         """Freezes or thaws the layers that `freeze` names, as they are after so many steps."""
         set_frozen(self.frozen, not 0 < self.config.unfreeze_step <= step)
 
+    def load_mean(self, step: int) -> None:
+        """Before the first step, gives a network that subtracts it the training images' mean; checkpoints hold it."""
+        if self.config.subtract_mean and step == 0:
+            set_mean(self.model, mean_image(self.images, self.config, self.image_shape, self.mean_file))
+
     def train_batches(self, step: int) -> Iterable[Batch]:
         """Endless distributed batches from a step on; from the first, the network is given the images' mean before."""
-        if self.config.subtract_mean and step == 0:
-            set_mean(self.model, mean_image(self.images, self.config, self.image_shape))
+        self.load_mean(step)
         return self._distributed(partial(train_batches, start_step=step), self.config, "step", step + 1)
 
     def train_step(self) -> Step:
@@ -167,7 +174,9 @@ def build_experiment(
         updater = make_updater(config, model)
         average = MovingAverage(model.trainable_variables, config.ema_decay) if config.ema_decay else None
     improvement = Improvement(larger_is_better=config.best_metric != "loss")
-    return Experiment(config, strategy, images, image_shape, model, frozen, updater, average, improvement)
+    return Experiment(
+        config, strategy, images, image_shape, model, frozen, updater, average, improvement, run.mean if run else None
+    )
 
 
 def data_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:

@@ -101,6 +101,8 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
     checkpoints = _checkpoints(experiment, run, peers)
     step = _restored(checkpoints, peers)
     experiment.freeze(step)
+    with peers.chief_first():  # which computes the mean, if the network subtracts it; the others read it
+        experiment.load_mean(step)
     take_steps, evaluate = _step_taker(experiment), experiment.evaluation(config.validation_split)
     batches = iter(experiment.train_batches(step))
     if config.deterministic:

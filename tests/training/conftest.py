@@ -20,7 +20,6 @@ SMALL = Config(
     log_every=2,
     evaluate_every=3,
     checkpoint_every=2,
-    shuffle_buffer=2000,
     deterministic=False,
 )
 

@@ -63,7 +63,7 @@ def test_config_file_may_be_given_by_its_path(tmp_path):
         ({"scale_min": 300}, "scale_min is 300 and scale_max 0, but they must rise from image_size, 0"),
         ({"scale_min": 64, "scale_max": 64, "crop_area_min": 0.1}, "two ways to crop training images"),
         ({"image_size": 64, "test_scale": 60}, "test_scale is 60, but must be at least image_size, 64, or 0"),
-        ({"cache": "ram"}, "cache is 'ram', but must be empty, memory or disk"),
+        ({"tracker": "x"}, "tracker is 'x', but must be empty, mlflow or wandb"),
         ({"rectifier": "elu"}, "rectifier is 'elu', but must be relu, leaky_relu, prelu or prelu_shared"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -103,7 +103,14 @@ def test_stored_config_is_read_again(tmp_path):
 
 
 def test_stored_config_of_an_earlier_version_is_read():
-    fields = {"average": 0.9, "policy_ops": 2, "policy_strength": 0.3, "erase": 0.1, "accumulate": 4}
+    fields = {
+        "average": 0.9,
+        "policy_ops": 2,
+        "policy_strength": 0.3,
+        "erase": 0.1,
+        "accumulate": 4,
+        "shuffle_buffer": 9,
+    }
     assert from_dict({**fields, "steps_per_call": 5}) == Config(
         ema_decay=0.9,
         randaugment_num_ops=2,

@@ -2,7 +2,8 @@ import pathlib
 
 import pytest
 
-from training.data.datasets import open_image_set
+from training.config import Config
+from training.data.datasets import open_image_set, open_images_of
 from training.data.image_folder import Holdout, list_photos
 from training.errors import InputError
 
@@ -22,9 +23,9 @@ def test_splits_and_classes_are_folders(tmp_path):
     images = open_image_set("image_folder", str(tmp_path))
     assert images.splits == {"train": 3, "val": 1}
     assert images.labels == ("cat", "dog")
-    examples = {
-        (pathlib.Path(path.decode()).name, label) for path, label, _ in images.references("train").as_numpy_iterator()
-    }
+    split = images.open("train")
+    labels = [int(split.label(*example)) for example in split.examples()]
+    examples = {(pathlib.Path(split.describe(index)).name, label) for index, label in enumerate(labels)}
     assert examples == {("1.jpg", 0), ("2.PNG", 0), ("3.jpeg", 1)}
 
 
@@ -32,7 +33,7 @@ def test_parts_of_splits_are_in_tensorflow_datasets_notation(tmp_path):
     write(tmp_path, *(f"train/{label}/{index}.jpg" for label in "ab" for index in range(10)))
     images = open_image_set("image_folder", str(tmp_path))
     parts = [
-        [path for path, _, _ in images.references(split).as_numpy_iterator()]
+        [path for _, path in images.open(split).examples().as_numpy_iterator()]
         for split in ("train[:75%]", "train[15:]", "train")
     ]
     assert images.num_examples("train[:75%]") == 15
@@ -77,7 +78,7 @@ def test_order_does_not_depend_on_where_the_folder_lies(tmp_path):
 
 
 def test_config_decides_what_is_held_out(one_folder):
-    images = open_image_set("image_folder", str(one_folder)).held_out(Holdout(0.5))
+    images = open_images_of(Config(dataset="image_folder", data_dir=str(one_folder), holdout=0.5))
     assert images.splits == {"train": 50, "val": 50}
 
 

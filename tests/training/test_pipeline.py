@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -6,9 +7,10 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from training.data import pipeline
-from training.data.datasets import open_image_set
+from training.data.datasets import Digits, open_image_set
 from training.data.pipeline import evaluation_batches, train_batches
 from training.data.preprocessing import decode_image
+from training.errors import InputError
 
 SHAPE = (8, 8, 1)
 
@@ -20,6 +22,10 @@ def digits():
 
 def take(dataset, count):
     return [{name: value.numpy() for name, value in batch.items()} for batch in dataset.take(count)]
+
+
+def decoded(images, split):
+    return images.encoded(split).map(lambda encoded, label: (decode_image(encoded, SHAPE), label)).as_numpy_iterator()
 
 
 def test_digits_are_scikit_learns(digits):
@@ -48,6 +54,61 @@ def test_an_epoch_holds_every_image_once_and_the_last_batch_is_filled_up(digits,
 def test_every_epoch_has_another_order(digits, small_config):
     first, _, second, _ = take(train_batches(digits, small_config, SHAPE, 1, 0), 4)
     assert not np.array_equal(first["labels"], second["labels"])
+
+
+@pytest.fixture
+def by_index(tmp_path):
+    Digits(data_dir=tmp_path).download_and_prepare(file_format="array_record")
+    return open_image_set("digits", str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "train[10:60%]+test"])
+def test_set_prepared_as_array_record_is_read_by_index_and_gives_the_same_batches(
+    digits, by_index, small_config, split
+):
+    config = dataclasses.replace(small_config, train_split=split)
+    assert "_in_memory" not in by_index.open(split).fetch.__qualname__
+    for read, held in zip(
+        take(train_batches(by_index, config, SHAPE, 2, 1), 4),
+        take(train_batches(digits, config, SHAPE, 2, 1), 4),
+        strict=True,
+    ):
+        for name in held:
+            np.testing.assert_array_equal(read[name], held[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_damaged_record_is_left_out_and_named(by_index, small_config, tmp_path, capfd):
+    (path,) = tmp_path.glob("digits/*/digits-test.array_record*")
+    content = bytearray(path.read_bytes())
+    content[20_000] ^= 255  # of 359 records, in the first half of the file; padding follows
+    path.write_bytes(content)
+    config = dataclasses.replace(small_config, max_unreadable=1.0)
+    (batch,) = take(evaluation_batches(by_index, config, SHAPE, 1), 1)
+    assert 300 < batch["weights"].sum() < 359
+    assert " of test, which cannot be read (" in capfd.readouterr().err
+
+
+def test_split_that_memory_cannot_hold_is_named(digits, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 10)
+    with pytest.raises(InputError, match=r"`tfds build digits --file_format=array_record`"):
+        digits.open("train")
+
+
+@pytest.mark.slow
+def test_orders_of_epochs_are_permutations_that_have_nothing_in_common(digits, small_config):
+    """Over the whole set, as it is; TensorFlow's index_shuffle lets orders of two epochs correlate by up to 0.7."""
+    config = dataclasses.replace(small_config, crop_padding=0)
+    numbers = {image.tobytes(): index for index, (image, _) in enumerate(decoded(digits, "train"))}
+    orders = []
+    for step in range(0, 12, 2):
+        batches = take(train_batches(digits, config, SHAPE, 1, step), 2)
+        images = np.concatenate([batch["images"] for batch in batches])[:1438]
+        orders.append([numbers[image.tobytes()] for image in images])
+    assert all(len(set(order)) == len(numbers) for order in orders)
+    correlations = np.corrcoef([*orders, range(1438)]) - np.eye(7)
+    assert np.abs(correlations).max() < 0.11  # four standard deviations of a correlation by chance
 
 
 @pytest.fixture

@@ -137,5 +137,7 @@ def test_too_many_unreadable_images_end_the_run(damaged, tmp_path, capfd):
 
 def test_files_are_read_in_parallel_under_determinism(config):
     """Where operations are to be deterministic, tf.data runs a map with a stateful one image by image."""
-    graph = tf.function(open_folder(config).load).get_concrete_function(tf.TensorSpec([], tf.string)).graph
+    split = open_folder(config).open("train")
+    example = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
+    graph = tf.function(split.load).get_concrete_function(*example).graph
     assert {each.type for each in graph.get_operations() if each.op_def.is_stateful} <= {"Placeholder"}

@@ -22,5 +22,4 @@ config = Config(
     crop_padding=2,
     flip=True,
     evaluate_every=196,
-    shuffle_buffer=50_000,
 )

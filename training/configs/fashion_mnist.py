@@ -20,6 +20,4 @@ config = Config(
     crop_padding=2,
     flip=True,
     evaluate_every=0,
-    shuffle_buffer=60_000,
-    cache="memory",
 )

@@ -31,7 +31,6 @@ _A = Config(
     pca_colour=0.1,
     dropout=0.5,
     batch_size=128,
-    shuffle_buffer=100_000,  # of 110 KB each: 11 GB of memory, 8 % of an epoch
     epochs=80,
     learning_rate=0.01,
     warmup_steps=0,

@@ -10,12 +10,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from training.config import Config, nearest
-from training.data.image_folder import Holdout
-from training.data.image_set import IMAGE_FOLDER, ImageSet, PreparedSet, open_folder
+from training.data.image_folder import Holdout, class_names, list_photos
+from training.data.image_set import IMAGE_FOLDER, FolderSet, ImageSet, PreparedSet
 from training.errors import InputError
 
+DEFAULT_HOLDOUT = Holdout()
 
-def open_image_set(name: str, data_dir: str = "", download: bool = False) -> ImageSet:
+
+def open_image_set(
+    name: str, data_dir: str = "", download: bool = False, holdout: Holdout = DEFAULT_HOLDOUT
+) -> ImageSet:
     """Opens a classification set by its tensorflow-datasets name.
 
     Args:
@@ -24,12 +28,13 @@ def open_image_set(name: str, data_dir: str = "", download: bool = False) -> Ima
         data_dir: Where prepared data lies; empty for TFDS_DATA_DIR or tensorflow-datasets' own default. For
             `image_folder` the folder of photos, `<split>/<class>/*.jpg`, or `<class>/*.jpg` to be split here.
         download: Whether a set that is not prepared may be downloaded and prepared.
+        holdout: How a folder without splits of its own is split.
 
     Raises:
         InputError: An unknown name, data that is not there, or a set that is not one of images with a class each.
     """
     if name == IMAGE_FOLDER:
-        return _image_folder(data_dir)
+        return _image_folder(data_dir, holdout)
     tfds.disable_progress_bar()
     builder = _prepared(name, data_dir, download)
     image_key, label_key = builder.info.supervised_keys or ("", "")
@@ -54,17 +59,19 @@ def open_images_of(config: Config, data_dir: str = "", download: bool = False) -
     Raises:
         InputError: As for `open_image_set`.
     """
-    images = open_image_set(config.dataset, data_dir or config.data_dir, download)
-    return images.held_out(Holdout(config.holdout, config.holdout_seed))
+    holdout = Holdout(config.holdout, config.holdout_seed)
+    return open_image_set(config.dataset, data_dir or config.data_dir, download, holdout)
 
 
-def _image_folder(folder: str) -> ImageSet:
+def _image_folder(folder: str, holdout: Holdout) -> ImageSet:
     root = pathlib.Path(folder).expanduser()
     if not folder or not root.is_dir():
         raise InputError(
             f"image_folder needs a --data_dir with <split>/<class>/*.jpg or <class>/*.jpg in it; {folder!r} is not one"
         )
-    return open_folder(root, Holdout())
+    photos = list_photos(root, holdout)
+    sizes = {split: len(each) for split, each in photos.items()}
+    return FolderSet(IMAGE_FOLDER, class_names(photos), (None, None, 3), sizes, photos)
 
 
 def _prepared(name: str, data_dir: str, download: bool) -> Any:
@@ -73,7 +80,7 @@ def _prepared(name: str, data_dir: str, download: bool) -> Any:
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "")
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError):
+    except (tfds.core.DatasetNotFoundError, ValueError):
         names = [*tfds.list_builders(), IMAGE_FOLDER]
         raise InputError(
             f"tensorflow-datasets knows no dataset {name!r}{nearest(name, names)}; for photos take {IMAGE_FOLDER}"
@@ -86,14 +93,15 @@ def _prepared(name: str, data_dir: str, download: bool) -> Any:
     elif not builder.is_prepared():
         raise InputError(
             f"{name} is not prepared in {builder.data_dir}; prepare it with `tfds build {name}"
-            f"{f' --data_dir {data_dir}' if data_dir else ''}`, or name another --data_dir or TFDS_DATA_DIR"
+            f"{f' --data_dir {data_dir}' if data_dir else ''} --file_format=array_record`, or name another --data_dir "
+            "or TFDS_DATA_DIR"
         )
     return builder
 
 
 def _download(builder: Any) -> None:
     try:
-        builder.download_and_prepare()
+        builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)  # which is read by index
     except (OSError, AssertionError, ValueError) as error:  # AssertionError: what must be fetched by hand is not there
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{builder.name} cannot be downloaded and prepared: {reason}") from None

@@ -1,5 +1,6 @@
 """The training images' mean, subtracted pixel by pixel by the network's first layer."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from tqdm import tqdm
 
 from training.config import Config
 from training.data.image_set import ImageSet
@@ -48,10 +50,16 @@ class MeanSubtraction(keras.layers.Layer):
         return {**super().get_config(), "mean_shape": self.mean_shape, "offset": self.offset}
 
 
-def mean_image(images: ImageSet, config: Config, image_shape: tuple[int, int, int]) -> np.ndarray:
+def mean_image(
+    images: ImageSet, config: Config, image_shape: tuple[int, int, int], path: pathlib.Path | None = None
+) -> np.ndarray:
     """The mean of the training split's images as an evaluation crops them; unreadable ones do not count.
 
-    Rounded to 1/256 of a level: each worker computes the mean, and their processors may differ in the last digits.
+    Args:
+        images: The set; its `train_split` is read, with a progress bar.
+        config: `train_split` and `test_scale` are read.
+        image_shape: `(height, width, channels)` that the network sees.
+        path: A `.npy` file: where it is there the mean is read from it, else written to it.
 
     Returns:
         float32 array of the image's shape.
@@ -59,23 +67,29 @@ def mean_image(images: ImageSet, config: Config, image_shape: tuple[int, int, in
     Raises:
         InputError: No image can be read.
     """
+    if path is not None and path.is_file():
+        stored: np.ndarray = np.load(path)
+        return stored
+    split = images.open(config.train_split)
 
-    def decode(reference: tf.Tensor, label: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
-        return decode_image(images.load(reference), image_shape, config.test_scale)
+    def decode(index: tf.Tensor, string: tf.Tensor) -> tf.Tensor:
+        return decode_image(split.load(index, string), image_shape, config.test_scale)
 
-    references = images.references(config.train_split)
-    batches = references.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(_BATCH)
-    start = (tf.zeros(image_shape, tf.float64), tf.constant(0, tf.int64))
-
-    def add(state: tuple[tf.Tensor, tf.Tensor], batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        total, count = state
-        return total + tf.reduce_sum(tf.cast(batch, tf.float64), axis=0), count + tf.shape(batch, tf.int64)[0]
-
-    total, count = (value.numpy() for value in batches.reduce(start, add))
+    decoded = split.examples().map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(_BATCH)
+    total, count = np.zeros(image_shape), 0
+    with tqdm(total=split.num_examples, desc="mean image", unit=" images", disable=None, leave=False) as bar:
+        for batch in decoded.prefetch(2).as_numpy_iterator():
+            total += batch.sum(axis=0, dtype=np.float64)
+            count += len(batch)
+            bar.update(len(batch))
     if not count:
         raise InputError(f"no image of {config.train_split} can be read: there is no mean to subtract")
-    rounded: np.ndarray = (np.round(total / count * 256) / 256).astype(np.float32)
-    return rounded
+    mean: np.ndarray = (total / count).astype(np.float32)
+    if path is not None:
+        unfinished = path.with_suffix(".unfinished.npy")
+        np.save(unfinished, mean)
+        unfinished.rename(path)
+    return mean
 
 
 def set_mean(model: keras.Model, mean: np.ndarray) -> None:

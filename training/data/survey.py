@@ -46,34 +46,28 @@ class SplitSurvey:
 
 def survey(images: ImageSet, split: str) -> SplitSurvey:
     """Reads every image of a split."""
-    channels = images.shape[2]
+    channels, part = images.shape[2], images.open(split)
 
-    def measure(index: tf.Tensor, example: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-        pixels = decode_any(images.load(example[0]), channels)
+    def measure(index: tf.Tensor, string: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = decode_any(part.load(index, string), channels)
         means = tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[0, 1])
         return index, tf.shape(pixels)[:2], means
 
-    references = images.references(split)
-    measured = references.enumerate().map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    measured = part.examples().map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     rows = list(measured.as_numpy_iterator())
     readable = {int(index) for index, _, _ in rows}
-    labels, unreadable = [], []
-    for index, (label, name) in enumerate(references.map(lambda _, label, name: (label, name)).as_numpy_iterator()):
-        labels.append(label)
-        if index not in readable:
-            unreadable.append(name.decode())
-    known = np.array([label for label in labels if 0 <= label < len(images.labels)], int)
+    counts = part.class_counts(len(images.labels))
     sizes = np.array([size for _, size, _ in rows], float).reshape(-1, 2)
     means = np.array([mean for _, _, mean in rows], float).reshape(-1, channels)
     areas = sizes.prod(axis=1)
     return SplitSurvey(
         split,
-        np.bincount(known, minlength=len(images.labels)),
+        counts,
         sizes[:, 0],
         sizes[:, 1],
         np.average(means, axis=0, weights=areas) if len(rows) else np.zeros(channels),
-        tuple(unreadable),
-        len(labels) - len(known),
+        tuple(part.describe(index) for index in range(part.num_examples) if index not in readable),
+        part.num_examples - int(counts.sum()),
     )
 
 

@@ -2,10 +2,12 @@
 
 import re
 import sys
-from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
+
+from training.data.image_set import Split
 
 _TOO_MANY = "unreadable images: "
 
@@ -14,47 +16,43 @@ class UnreadableImages:
     """Those of a split that cannot be read.
 
     Args:
-        split: The split's name, for people.
-        num_images: How many images it has.
-        max_share: What share of them may be unreadable.
-        load: From an image's reference to the encoded image.
+        split: The split.
+        max_share: What share of its images may be unreadable.
     """
 
-    def __init__(self, split: str, num_images: int, max_share: float, load: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    def __init__(self, split: Split, max_share: float) -> None:
         self._split = split
-        self._num_images = num_images
         self._max_share = max_share
-        self._load = load
-        self._names: set[str] = set()
+        self._indices: set[int] = set()
 
-    def note(self, references: tf.Tensor, names: tf.Tensor) -> None:
+    def note(self, indices: tf.Tensor) -> tf.Operation:
         """Within a graph: names those that are new on standard error, and fails where they have become too many."""
 
         def note() -> tf.Tensor:
-            return tf.py_function(self._note, [references, names], tf.int64)
+            return tf.numpy_function(self._note, [indices], tf.int64)
 
-        tf.cond(tf.size(names) > 0, note, lambda: tf.constant(0, tf.int64))
+        return tf.cond(tf.size(indices) > 0, note, lambda: tf.constant(0, tf.int64)).op
 
-    def _note(self, references: tf.Tensor, names: tf.Tensor) -> int:
-        for reference, name in zip(references, (name.decode() for name in names.numpy()), strict=True):
-            if name not in self._names:
-                self._names.add(name)
-                self._tell(name, self._reason(reference))
-        return len(self._names)
+    def _note(self, indices: np.ndarray) -> int:
+        for index in indices.tolist():
+            if index not in self._indices:
+                self._indices.add(index)
+                self._tell(self._split.describe(index), self._reason(index))
+        return len(self._indices)
 
     def _tell(self, name: str, reason: str) -> None:
-        count, allowed = len(self._names), self._max_share * self._num_images
-        if count > allowed:
+        count, total = len(self._indices), self._split.num_examples
+        if count > self._max_share * total:
             raise ValueError(  # TensorFlow makes an InvalidArgumentError of it
-                f"{_TOO_MANY}{count} of {self._num_images:,} images of {self._split} cannot be read, the last {name} "
+                f"{_TOO_MANY}{count} of {total:,} images of {self._split.name} cannot be read, the last {name} "
                 f"({reason}), and max_unreadable is {self._max_share}: mend the data, or allow more"
             )
-        line = f"training: left out {name}, which cannot be read ({reason}); {count} of {self._num_images:,} so far"
+        line = f"training: left out {name}, which cannot be read ({reason}); {count} of {total:,} so far"
         tqdm.write(line, file=sys.stderr)  # beside a progress bar
 
-    def _reason(self, reference: tf.Tensor) -> str:
+    def _reason(self, index: int) -> str:
         try:
-            encoded = self._load(reference)
+            encoded = self._split.read(index)
             if not encoded.numpy():
                 return "it is empty"
             tf.io.decode_image(encoded, expand_animations=False)

@@ -114,11 +114,12 @@ def view_batches(images: ImageSet, split: str, view: Callable[[tf.Tensor], tf.Te
         height, width = tf.unstack(tf.shape(views, tf.int64)[1:3])
         return height * (1 << 32) + width
 
-    def seen(position: tf.Tensor, image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        reference, label, _ = image
-        return position, view(images.load(reference)), label
+    part = images.open(split)
 
-    views = images.references(split).enumerate().map(seen, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    def seen(position: tf.Tensor, string: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return position, view(part.load(position, string)), part.label(position, string)
+
+    views = part.examples().map(seen, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     return views.group_by_window(shape_key, lambda _, group: group.batch(size), window_size=size).prefetch(2)
 
 

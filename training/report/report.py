@@ -201,15 +201,13 @@ def _mistakes(classifier: Classifier, images: ImageSet, scored: Scored) -> list[
     best, largest = scored.scores.argmax(axis=1), scored.scores.max(axis=1)
     wrong = np.flatnonzero(best != scored.labels)
     rows = wrong[np.argsort(-largest[wrong], kind="stable")][:_MISTAKES]
-    wanted = tf.constant(scored.positions[rows])
-    found = images.references(classifier.config.test_split).enumerate().filter(lambda i, _: tf.reduce_any(i == wanted))
-    references = {int(position): reference for position, (reference, _, _) in found}
+    split = images.open(classifier.config.test_split)
     return [
         {
             "label": classifier.labels[scored.labels[row]],
             "answer": classifier.labels[best[row]],
             "score": float(largest[row]),
-            "png": _png(classifier.decode(images.load(references[int(scored.positions[row])]))),
+            "png": _png(classifier.decode(split.read(int(scored.positions[row])))),
         }
         for row in rows
     ]

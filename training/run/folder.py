@@ -33,6 +33,7 @@ class Run:
     | `tensorboard/` | what TensorBoard shows |
     | `metrics.jsonl` | an object a line, as docs/metrics.md tells |
     | `model.keras`, `best.keras` | the network at the end and at its best evaluation, once the run has ended |
+    | `mean.npy` | the training images' mean, where the network subtracts it |
     | `network.keras` | a copy of the Keras file that the network was made of, where it was |
     | `export/<version>/` | SavedModels |
     """
@@ -48,6 +49,11 @@ class Run:
     def has_checkpoint(self) -> bool:
         """Whether the run has saved a checkpoint, from which it goes on."""
         return any(path.stem.isdigit() for path in self.checkpoints.glob("*.npz"))
+
+    @property
+    def mean(self) -> pathlib.Path:
+        """The training images' mean."""
+        return self.folder / "mean.npy"
 
     @property
     def network(self) -> pathlib.Path:

@@ -89,7 +89,7 @@ def cross_entropies(batch: Batch, logits: tf.Tensor, label_smoothing: float = 0.
     """Each image's cross-entropy in nats, times its weight.
 
     Args:
-        batch: Its labels and weights count.
+        batch: Its labels, weights and, of mixed images, other labels count.
         logits: `(N, classes)`, of any float type; computed in float32.
         label_smoothing: The share of each label that is spread evenly over all classes.
 
@@ -98,6 +98,9 @@ def cross_entropies(batch: Batch, logits: tf.Tensor, label_smoothing: float = 0.
     """
     logits = tf.cast(logits, tf.float32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits)
+    if "mix" in batch:
+        others = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["other_labels"], logits)
+        losses = batch["mix"] * losses + (1 - batch["mix"]) * others
     if label_smoothing:
         evenly = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
         losses = (1 - label_smoothing) * losses + label_smoothing * evenly
