@@ -133,7 +133,7 @@ def _layers_before(model: keras.Model) -> dict[int, keras.Layer]:
         kernel_layers = [sources.get(tensor) for tensor in call.inputs]
         source = next((layer for layer in kernel_layers if layer is not None), None)
         before[id(call.operation)] = source
-        if layer_kernels(call.operation):
+        if isinstance(call.operation, keras.Layer) and layer_kernels(call.operation):  # or an operation of keras.ops
             source = call.operation
         sources.update(dict.fromkeys(call.outputs, source))
     return before

@@ -64,6 +64,13 @@ def test_layer_before_is_that_of_the_same_branch():
     ]
 
 
+def test_layer_before_an_operation_of_keras_ops():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(images / 127.5 - 1)
+    model = keras.Model(images, PReLU(name="prelu")(x * 2))
+    assert [(row.layer, row.rectifier) for row in slope_table(model).rows] == [("conv", "prelu")]
+
+
 def test_rectifier_with_no_layer_before_it():
     model = keras.Sequential([keras.Input((3,)), PReLU(name="prelu")])
     (row,) = slope_table(model).rows
