@@ -22,7 +22,7 @@ from benchmarks.layer import machine
 
 IMAGES = 256
 BATCH = 64
-RATE_BAR = 0.8
+RATE_BAR = 0.84
 WAIT_BAR = 0.02
 STEPS = 30
 IDLE_SECONDS = 0.1

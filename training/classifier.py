@@ -167,7 +167,8 @@ def readable_images(
         InputError: There is no such split, or no image of it can be read.
     """
     images.num_examples(split)
-    decoded = images.encoded(split).map(lambda encoded, _: (encoded, classifier.decode(encoded)))
+    decode = tf.autograph.experimental.do_not_convert(lambda encoded, _: (encoded, classifier.decode(encoded)))
+    decoded = images.encoded(split).map(decode)
     found = False
     for encoded, pixels in decoded.ignore_errors().take(count).as_numpy_iterator():
         found = True

@@ -123,6 +123,7 @@ class Experiment:
         """Each worker's own batches, with their labels checked; one with a wrong label has a name and a number."""
         num_classes = len(self.images.labels)
 
+        @tf.autograph.experimental.do_not_convert
         def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             own = own_replicas(context)
             batches = make(self.images, config, self.image_shape, context.num_replicas_in_sync, own_replicas=own)

@@ -35,6 +35,16 @@ status = pathlib.Path("/proc/self/status").read_text()
 print(mapped, *(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith("VmRSS")))
 """
 
+# What AutoGraph has written while a network was trained and evaluated.
+CONVERTED = """
+import pathlib, sys, tempfile
+from training.__main__ import main
+run, *fields = sys.argv[1:]
+assert main(["fit", "--config", "digits", "--workdir", run, *fields]) == 0
+assert main(["evaluate", "--run", run, "--views", "ten"]) == 0
+print([path.name for path in pathlib.Path(tempfile.gettempdir()).glob("__autograph*")])
+"""
+
 
 @pytest.fixture
 def devices(tmp_path, monkeypatch):
@@ -48,7 +58,7 @@ def run(script, *arguments, **environment):
     inherited = {name: value for name, value in os.environ.items() if name not in ("TF_CPP_MIN_LOG_LEVEL", "MALLOC_")}
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(
-        command, env={**inherited, **environment}, capture_output=True, text=True, timeout=200, check=True
+        command, env={**inherited, **environment}, capture_output=True, text=True, timeout=500, check=True
     )
 
 
@@ -98,3 +108,13 @@ def test_large_blocks_stay_with_the_process_when_they_are_freed():
     mapped, resident = map(int, run(BLOCKS, MALLOC_ARENA_MAX="2").stdout.split())  # the user's choice
     assert mapped == 2
     assert resident < 96
+
+
+@pytest.mark.slow
+def test_autograph_converts_nothing(tmp_path):
+    fields = (
+        *("--filters", "4", "--convolutions", "1", "--steps", "3", "--warmup_steps", "0", "--steps_per_execution", "2"),
+        *("--cpu_devices", "2", "--random_erasing", "0.5", "--scale_min", "8"),
+        *("--scale_max", "10", "--gradient_accumulation_steps", "2", "--ema_decay", "0.9"),
+    )
+    assert run(CONVERTED, tmp_path / "run", *fields, TMPDIR=str(tmp_path)).stdout.splitlines()[-1] == "[]"

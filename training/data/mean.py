@@ -50,6 +50,7 @@ class MeanSubtraction(keras.layers.Layer):
         return {**super().get_config(), "mean_shape": self.mean_shape, "offset": self.offset}
 
 
+@tf.autograph.experimental.do_not_convert
 def mean_image(
     images: ImageSet, config: Config, image_shape: tuple[int, int, int], path: pathlib.Path | None = None
 ) -> np.ndarray:

@@ -29,6 +29,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return -(-num_examples // batch_size)
 
 
+@tf.autograph.experimental.do_not_convert  # control flow is explicit
 def train_batches(
     images: ImageSet,
     config: Config,
@@ -77,6 +78,7 @@ def train_batches(
     return _without_end(batches).prefetch(2 * len(rows.own))
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_batches(
     images: ImageSet,
     config: Config,

@@ -44,6 +44,7 @@ class SplitSurvey:
     unlabelled: int
 
 
+@tf.autograph.experimental.do_not_convert
 def survey(images: ImageSet, split: str) -> SplitSurvey:
     """Reads every image of a split."""
     channels, part = images.shape[2], images.open(split)

@@ -32,7 +32,7 @@ def predict(run: Run, paths: Sequence[pathlib.Path], top: int, checkpoint: str =
     if top < 1:
         raise InputError(f"top is {top}, but must be at least 1")
     classifier = load_classifier(run, checkpoint)
-    scores_of = tf.function(classifier.scores)
+    scores_of = tf.function(classifier.scores, autograph=False)
     for path in paths:
         try:
             pixels = _read(classifier, path)

@@ -101,6 +101,7 @@ def score(classifier: Classifier, images: ImageSet, protocol: Protocol) -> Score
     return Scored(sums[positions] / len(passes), labels[positions], positions, num_images - len(positions))
 
 
+@tf.autograph.experimental.do_not_convert
 def view_batches(images: ImageSet, split: str, view: Callable[[tf.Tensor], tf.Tensor], size: int) -> tf.data.Dataset:
     """Views of the readable images of a split, in batches of images whose views have one shape.
 
@@ -175,7 +176,7 @@ def on_all_devices(classifier: Classifier) -> Callable[[tf.Tensor], np.ndarray]:
         each = classifier.scores(tf.reshape(views, [-1, shape[2], shape[3], channels]))
         return tf.reduce_mean(tf.reshape(each, [shape[0], shape[1], -1]), axis=1)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, *size, channels], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, None, *size, channels], tf.float32)], autograph=False)
     def scores(views: tf.Tensor) -> tf.Tensor:
         count = tf.shape(views)[0]
         share = -(-count // num_replicas)

@@ -86,7 +86,7 @@ def compare_dense(signatures: Any, dense: DenseClassifier, samples: Sequence[Sam
     height, width, channels = dense.image_shape
     larger = [tf.image.resize(each, (height * 3 // 2, width * 3 // 2)).numpy() for each in pixels]
     # Traced for any size: a mean image is subtracted by channel then, and pixel by pixel from images of its own size.
-    scores = tf.function(dense.scores, input_signature=[tf.TensorSpec([None, None, None, channels])])
+    scores = tf.function(dense.scores, input_signature=[tf.TensorSpec([None, None, None, channels])], autograph=False)
     of_bytes = np.concatenate([scores(dense.decode(each)[None]) for each in encoded])
     found = in_batches(lambda x: signatures["dense"](images=x)["scores"], larger)
     found_of_bytes = in_batches(lambda x: signatures["dense_bytes"](image_bytes=x)["scores"], encoded)

@@ -69,7 +69,7 @@ def make_dense_signatures(classifier: DenseClassifier) -> Signatures:
 
 def signature(function: Any, name: str, spec: tf.TensorSpec) -> tf.types.experimental.GenericFunction:
     """Makes a signature of a function of one tensor; its input has that name."""
-    return tf.function(function, input_signature=[tf.TensorSpec(spec.shape, spec.dtype, name)])
+    return tf.function(function, input_signature=[tf.TensorSpec(spec.shape, spec.dtype, name)], autograph=False)
 
 
 def save_model(
