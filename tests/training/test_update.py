@@ -60,7 +60,7 @@ def test_three_steps_of_sgd_are_the_formula(strategy):
 @pytest.mark.parametrize("xla", [False, True], ids=["", "xla"])
 def test_two_replicas_move_as_kerass_optimizer_does_on_one(strategy, name, xla):
     rng = np.random.default_rng(1)
-    values = [rng.normal(size=(3, 2)), rng.normal(size=2)]
+    values = [rng.normal(size=(3, 2)), rng.normal(size=2), rng.normal(size=2)]  # two of a shape
     all_gradients = [[tf.constant(rng.normal(size=value.shape), tf.float32) for value in values] for _ in range(3)]
     times = sum(range(1, strategy.num_replicas_in_sync + 1))
     own = [keras.Variable(value, dtype="float32") for value in values]

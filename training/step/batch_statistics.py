@@ -19,7 +19,7 @@ _LEAST_FUSED_EPSILON = 1.001e-5  # that cuDNN takes
 
 
 def training_network(model: keras.Model, exchanges: bool = True) -> keras.Model:
-    """The same layers with a second input, the images that count, which every BatchNormalization gets.
+    """The same layers with a second input, each image's share of all that count, which every BatchNormalization gets.
 
     Args:
         model: A functional model of one input; functional models inside it are followed.
@@ -27,8 +27,9 @@ def training_network(model: keras.Model, exchanges: bool = True) -> keras.Model:
             part, nor within XLA.
 
     Returns:
-        A model from `[images, present]`, present being 1 or 0 per image, to the model's output. It shares all
-        variables with the model. The model itself where no layer takes statistics of the batch.
+        A model from `[images, shares]` to the model's output, a share being 0 for a blank image, and for each other one
+        1 / the number of those that count on all replicas. It has all variables in common with the model. The model
+        itself where no layer takes statistics of the batch.
 
     Raises:
         InputError: A BatchNormalization that the graph does not show, or that renormalizes, or replicas that cannot
@@ -45,7 +46,7 @@ def training_network(model: keras.Model, exchanges: bool = True) -> keras.Model:
             "BatchNormalization on several devices needs the statistics of the whole batch: set "
             "--gradient_accumulation_steps 1 and --xla false, or --freeze the layers"
         )
-    network = _with_presence(model, normalizations)
+    network = _with_shares(model, normalizations)
     if normalizations:
         raise InputError(
             f"{next(iter(normalizations.values())).path} lies inside a layer that shows no graph: build the network "
@@ -58,21 +59,21 @@ def _normalizations(model: keras.Model) -> Iterator[Any]:
     return (layer for layer in flatten_layers(model) if isinstance(layer, keras.layers.BatchNormalization))
 
 
-def _with_presence(model: keras.Model, left: dict[int, Any]) -> keras.Model:
+def _with_shares(model: keras.Model, left: dict[int, Any]) -> keras.Model:
     """Calls the layers again; takes each BatchNormalization that it finds out of `left`."""
-    present = keras.Input(())
+    shares = keras.Input(())
 
     def call(layer: Any, *inputs: Any, **arguments: Any) -> Any:
         if isinstance(layer, keras.layers.BatchNormalization):
             left.pop(id(layer), None)
             if arguments.get("training") is not False:
-                return _BatchStatistics(layer)(inputs[0], present)
+                return _BatchStatistics(layer)(inputs[0], shares)
         elif function_of(layer) and arguments.get("training") is not False and any(_normalizations(layer)):
-            return _with_presence(layer, left)([inputs[0], present])
+            return _with_shares(layer, left)([inputs[0], shares])
         return layer(*inputs, **arguments)
 
     images = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
-    return keras.Model([images, present], replay(model, images, call), name=model.name)
+    return keras.Model([images, shares], replay(model, images, call), name=model.name)
 
 
 class _BatchStatistics(keras.layers.Layer):
@@ -86,15 +87,15 @@ class _BatchStatistics(keras.layers.Layer):
         super().__init__(name=normalization.name, dtype=normalization.dtype_policy)
         self.normalization = normalization
 
-    def call(self, inputs: Any, present: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, shares: Any, training: bool | None = None) -> Any:
         layer = self.normalization
         if not training or not layer.trainable:
             return layer(inputs, training=False)
         if tf.distribute.get_replica_context().num_replicas_in_sync > 1 or not self._has_fused_kernel(inputs):
-            outputs, mean, variance = self._exact(inputs, present)
+            outputs, mean, variance = self._exact(inputs, shares)
         else:  # three times as fast with oneDNN, where no image is blank
             outputs, mean, variance = tf.cond(
-                tf.reduce_all(present > 0), lambda: self._fused(inputs), lambda: self._exact(inputs, present)
+                tf.reduce_all(shares > 0), lambda: self._fused(inputs), lambda: self._exact(inputs, shares)
             )
         for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
             moving.assign(moving * layer.momentum + value * (1 - layer.momentum))
@@ -106,20 +107,19 @@ class _BatchStatistics(keras.layers.Layer):
             inputs.dtype != tf.float64 and rank == 4 and layer.axis in (-1, 3) and layer.epsilon >= _LEAST_FUSED_EPSILON
         )
 
-    def _exact(self, inputs: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _exact(self, inputs: tf.Tensor, shares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         layer = self.normalization
         x = tf.cast(inputs, layer.variable_dtype)  # half precision overflows in sums
-        present = tf.cast(present, x.dtype)
+        shares = tf.cast(shares, x.dtype)
         axis = layer.axis % x.shape.rank
         shape = [1] * x.shape.rank
         shape[axis] = -1
         positions = [other for other in range(1, x.shape.rank) if other != axis]
         size = tf.cast(math.prod(tf.shape(x)[other] for other in positions), x.dtype)
-        total = _over_replicas(tf.reduce_sum(present)) * size
 
         def mean_of(values: tf.Tensor) -> tf.Tensor:
-            of_images = tf.reduce_sum(values, positions) if positions else values
-            return tf.math.divide_no_nan(_over_replicas(tf.linalg.matvec(of_images, present, transpose_a=True)), total)
+            of_images = tf.reduce_sum(values, positions) / size if positions else values
+            return _over_replicas(tf.linalg.matvec(of_images, shares, transpose_a=True))
 
         mean = mean_of(x)
         centred = x - tf.reshape(mean, shape)

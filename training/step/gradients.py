@@ -25,7 +25,7 @@ class Share(NamedTuple):
     statistics: list[tf.Tensor]
 
 
-def make_share(network: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor, tf.Tensor], Share]:
+def make_share(network: keras.Model, config: Config) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], Share]:
     """Makes the function that differentiates the loss of a replica's images, micro-batch after micro-batch.
 
     Args:
@@ -33,19 +33,26 @@ def make_share(network: keras.Model, config: Config) -> Callable[[Batch, tf.Tens
         config: `gradient_accumulation_steps`, `label_smoothing`, `xla` and `seed` are read.
 
     Returns:
-        A function of a replica's batch, the step's number and a factor of the loss. Gradients are of the sum of the
+        A function of a replica's batch, the step's number, a factor of the loss and the number of images that count on
+        all replicas. Gradients are of the sum of the
         images' losses times the factor, one per trainable variable; `loss` is that sum without the factor. Of several
         micro-batches only one is in memory at a time.
     """
-    layout, takes_presence = _Layout(network), len(network.inputs) > 1
+    layout, takes_shares = _Layout(network), len(network.inputs) > 1
 
     def differentiate(
-        weights: list[tf.Tensor], statistics: list[tf.Tensor], fixed: list[tf.Tensor], part: Batch, factor: tf.Tensor
+        weights: list[tf.Tensor],
+        statistics: list[tf.Tensor],
+        fixed: list[tf.Tensor],
+        part: Batch,
+        factor: tf.Tensor,
+        images: tf.Tensor,
     ) -> Share:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             others = layout.join(statistics, fixed)
-            inputs = [part["images"], presence(part)] if takes_presence else part["images"]
+            shares = tf.math.divide_no_nan(presence(part), images)
+            inputs = [part["images"], shares] if takes_shares else part["images"]
             logits, others = network.stateless_call(weights, others, inputs, training=True)
             loss = tf.reduce_sum(cross_entropies(part, logits, config.label_smoothing))
             scaled = loss * factor
@@ -55,7 +62,7 @@ def make_share(network: keras.Model, config: Config) -> Callable[[Batch, tf.Tens
     if config.xla:
         differentiate = tf.function(differentiate, jit_compile=True, autograph=False)
 
-    def share(batch: Batch, step: tf.Tensor, factor: tf.Tensor) -> Share:
+    def share(batch: Batch, step: tf.Tensor, factor: tf.Tensor, images: tf.Tensor) -> Share:
         weights = [tf.convert_to_tensor(variable.value) for variable in network.trainable_variables]
         # A statistic that no operation moves would have no device of its own, which tf.distribute refuses.
         start = [tf.identity(variable.value) for variable in moving_statistics(network)]
@@ -63,7 +70,9 @@ def make_share(network: keras.Model, config: Config) -> Callable[[Batch, tf.Tens
 
         def one(index: tf.Tensor, part: Batch, statistics: list[tf.Tensor]) -> Share:
             fixed = layout.fixed(_seeds(layout.num_generators, config.seed, step, index, replica))
-            return differentiate(weights, statistics, fixed, part, factor)
+            # statistics of several micro-batches are those of each
+            counted = images if config.gradient_accumulation_steps == 1 else tf.reduce_sum(presence(part))
+            return differentiate(weights, statistics, fixed, part, factor, counted)
 
         parts = cut(batch, config.gradient_accumulation_steps)
         if config.gradient_accumulation_steps == 1:

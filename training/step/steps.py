@@ -57,7 +57,7 @@ def make_train_step(
         present = tf.reduce_sum(presence(batch))
         weights, images = tf.unstack(sum_over_replicas(tf.stack([tf.reduce_sum(batch["weights"]), present])))
         step, state = updater.steps, updater.state()
-        share = share_of(batch, step, tf.math.divide_no_nan(updater.scale_loss(tf.ones(())), weights))
+        share = share_of(batch, step, tf.math.divide_no_nan(updater.scale_loss(tf.ones(())), weights), images)
         norm = updater.apply(share.gradients, network.trainable_variables)
         if share.statistics:
             update_copies(moving_statistics(network), assign, mean_over_replicas(share.statistics))

@@ -1,6 +1,7 @@
 """The update of the weights by any Keras optimizer, exact over replicas."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -95,7 +96,7 @@ class Updater:
         self._rate_factors = rate_factors or {}
         self._clip_norm = clip_norm
         self._decays_gradient = isinstance(optimizer, keras.optimizers.SGD)
-        self._move = tf.function(self._move_one, jit_compile=True, autograph=False) if xla else self._move_one
+        self._xla = xla
 
     @property
     def variables(self) -> list[keras.Variable | tf.Variable]:
@@ -145,6 +146,12 @@ class Updater:
         if self.loss_scale is not None:
             self.loss_scale.update(finite)
         return norm
+
+    def _move(self, weight: tf.Variable, *arguments: Any) -> None:
+        move = partial(self._move_one, weight)
+        # A compiled function for each weight: the optimizer finds a weight's momentum while it is traced, and
+        # TensorFlow would take one trace for all weights of a shape.
+        (tf.function(move, jit_compile=True, autograph=False) if self._xla else move)(*arguments)
 
     def _move_one(
         self, weight: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor, decay: float, finite: tf.Tensor
