@@ -49,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(error, 1)
     except StoppedError as error:
         return _failed(error, STOPPED_STATUS)
+    except BrokenPipeError:  # who reads the output has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(_interrupted(argv), file=sys.stderr)
         return STATUS

@@ -18,6 +18,7 @@ from training.data.augmentation import check_augmentation
 from training.data.datasets import open_images_of
 from training.data.image_set import ImageSet
 from training.data.mean import mean_image, set_mean
+from training.data.mixing import check_mixing
 from training.data.pipeline import evaluation_batches, repeated_without_end, steps_per_epoch, train_batches
 from training.data.unreadable import too_many_unreadable
 from training.distribute.strategy import own_replicas
@@ -159,6 +160,11 @@ def build_experiment(
         images.num_examples(split)
     config = config.in_steps(steps_per_epoch(images.num_examples(config.train_split), config.batch_size))
     check_augmentation(config, image_shape)
+    check_mixing(config, len(images.labels), strategy.num_replicas_in_sync)
+    if config.best_metric == "top5_accuracy" and len(images.labels) <= 5:
+        raise InputError(
+            f"best_metric is top5_accuracy, but {config.dataset} has {len(images.labels)} classes: take accuracy"
+        )
     if config.batch_size < strategy.num_replicas_in_sync:
         raise InputError(
             f"batch_size is {config.batch_size}, but must be at least {strategy.num_replicas_in_sync}, an image for "

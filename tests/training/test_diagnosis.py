@@ -168,6 +168,13 @@ def test_label_out_of_range_is_named_with_its_batch(small_config, data_dir, tmp_
         fit(config, tmp_path)
 
 
+def test_metric_that_the_classes_do_not_have_is_refused(small_config, data_dir, tmp_path):
+    OneUnlabelled(data_dir=str(data_dir)).download_and_prepare()
+    config = dataclasses.replace(small_config, dataset="one_unlabelled", batch_size=4, best_metric="top5_accuracy")
+    with pytest.raises(InputError, match="best_metric is top5_accuracy, but one_unlabelled has 3 classes"):
+        fit(config, tmp_path)
+
+
 def test_batch_smaller_than_the_replicas_is_refused(small_config, tmp_path):
     with pytest.raises(InputError, match="batch_size is 1, but must be at least 2, an image for each device"):
         fit(dataclasses.replace(small_config, batch_size=1), tmp_path)

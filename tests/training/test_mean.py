@@ -111,9 +111,10 @@ def test_steps_neither_move_the_mean_nor_sum_it_over_replicas(config, num_replic
     [
         ({"scale_min": 6, "scale_max": 9}, "scale_min is 6, but must be at least 8"),
         ({"test_scale": 7}, "test_scale is 7, but must be at least 8"),
+        ({"mixup_alpha": 0.2, "batch_size": 7}, "batch_size is 7, but with mixup_alpha"),
         ({"pca_colour": 0.1}, "pca_colour alters red, green and blue, but the images of digits have 1"),
     ],
 )
-def test_augmentation_that_does_not_fit_the_images_is_named(config, fields, message):
+def test_augmentation_that_does_not_fit_is_named(config, fields, message):
     with pytest.raises(InputError, match=message):
         build_experiment(dataclasses.replace(config, **fields), make_strategy(1))
