@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from training.config import load_config, named_configs
-from training.data.image_set import ImageSet
+from training.data.image_set import ImageSet, Split
 from training.distribute.strategy import make_strategy
 from training.experiment import build_experiment
 
@@ -28,16 +28,21 @@ TOO_LARGE = {"imagenet_b", "imagenet_c", "imagenet_a_fast", "imagenet_c_fast"}
 class Generated(ImageSet):
     """Noise of the right shape and format."""
 
-    def references(self, split):
+    def _open(self, split):
         rng = np.random.default_rng(0)
         height, width, channels = (known or size for known, size in zip(self.shape, (375, 500, 3), strict=True))
         encode = tf.io.encode_jpeg if self.shape == PHOTO else tf.io.encode_png
-        images = [encode(rng.integers(0, 256, (height, width, channels), np.uint8)) for _ in range(self.splits[split])]
-        labels = tf.constant(rng.integers(0, len(self.labels), len(images)), tf.int64)
-        return tf.data.Dataset.from_tensor_slices((tf.stack(images), labels, tf.fill([len(images)], "noise")))
-
-    def version(self, split):
-        return "noise"
+        count = self.splits[split]
+        images = [encode(rng.integers(0, 256, (height, width, channels), np.uint8)) for _ in range(count)]
+        labels = tf.constant(rng.integers(0, len(self.labels), count), tf.int64)
+        return Split(
+            name=split,
+            num_examples=count,
+            fetch=lambda indices: tf.gather(tf.stack(images), indices),
+            load=lambda index, image: image,
+            label=lambda index, image: labels[index],
+            describe=lambda index: "noise",
+        )
 
     def _count(self, split):
         return self.splits[split]
