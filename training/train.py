@@ -134,12 +134,8 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
                 progress.signals(step, experiment.model, experiment.probe_images())
             if done or step % config.evaluate_every == 0:
                 figures = evaluate()
-                progress.evaluation(step, figures)
-                if experiment.observe(figures):
-                    checkpoints.save_best(step)
+                _report_evaluation(experiment, figures, step, progress, checkpoints)
             finished = experiment.is_finished(step)
-            if finished and config.val_split:
-                progress.test(step, experiment.evaluation(config.test_split)())
             stopped = not finished and peers.stops(step, should_stop())
             if finished or stopped or step % config.checkpoint_every == 0:
                 _finite(metrics, step)
@@ -154,6 +150,17 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
         raise StoppedError(f"stopped at step {step:,} of {config.steps:,}, which is saved; the same command goes on")
     _save_models(experiment, checkpoints, run, peers)
     return figures
+
+
+def _report_evaluation(
+    experiment: Experiment, figures: dict[str, float], step: int, progress: Progress, checkpoints: Checkpoints
+) -> None:
+    """Tells an evaluation's figures to all who wait for them; at the end of the run, the test split's too."""
+    progress.evaluation(step, figures)
+    if experiment.observe(figures):
+        checkpoints.save_best(step)
+    if experiment.config.val_split and experiment.is_finished(step):
+        progress.test(step, experiment.evaluation(experiment.config.test_split)())
 
 
 def _save_models(experiment: Experiment, checkpoints: Checkpoints, run: Run, peers: Peers) -> None:
