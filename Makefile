@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := keras_prelu training serving tests examples benchmarks
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
-NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training/test_, augmentation.py averages.py \
-	evaluate.py export.py export_formats.py mean.py optimizer.py parity.py policy.py preprocessing.py steps.py views.py) \
+NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training/test_, augmentation.py averages.py batch_statistics.py \
+	evaluate.py export.py export_formats.py mean.py mixing.py update.py parity.py policy.py preprocessing.py steps.py views.py) \
 	--ignore=tests/keras_prelu/test_families.py
 
 .PHONY: demo test test-fast test-numbers test-torch test-keras test-lowest descriptors lint types check clean

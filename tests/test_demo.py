@@ -82,7 +82,9 @@ def test_trains_serves_and_agrees(start, tmp_path):
     assert "curl http://localhost:8501/v1/models/digits" in output
     run = tmp_path / "runs" / "digits"
     assert {path.name for path in run.iterdir()} == {
+        "best.keras",
         "checkpoints",
+        "model.keras",
         "config.json",
         "export",
         "metrics.jsonl",

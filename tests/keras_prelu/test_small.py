@@ -107,7 +107,7 @@ class FiftyConvolutions:
 def fifty_convolutions():
     """What training gives from each of the two starts."""
     training = FiftyConvolutions()
-    start = training.network.get_weights()
+    start = training.model.get_weights()
     he = training.train(32)
     training.start_again(start)
     return {"he": he, "xavier": training.train(8)}

@@ -59,7 +59,7 @@ def test_data_takes_a_recipe_by_its_name(capfd, tmp_path):
     [
         ("digit", "knows no dataset 'digit' (did you mean digits?)"),
         ("cifar10", "cifar10 is not prepared in"),
-        ("digits --flipp true", "there is no field 'flipp' (did you mean flip?)"),
+        ("digits --flipp true", "Unknown option: --flipp. Did you mean --flip?"),
         ("image_folder --data_dir /nowhere", "image_folder needs a --data_dir"),
         ("imagenet2012 --download", "imagenet2012 cannot be downloaded and prepared: "),
         ("digits --sheet /nowhere/sheet.png", "/nowhere/sheet.png cannot be written: No such file or directory"),

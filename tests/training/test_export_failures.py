@@ -45,7 +45,7 @@ def test_command_publishes_elsewhere_and_keeps_the_newest(export_as_typed, tmp_p
     [
         (["--formats", "onnx,tflite"], "training: there is no format 'tflite'"),
         (["--keep", "-1"], "training: keep is -1, but must be at least 1, or 0 for all"),
-        (["--keep", "two"], "training: argument --keep: invalid int value: 'two'"),
+        (["--keep", "two"], 'training: Invalid value for --keep: unable to convert "two" into int'),
         (["--data_dir", "/nowhere"], "training: data_dir is '/nowhere', which is no folder"),
         (["--output", "/dev/null/base"], "training: /dev/null/base cannot be written: Not a directory"),
     ],

@@ -217,7 +217,7 @@ def test_format_that_disagrees_is_not_published(trained, tmp_path, monkeypatch):
         another.set_weights([*weights[:-1], weights[-1] + 1e-3 * np.arange(10)])
         write_onnx(dataclasses.replace(classifier, network=another), path, calibration)
 
-    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], write=write_another))
+    monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(write=write_another))
     with pytest.raises(TrainingError, match="a score of onnx differs from the Keras model's by"):
         export(Run(trained), ExportOptions(formats=("onnx",), output=tmp_path))
     assert not list(tmp_path.iterdir())

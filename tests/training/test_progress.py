@@ -82,6 +82,8 @@ def test_profile_steps_are_read():
 
 @pytest.mark.slow
 def test_full_disk_under_tensorboard_is_one_line(small_config, tmp_path, largest_file):
-    config = dataclasses.replace(small_config, batch_size=300, steps=60, log_every=1, checkpoint_every=60)
+    config = dataclasses.replace(
+        small_config, batch_size=300, steps=60, log_every=1, checkpoint_every=60, evaluate_every=60
+    )
     with largest_file(3_000), pytest.raises(TrainingError, match=r"cannot be written any more: File too large; the"):
         fit(config, tmp_path)

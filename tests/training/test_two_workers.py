@@ -47,15 +47,16 @@ def test_two_replicas_and_two_workers_end_with_the_weights_of_one_device(workers
     folder, process = workers
     images, config = open_image_set("digits"), minimal_loop.CASES[case]
     replicas, device = make_strategy(2), make_strategy(1)
+    atol = 1e-5 if case.endswith("-adamw") else 1e-6  # the loss is computed in float32, whose errors AdamW normalizes
     expected = minimal_loop.train(device, images, config, folder)
     for value, alone in zip(minimal_loop.train(replicas, images, config, folder), expected, strict=True):
-        np.testing.assert_allclose(value, alone, atol=1e-6)
+        np.testing.assert_allclose(value, alone, atol=atol)
     for worker in range(2):
         path = folder / f"{case}-{worker}.npz"
         assert path.exists(), process.stderr
         with np.load(path) as weights:
             for value, alone in zip(weights.values(), expected, strict=True):
-                np.testing.assert_allclose(value, alone, atol=1e-6)
+                np.testing.assert_allclose(value, alone, atol=atol)
 
 
 def test_workers_share_the_cores_out(workers):
@@ -68,7 +69,7 @@ def test_a_worker_that_is_killed_ends_the_other_in_one_line(workers):
     folder, process = workers
     assert process.returncode == 137
     assert not list(folder.glob(f"{minimal_loop.DYING}-*"))
-    chief, parent = [line for line in process.stderr.splitlines() if "threads" not in line]
+    chief, parent = [line for line in process.stderr.splitlines() if line.startswith("training: ")]
     line = r"training: worker 1 \(127\.0\.0\.1:\d+\) is gone: its process has ended, or its machine cannot be reached"
     assert re.fullmatch(line, chief)
     assert parent == "training: worker 1 ended with status 137"
