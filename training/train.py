@@ -73,8 +73,6 @@ def _held(run: Run, experiment: Experiment) -> Iterator[None]:
     with run.held():
         devices = experiment.strategy.extended.worker_devices
         run.start(experiment.config, experiment.images.labels, experiment.image_shape, devices)
-        if experiment.config.network.endswith(".keras") and not run.network.exists():
-            experiment.model.save(run.network)
         _describe(experiment)
         yield
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.own_network import OWN
 from training.classifier import load_network
+from training.data.mean import MeanSubtraction
 from training.errors import InputError, StoppedError, TrainingError
 from training.evaluation.evaluate import evaluate_runs
 from training.evaluation.views import Protocol
@@ -188,6 +189,16 @@ def test_run_goes_on_without_the_file_its_network_came_from(small_config, tmp_pa
     (tmp_path / "own.keras").unlink()
     fit(dataclasses.replace(config), tmp_path / "run")
     assert load_network(Run(tmp_path / "run")).name == "normalized"
+
+
+@pytest.mark.slow
+def test_network_from_a_file_subtracts_the_mean_once_after_a_resume(small_config, tmp_path):
+    make_network(dataclasses.replace(small_config, network=OWN), (8, 8, 1), 10).save(tmp_path / "own.keras")
+    config = dataclasses.replace(small_config, network=str(tmp_path / "own.keras"), subtract_mean=True, steps=4)
+    fit(config, tmp_path / "run")
+    network = load_network(Run(tmp_path / "run"))
+    assert [type(layer) for layer in network.layers].count(MeanSubtraction) == 1
+    fit(config, tmp_path / "run")
 
 
 @pytest.mark.slow

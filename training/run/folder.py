@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -92,10 +93,8 @@ class Run:
         Raises:
             InputError: The folder cannot be written, or another process trains in it.
         """
-        lock, holder = (
-            self.checkpoints / "lock",
-            self.checkpoints / "lock.holder",
-        )  # Windows lets none read a locked file
+        lock = self.checkpoints / "lock"
+        holder = self.checkpoints / "lock.holder"  # a file of its own, for Windows lets none read a locked one
         with contextlib.ExitStack() as stack:
             with self._writing():
                 self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -112,7 +111,7 @@ class Run:
     def start(
         self, config: Config, labels: tuple[str, ...], image_shape: tuple[int, int, int], devices: Sequence[str]
     ) -> None:
-        """Writes the config into the folder, or checks that it already holds this run.
+        """Writes the config into the folder, or checks that it already holds this run; copies a network's Keras file.
 
         Raises:
             InputError: The folder cannot be written, or holds a run of another config.
@@ -128,6 +127,9 @@ class Run:
             "onednn": onednn_in_use(),
         }
         with self._writing():
+            if config.network.endswith(".keras") and not self.network.exists():
+                source = pathlib.Path(config.network).expanduser()
+                write_whole(self.network, lambda path: shutil.copyfile(source, path))
             text = json.dumps(stored, indent=2) + "\n"
             write_whole(self.folder / "config.json", lambda path: path.write_text(text))
 
