@@ -130,14 +130,16 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
                 progress.train(step, _finite(metrics, step))
             if config.signals_every and step % config.signals_every == 0 and peers.is_chief:
                 progress.signals(step, experiment.model, experiment.probe_images())
+            best = False
             if done or step % config.evaluate_every == 0:
                 figures = evaluate()
-                _report_evaluation(experiment, figures, step, progress, checkpoints)
+                best = _report_evaluation(experiment, figures, step, progress)
             finished = experiment.is_finished(step)
             stopped = not finished and peers.stops(step, should_stop())
-            if finished or stopped or step % config.checkpoint_every == 0:
+            due = finished or stopped or step % config.checkpoint_every == 0
+            if due:
                 _finite(metrics, step)
-                checkpoints.save(step)
+            checkpoints.save(step, due=due, best=best)
             if step == config.unfreeze_step and not finished:
                 experiment.freeze(step)
                 take_steps = _step_taker(experiment)
@@ -150,15 +152,16 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
     return figures
 
 
-def _report_evaluation(
-    experiment: Experiment, figures: dict[str, float], step: int, progress: Progress, checkpoints: Checkpoints
-) -> None:
-    """Tells an evaluation's figures to all who wait for them; at the end of the run, the test split's too."""
+def _report_evaluation(experiment: Experiment, figures: dict[str, float], step: int, progress: Progress) -> bool:
+    """Tells an evaluation's figures to all who wait for them, and returns whether they are the best so far.
+
+    At the end of the run it reports the test split's, too, where training evaluates another one.
+    """
     progress.evaluation(step, figures)
-    if experiment.observe(figures):
-        checkpoints.save_best(step)
+    best = experiment.observe(figures)
     if experiment.config.val_split and experiment.is_finished(step):
         progress.test(step, experiment.evaluation(experiment.config.test_split)())
+    return best
 
 
 def _save_models(experiment: Experiment, checkpoints: Checkpoints, run: Run, peers: Peers) -> None:

@@ -24,7 +24,6 @@ from training.interrupts import removed_if_interrupted
 # What reading a truncated or altered archive may raise, whichever of its bytes is wrong.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 
-
 BEST = "best.npz"
 
 
@@ -62,23 +61,23 @@ class Checkpoints:
         if error is None:
             self.wait()
 
-    def save(self, step: int) -> None:
-        """Copies the state of a step and has it written in the background, unless that step is saved already.
+    def save(self, step: int, *, due: bool = True, best: bool = False) -> None:
+        """Copies the state of a step and has it written in the background.
+
+        Args:
+            step: Steps done.
+            due: Whether it becomes `<step>.npz`, unless that step is saved already.
+            best: Whether it becomes `best.npz`, in place of what was the best before.
 
         Raises:
             NotFiniteError: Weights are not finite; nothing is written.
             TrainingError: The checkpoint before could not be written.
         """
-        if step == self._step:
+        due = due and step != self._step
+        # The best first: from `<step>.npz` a run goes on in the belief that its best is kept.
+        names = [BEST] * best + [f"{step}.npz"] * due
+        if not names:
             return
-        self._start_writing(f"{step}.npz", step)
-        self._step = step
-
-    def save_best(self, step: int) -> None:
-        """Has the state of a step written as `best.npz`, in place of what was the best before; raises as `save`."""
-        self._start_writing(BEST, step)
-
-    def _start_writing(self, name: str, step: int) -> None:
         self.wait()
         values = {
             f"{part}/{index}/{_path(variable)}": variable.numpy()
@@ -88,7 +87,9 @@ class Checkpoints:
         if not all(np.isfinite(value).all() for value in _of_part(values, "model").values()):
             raise NotFiniteError(step)
         if self._writes:
-            self._writing = self._thread.submit(self._write, name, step, values)
+            self._writing = self._thread.submit(self._write, names, step, values)
+        if due:
+            self._step = step
 
     @property
     def is_writing(self) -> bool:
@@ -150,15 +151,16 @@ class Checkpoints:
             raise InputError(f"no checkpoint in {self._folder} can be read: {', '.join(damaged)}; restore one of them")
         return 0
 
-    def _write(self, name: str, step: int, values: dict[str, Any]) -> None:
+    def _write(self, names: list[str], step: int, values: dict[str, Any]) -> None:
         unfinished = self._folder / "unfinished"  # one name for all: what a killed process left is written over
         with removed_if_interrupted(unfinished):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                np.savez(file, **values, step=step, num_arrays=len(values) + 1)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._folder / name)
+            for name in names:
+                with unfinished.open("wb") as file:
+                    np.savez(file, **values, step=step, num_arrays=len(values) + 1)
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(self._folder / name)
         _sync(self._folder)
         # One beyond this step was damaged, or this run would have gone on from it.
         kept = [path for path in self._newest_first() if int(path.stem) <= step][: self._keep]
