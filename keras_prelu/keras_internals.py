@@ -77,7 +77,7 @@ def recorded_calls(function: Any) -> Iterator[Node]:
 def replay(model: Any, inputs: Any, call: Callable[..., Any]) -> Any:
     """Calls the layers and operations of a model's graph again, in their order, each by `call(layer, *inputs, **rest)`.
 
-    `keras.models.clone_model` does so too, but the new outputs may depend on nothing but the model's own inputs.
+    `keras.models.clone_model` does so too, but its outputs are the model's own, and depend on nothing but its inputs.
     """
     return function_of(model)._run_through_graph(inputs, operation_fn=lambda operation: operation, call_fn=call)
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_prelu.keras_internals import replay
 from training.batch import Batch
 from training.experiment import Experiment
 from training.step.steps import Metrics
@@ -36,6 +37,7 @@ def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
         A line with the step, the batch and the layer.
     """
     experiment.freeze(step)
+    experiment.load_mean(step)
     train_step = experiment.train_step()
     evaluate = experiment.evaluation(experiment.config.validation_split)
     for done, batch in enumerate(experiment.train_batches(step), start=step):
@@ -76,8 +78,9 @@ def first_layer_not_finite(model: keras.Model, images: tf.Tensor) -> tuple[str, 
         return output
 
     # The same layers, called again: `layer.output` is not this model's where the layer stood in another one before.
-    again = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    for name, images_finite in zip(names, keras.Model(again.input, finite)(images, training=True), strict=True):
+    inputs = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
+    replay(model, inputs, call)
+    for name, images_finite in zip(names, keras.Model(inputs, finite)(images, training=True), strict=True):
         if not np.all(images_finite):
             return name, ~np.asarray(images_finite)
     return None

@@ -28,7 +28,7 @@ from training.run.folder import Run
 from training.step.evaluation import evaluate
 from training.step.moving_average import MovingAverage
 from training.step.schedules import Improvement
-from training.step.steps import Step, make_evaluation_step, make_train_step
+from training.step.steps import TOP, Step, make_evaluation_step, make_train_step
 from training.step.update import Updater, make_updater
 
 _OUT_OF_RANGE = "label out of range"
@@ -77,9 +77,8 @@ class Experiment:
             set_mean(self.model, mean_image(self.images, self.config, self.image_shape, self.mean_file))
 
     def train_batches(self, step: int) -> Iterable[Batch]:
-        """Endless distributed batches from a step on; from the first, the network is given the images' mean before."""
-        self.load_mean(step)
-        return self._distributed(partial(train_batches, start_step=step), self.config, "step", step + 1)
+        """Endless distributed batches from a step on."""
+        return self._distributed(partial(train_batches, start_step=step), "step", step + 1)
 
     def train_step(self) -> Step:
         """The function that takes a distributed batch and moves the weights that are not frozen now."""
@@ -87,14 +86,13 @@ class Experiment:
 
     def evaluation(self, split: str) -> Callable[[], dict[str, float]]:
         """Makes the function that evaluates the network as it is, with the averaged weights where there are such."""
-        config = dataclasses.replace(self.config, val_split=split)
 
         def endless(*arguments: Any, **keywords: Any) -> tf.data.Dataset:
-            return repeated_without_end(evaluation_batches(*arguments, **keywords))
+            return repeated_without_end(evaluation_batches(*arguments, **keywords, split_name=split))
 
         step = make_evaluation_step(self.strategy, self.model)
-        batches = iter(self._distributed(endless, config, f"batch of {split}", 1))
-        count = steps_per_epoch(self.images.num_examples(split), config.batch_size)
+        batches = iter(self._distributed(endless, f"batch of {split}", 1))
+        count = steps_per_epoch(self.images.num_examples(split), self.config.batch_size)
 
         def evaluation() -> dict[str, float]:
             with self.average.applied() if self.average else contextlib.nullcontext():
@@ -118,16 +116,14 @@ class Experiment:
         replicas = self.strategy.num_replicas_in_sync
         return next(iter(evaluation_batches(self.images, self.config, self.image_shape, replicas)))["images"]
 
-    def _distributed(
-        self, make: Callable[..., tf.data.Dataset], config: Config, name: str, first: int
-    ) -> Iterable[Batch]:
+    def _distributed(self, make: Callable[..., tf.data.Dataset], name: str, first: int) -> Iterable[Batch]:
         """Each worker's own batches, with their labels checked; one with a wrong label has a name and a number."""
         num_classes = len(self.images.labels)
 
         @tf.autograph.experimental.do_not_convert
         def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             own = own_replicas(context)
-            batches = make(self.images, config, self.image_shape, context.num_replicas_in_sync, own_replicas=own)
+            batches = make(self.images, self.config, self.image_shape, context.num_replicas_in_sync, own_replicas=own)
             return batches.enumerate().map(partial(check, len(own)))
 
         def check(num_own: int, index: tf.Tensor, batch: Batch) -> Batch:
@@ -161,7 +157,7 @@ def build_experiment(
     config = config.in_steps(steps_per_epoch(images.num_examples(config.train_split), config.batch_size))
     check_augmentation(config, image_shape)
     check_mixing(config, len(images.labels), strategy.num_replicas_in_sync)
-    if config.best_metric == "top5_accuracy" and len(images.labels) <= 5:
+    if config.best_metric == "top5_accuracy" and len(images.labels) <= TOP:
         raise InputError(
             f"best_metric is top5_accuracy, but {config.dataset} has {len(images.labels)} classes: take accuracy"
         )

@@ -9,6 +9,7 @@ import pathlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -145,7 +146,7 @@ def _make(config: Config, image_shape: Shape, num_classes: int) -> Any:
     if name == "small":
         return _call(small_network, config, image_shape, num_classes)
     if name in PAPER_NETWORKS:
-        return _call(_paper(name), config, image_shape, num_classes)
+        return _call(partial(paper_network, name), config, image_shape, num_classes)
     if name.startswith(_APPLICATIONS):
         return _application(name.removeprefix(_APPLICATIONS), config, image_shape, num_classes)
     if name.endswith(".keras"):
@@ -156,13 +157,6 @@ def _make(config: Config, image_shape: Shape, num_classes: int) -> Any:
         f"network is {name!r}, but must be small, {', '.join(PAPER_NETWORKS)}, keras.applications:NAME, "
         "package.module:function or the path of a .keras file"
     )
-
-
-def _paper(architecture: str) -> Callable[..., keras.Model]:
-    def make(input_shape: Shape, num_classes: int, rectifier: str, dropout: float, seed: int) -> keras.Model:
-        return paper_network(architecture, input_shape, num_classes, rectifier, dropout=dropout, seed=seed)
-
-    return make
 
 
 def _call(make: Callable[..., Any], config: Config, image_shape: Shape, num_classes: int) -> Any:

@@ -117,15 +117,21 @@ def test_scales_and_places_are_drawn_evenly():
     assert starts.max() > 75
 
 
+@pytest.fixture
+def ratios(monkeypatch):
+    """The fractions of their size at which JPEGs are decoded meanwhile."""
+    found, decode = [], tf.io.decode_and_crop_jpeg
+
+    def decode_and_note(*args, ratio, **rest):
+        found.append(ratio)
+        return decode(*args, ratio=ratio, **rest)
+
+    monkeypatch.setattr(tf.io, "decode_and_crop_jpeg", decode_and_note)
+    return found
+
+
 @pytest.mark.parametrize(("side", "ratio"), [(420, 1), (800, 2), (1600, 4), (3300, 8)])
-def test_large_jpeg_is_cropped_at_a_fraction_of_its_size(side, ratio, monkeypatch):
-    ratios = []
-    decode = tf.io.decode_and_crop_jpeg
-    monkeypatch.setattr(
-        tf.io,
-        "decode_and_crop_jpeg",
-        lambda *args, ratio, **rest: ratios.append(ratio) or decode(*args, ratio=ratio, **rest),
-    )
+def test_large_jpeg_is_cropped_at_a_fraction_of_its_size(side, ratio, ratios):
     pixels = photo(side, side, detail=side // 8)
     (seed,) = seeds(1)
     crop = random_crop(jpeg(pixels), (224, 224, 3), jitter(400, 400), seed).numpy()
@@ -170,14 +176,7 @@ def test_inception_crop_of_an_area_of_one_is_the_image():
     np.testing.assert_array_equal(crop, pixels)
 
 
-def test_large_jpeg_gets_its_inception_crop_at_a_fraction_of_its_size(monkeypatch):
-    ratios = []
-    decode = tf.io.decode_and_crop_jpeg
-    monkeypatch.setattr(
-        tf.io,
-        "decode_and_crop_jpeg",
-        lambda *args, ratio, **rest: ratios.append(ratio) or decode(*args, ratio=ratio, **rest),
-    )
+def test_large_jpeg_gets_its_inception_crop_at_a_fraction_of_its_size(ratios):
     pixels = photo(900, 900, detail=100)
     crop = random_crop(jpeg(pixels), (112, 112, 3), Config(crop_area_min=0.9), seeds(1)[0]).numpy()
     assert ratios == [4]

@@ -97,6 +97,7 @@ def test_mean_is_kept_with_the_run(config, tmp_path):
 def test_steps_neither_move_the_mean_nor_sum_it_over_replicas(config, num_replicas, accumulate):
     config = dataclasses.replace(config, gradient_accumulation_steps=accumulate)
     experiment = build_experiment(config, make_strategy(num_replicas))
+    experiment.load_mean(0)
     step, batches = experiment.train_step(), iter(experiment.train_batches(0))
     assert np.array(experiment.model.get_layer("mean").mean).any()
     mean = np.full(SHAPE, 3e38, "float32")  # float32 cannot hold twice as much

@@ -60,6 +60,7 @@ def test_recipe_takes_a_step_at_its_shapes(name):
     short = {"epochs": 0, "steps": 100_000, "batch_size": 2, "cpu_devices": 1}
     config = dataclasses.replace(load_config(name), init_from="", deterministic=False, **short)
     experiment = build_experiment(config, make_strategy(1), generated(config))
+    experiment.load_mean(0)
     metrics = experiment.train_step()(next(iter(experiment.train_batches(0))))
     figures = experiment.evaluation(config.validation_split)()
     num_classes = SETS[config.dataset][1]

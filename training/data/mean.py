@@ -14,6 +14,7 @@ from training.config import Config
 from training.data.image_set import ImageSet
 from training.data.preprocessing import decode_image
 from training.errors import InputError
+from training.run.folder import write_whole
 
 _BATCH = 32
 
@@ -87,9 +88,7 @@ def mean_image(
         raise InputError(f"no image of {config.train_split} can be read: there is no mean to subtract")
     mean: np.ndarray = (total / count).astype(np.float32)
     if path is not None:
-        unfinished = path.with_suffix(".unfinished.npy")
-        np.save(unfinished, mean)
-        unfinished.rename(path)
+        write_whole(path, lambda file: np.save(file, mean))
     return mean
 
 

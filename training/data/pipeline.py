@@ -85,9 +85,10 @@ def evaluation_batches(
     image_shape: tuple[int, int, int],
     num_replicas: int,
     own_replicas: range | None = None,
+    split_name: str = "",
 ) -> tf.data.Dataset:
-    """The validation split once, in order, in batches for the replicas, or for those that this worker has."""
-    split = images.open(config.validation_split)
+    """A split once, in order, in batches for the replicas, or for those that this worker has; default: validation."""
+    split = images.open(split_name or config.validation_split)
     rows = _Rows(config.batch_size, num_replicas, own_replicas or range(num_replicas))
 
     def prepare(encoded: tf.Tensor, _: tf.Tensor) -> tf.Tensor:

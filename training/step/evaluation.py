@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from training.batch import Batch
-from training.step.steps import Step
+from training.step.steps import TOP, Step
 
 
 def evaluate(evaluation_step: Step, batches: Iterable[Batch]) -> dict[str, float]:
@@ -25,7 +25,7 @@ def evaluate(evaluation_step: Step, batches: Iterable[Batch]) -> dict[str, float
             sums[name] = sums.get(name, 0) + np.asarray(value, np.float64)
     images, counts = sums["images"], sums["counts"]
     figures = {"loss": sums["loss"] / images, "accuracy": counts[2].sum() / images}
-    if counts.shape[1] > 5:
+    if counts.shape[1] > TOP:
         figures["top5_accuracy"] = sums["top5_accuracy"] / images
     return {name: float(value) for name, value in (figures | _class_means(counts)).items()}
 

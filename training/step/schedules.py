@@ -115,7 +115,8 @@ def make_schedule(config: Config, plateau: Plateau | None = None) -> Warmup:
 def _factor(config: Config, plateau: Plateau | None) -> _Factor:
     schedules = keras.optimizers.schedules
     steps_left = config.steps - config.warmup_steps
-    if config.schedule == "plateau" and plateau is not None:
+    if config.schedule == "plateau":
+        assert plateau is not None
         return plateau.factor
     if config.schedule == "steps":
         drops = _ascending(config.drop_steps)
@@ -127,8 +128,6 @@ def _factor(config: Config, plateau: Plateau | None) -> _Factor:
         "cosine": schedules.CosineDecay(1.0, steps_left),
         "linear": schedules.PolynomialDecay(1.0, steps_left, end_learning_rate=0.0),
     }
-    if config.schedule not in falling:
-        raise InputError(f"schedule is {config.schedule!r}, but must be cosine, linear, steps or plateau")
     return lambda step: falling[config.schedule](tf.maximum(step - config.warmup_steps, 0.0))
 
 

@@ -15,7 +15,7 @@ from training.step.update import Updater, assign
 
 Metrics = dict[str, tf.Tensor]
 Step = Callable[[Batch], Metrics]
-_TOP = 5
+TOP = 5  # of the top-5 accuracy, which more classes than that have
 
 
 def make_train_step(
@@ -112,7 +112,7 @@ def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -
             return tf.math.unsorted_segment_sum(weights, classes, num_classes)
 
         both = present * tf.cast(best == labels, tf.float32)
-        among_best = tf.math.in_top_k(labels, logits, min(_TOP, num_classes))
+        among_best = tf.math.in_top_k(labels, logits, min(TOP, num_classes))
         sums = {
             "images": tf.reduce_sum(present),
             "loss": tf.reduce_sum(cross_entropies(filled, logits)),

@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras_prelu.walk.fans import fans
 from training.config import Config
 from training.distribute.strategy import sum_over_replicas, update_copies
-from training.errors import InputError
 from training.step.schedules import Plateau, make_schedule
 
 _LARGEST_SCALE = 2.0**24
@@ -179,14 +178,11 @@ def make_updater(config: Config, model: keras.Model) -> Updater:
     before it. Other variables have the rate of the kernel before them.
 
     Raises:
-        InputError: The schedule does not fit the run, or the model has no variable to train.
+        InputError: The schedule does not fit the run.
     """
-    variables = model.trainable_variables
-    if not variables:
-        raise InputError("the network has nothing to train: --freeze fewer layers")
     plateau = Plateau(config.patience, config.drop_factor, config.max_drops) if config.schedule == "plateau" else None
     optimizer = _optimizer(config, make_schedule(config, plateau))
-    optimizer.build(variables)
+    optimizer.build(model.trainable_variables)
     return Updater(
         optimizer,
         decays={id(row.kernel): config.weight_decay for row in fans(model)},
@@ -199,8 +195,6 @@ def make_updater(config: Config, model: keras.Model) -> Updater:
 
 
 def _optimizer(config: Config, rate: Any) -> keras.optimizers.Optimizer:
-    if config.optimizer not in OPTIMIZERS:
-        raise InputError(f"optimizer is {config.optimizer!r}, but must be one of {', '.join(OPTIMIZERS)}")
     make, name = OPTIMIZERS[config.optimizer], config.optimizer  # Keras would count its optimizers in their names
     if config.optimizer == "sgd":
         return make(rate, momentum=config.momentum, nesterov=config.nesterov, name=name)
