@@ -3,10 +3,10 @@
     python -m benchmarks.training [--rounds 15] [--write docs]
 
 The network of `benchmarks.layer`: nine 3x3 convolutions in three stages, batches of 128 images of 32x32 pixels, with
-oneDNN's kernels and with TensorFlow's own. The trainer is `training.train.fit` as it is: it reads PNG files, shuffles,
-decodes, trains, logs. `fit` and PyTorch are given arrays; bare steps have one batch, and those of a function take the
-same network from `network="module:function"`. Ratios are medians of the ratios within a round. On a machine with other
-work to do the ratios of CPU time hold, and images/s do not.
+oneDNN's kernels and with TensorFlow's own. The trainer is `training.train.fit`, unchanged: it reads PNG files,
+shuffles, decodes, trains, logs. `fit` and PyTorch are given arrays; bare steps have one batch, and those of a function
+take the same network from `network="module:function"`. Ratios are medians of the ratios within a round. On a machine
+with other work to do the ratios of CPU time hold, and images/s do not.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def measured(rounds: int) -> str:
-    """Both tables, and what a network of one's own costs."""
+    """Both tables, and the cost of a custom network."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "photos")

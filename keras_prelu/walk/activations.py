@@ -102,7 +102,7 @@ class Elementwise:
     """Any other function of single values.
 
     Attributes:
-        name: What reports call it.
+        name: The name in reports.
         function: From a float64 array to one of its shape.
     """
 

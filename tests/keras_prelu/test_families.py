@@ -1,4 +1,4 @@
-"""A small member of each family of keras.applications: every kernel is placed and predicted as it is measured."""
+"""A small member of each family of keras.applications: every kernel is placed, predictions agree with data."""
 
 import keras
 import pytest
