@@ -231,6 +231,12 @@ def _check(network: keras.Model, name: str, image_shape: Shape, num_classes: int
         raise InputError(f"the network {name} takes images of {taken}, but they are {image_shape} here: set image_size")
     if given != (num_classes,):
         raise InputError(f"the network {name} gives {given} numbers per image, but there are {num_classes} classes")
+    active = [layer.name for layer in flatten_layers(network) if getattr(layer, "activity_regularizer", None)]
+    if active:
+        raise InputError(
+            f"the network {name} has activity regularizers ({', '.join(active)}), which are not trained with: use "
+            "kernel_regularizer, or leave them out"
+        )
     activation = getattr(network.layers[-1], "activation", None)
     if activation is keras.activations.softmax or isinstance(network.layers[-1], keras.layers.Softmax):
         raise InputError(f"the network {name} ends in a softmax, but must give logits: leave the softmax out")

@@ -39,6 +39,12 @@ def probabilities(input_shape, num_classes):
     return keras.Model(images, keras.layers.Dense(num_classes, activation="softmax")(x))
 
 
+def active(input_shape, num_classes):
+    x = keras.layers.Flatten()(images := keras.Input(input_shape))
+    x = keras.layers.Dense(4, activity_regularizer="l2", name="sparse")(x)
+    return keras.Model(images, keras.layers.Dense(num_classes)(x))
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -81,6 +87,7 @@ def test_seed_of_the_config_decides_the_first_weights():
         ("fixed_classes", r"gives \(3,\) numbers per image, but there are 10 classes"),
         ("fixed_shape", r"takes images of \(9, 9, 1\), but they are \(8, 8, 1\) here"),
         ("probabilities", "ends in a softmax, but must give logits"),
+        ("active", r"has activity regularizers \(sparse\), which are not trained with"),
         ("subclassed", "shows no graph: build it with the functional API"),
         ("failing", "cannot be built: no such size"),
         ("missing", "cannot be imported: .*has no attribute 'missing'"),

@@ -149,6 +149,29 @@ def test_first_step_is_gradient_descent_on_the_mean_cross_entropy(strategies):
     assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-5)
 
 
+def regularized_network():
+    """Decays as `weight_decay` does, by Keras's regularizers."""
+    model = network()
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            layer.kernel.regularizer = keras.regularizers.L2(EVERYTHING["weight_decay"] / 2)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("num_replicas", "changes"),
+    [(1, {}), (2, {}), (2, {"gradient_accumulation_steps": 3})],
+    ids=["one", "two-replicas", "micro-batches"],
+)
+def test_regularizers_of_a_network_are_trained_with(strategies, num_replicas, changes):
+    batches = [batch_of([1] * 5, seed) for seed in range(3)]
+    decayed = train(strategies[1], batches, dataclasses.replace(CONFIG, weight_decay=EVERYTHING["weight_decay"]))[0]
+    config = dataclasses.replace(CONFIG, **changes)
+    found = train(strategies[num_replicas], batches, config, [3, 2][:num_replicas], regularized_network)[0]
+    for value, weights in zip(found, decayed, strict=True):
+        np.testing.assert_allclose(value, weights, atol=1e-6)
+
+
 def test_smoothed_loss_is_that_of_the_smoothed_labels(strategies):
     batch = batch_of([1] * 4)
     model, _, _ = build(strategies[1])

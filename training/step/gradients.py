@@ -4,7 +4,7 @@ Weights, statistics and seeds come in as tensors and go out as tensors, so that 
 micro-batches and be compiled by XLA, where a mirrored variable cannot be assigned to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -87,6 +87,23 @@ def make_share(network: keras.Model, config: Config) -> Callable[[Batch, tf.Tens
         )
 
     return share
+
+
+def with_penalties(
+    gradients: list[tf.Tensor], variables: Sequence[keras.Variable], factor: tf.Tensor
+) -> list[tf.Tensor]:
+    """Adds to the gradients of the loss those of the variables' regularizers, times a factor."""
+
+    def add(gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
+        if variable.regularizer is None:
+            return gradient
+        weight = tf.convert_to_tensor(variable.value)
+        with tf.GradientTape() as tape:
+            tape.watch(weight)
+            penalty = tf.cast(factor, weight.dtype) * variable.regularizer(weight)
+        return gradient + tape.gradient(penalty, weight)
+
+    return [add(*pair) for pair in zip(gradients, variables, strict=True)]
 
 
 def presence(batch: Batch) -> tf.Tensor:

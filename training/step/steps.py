@@ -9,7 +9,7 @@ from training.batch import Batch, cut
 from training.config import Config
 from training.distribute.strategy import mean_over_replicas, sum_over_replicas, update_copies
 from training.step.batch_statistics import training_network
-from training.step.gradients import cross_entropies, make_share, moving_statistics, presence
+from training.step.gradients import cross_entropies, make_share, moving_statistics, presence, with_penalties
 from training.step.moving_average import MovingAverage
 from training.step.update import Updater, assign
 
@@ -29,7 +29,8 @@ def make_train_step(
 
     The gradient is that of the mean cross-entropy over all images of the global batch with their weights, however
     they are spread over the replicas: each replica divides its sum by the weights of all, and the updater sums the
-    gradients. (A mean of the replicas' means, as `model.fit` takes, is wrong as soon as they differ in size.)
+    gradients. (A mean of the replicas' means, as `model.fit` takes, is wrong as soon as they differ in size.) The
+    weights' regularizers add their gradients, as in Keras; the `loss` that is returned is without them.
 
     A BatchNormalization normalizes by the whole global batch. A layer's random draws, as a dropout mask, follow from
     the seed, the step, the micro-batch and the replica. Other statistics that layers move are averaged over the
@@ -58,7 +59,9 @@ def make_train_step(
         weights, images = tf.unstack(sum_over_replicas(tf.stack([tf.reduce_sum(batch["weights"]), present])))
         step, state = updater.steps, updater.state()
         share = share_of(batch, step, tf.math.divide_no_nan(updater.scale_loss(tf.ones(())), weights), images)
-        norm = updater.apply(share.gradients, network.trainable_variables)
+        own_part = updater.scale_loss(tf.ones(())) / strategy.num_replicas_in_sync
+        gradients = with_penalties(share.gradients, network.trainable_variables, own_part)
+        norm = updater.apply(gradients, network.trainable_variables)
         if share.statistics:
             update_copies(moving_statistics(network), assign, mean_over_replicas(share.statistics))
         if average is not None:
