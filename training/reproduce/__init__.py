@@ -1,0 +1,1 @@
+"""Studies that measure the claims of the paper at the size of one machine: `python -m training reproduce`."""

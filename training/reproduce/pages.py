@@ -1,0 +1,54 @@
+"""The pages of the studies: tables between two marks of a Markdown file, plots beside it."""
+
+import pathlib
+
+from training.reproduce.runs import read
+from training.reproduce.studies import STUDIES
+from training.reproduce.trial import Record
+
+_BEGIN, _END = "<!-- {}: written by `reproduce report` -->\n", "<!-- end of {} -->"
+
+
+def write_pages(workdir: pathlib.Path, pages: pathlib.Path) -> list[pathlib.Path]:
+    """Writes the tables and plots of every study that has records.
+
+    Args:
+        workdir: Holds `<study>.jsonl`.
+        pages: Holds `<study>.md`, whose text between the tables' marks is replaced; a page that is missing is made, of
+            tables and plots alone.
+
+    Returns:
+        The pages.
+    """
+    return [
+        _write(name, records, pages) for name in STUDIES if (records := records_of(name, workdir / f"{name}.jsonl"))
+    ]
+
+
+def records_of(name: str, path: pathlib.Path) -> list[Record]:
+    """The records of a study's trials as they are set now, in the study's order."""
+    records = read(path)
+    return [record for trial in STUDIES[name].trials() for record in records if trial.is_that_of(record)]
+
+
+def _write(name: str, records: list[Record], pages: pathlib.Path) -> pathlib.Path:
+    import matplotlib as mpl
+
+    study, page = STUDIES[name], pages / f"{name}.md"
+    tables = study.tables(records)
+    # Files that differ only where the plots do; text stays text. The background is white, for light and dark pages.
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}):
+        plots = study.plots(records)
+        for plot, figure in plots.items():
+            figure.savefig(pages / f"{plot}.svg", metadata={"Date": None}, facecolor="white")
+    text = page.read_text() if page.exists() else _bare(study.claim, [*plots], [*tables])
+    for place, table in tables.items():
+        before, _, rest = text.partition(_BEGIN.format(place))
+        text = before + _BEGIN.format(place) + table + _END.format(place) + rest.partition(_END.format(place))[2]
+    page.write_text(text)
+    return page
+
+
+def _bare(claim: str, plots: list[str], tables: list[str]) -> str:
+    images = "".join(f"![{plot}]({plot}.svg)\n\n" for plot in plots)
+    return f"# {claim}\n\n{images}" + "\n\n".join(_BEGIN.format(each) + _END.format(each) for each in tables) + "\n"
