@@ -4,17 +4,23 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from training.reproduce import rectifiers
+from training.reproduce import rectifiers, slopes
 from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Record, Trial
 
 
 def trials() -> list[Trial]:
-    """Those networks of `rectifiers` on CIFAR-10 that learn slopes, with the kernels' decay on the slopes, too."""
+    """The networks of `rectifiers` on CIFAR-10 that learn slopes, and such with decay on the slopes, too."""
     decay = rectifiers.RECIPE["weight_decay"]
-    pairs = itertools.product(rectifiers.SEEDS, ("prelu_shared", "prelu"))
-    return [rectifiers.trial("cifar10", rectifier, seed, slope_decay=decay) for seed, rectifier in pairs]
+    return [
+        trial
+        for seed, rectifier in itertools.product(rectifiers.SEEDS, slopes.RECTIFIERS)
+        for trial in (
+            rectifiers.trial("cifar10", rectifier, seed),
+            rectifiers.trial("cifar10", rectifier, seed, slope_decay=decay, file="decay"),
+        )
+    ]
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:

@@ -33,7 +33,7 @@ def trials() -> list[Trial]:
     """Every depth and slope with three seeds."""
     return [
         Trial(
-            f"{depth}-{name}-{seed}",
+            f"depth/{depth}-{name}-{seed}",
             {
                 "network": {"depth": depth, "filters": [16, 32, 64], "rectifier": "prelu"},
                 "start": {"rule": "he_forward", **slope},

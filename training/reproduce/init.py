@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from training.reproduce.network import STARTS
 from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Record, Trial
 
 DEPTHS = (14, 22, 30)
 RECTIFIERS = ("relu", "prelu")
+RULES = ("he_forward", "he_backward", "xavier", "fixed_0.01")
 SEEDS = range(3)
 
 RECIPE: dict[str, Any] = {
@@ -33,14 +33,14 @@ def trials() -> list[Trial]:
     """Every depth, start and rectifier with three seeds."""
     return [
         Trial(
-            f"{depth}-{rule}-{rectifier}-{seed}",
+            f"init/{depth}-{rule}-{rectifier}-{seed}",
             {
                 "network": {"depth": depth, "filters": [16, 32, 64], "rectifier": rectifier},
                 "start": {"rule": rule},
                 "config": RECIPE | {"seed": seed},
             },
         )
-        for seed, depth, rule, rectifier in itertools.product(SEEDS, DEPTHS, STARTS, RECTIFIERS)
+        for seed, depth, rule, rectifier in itertools.product(SEEDS, DEPTHS, RULES, RECTIFIERS)
     ]
 
 

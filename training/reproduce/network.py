@@ -7,9 +7,6 @@ import keras
 from keras_prelu import HeNormal, PReLU, SpatialPyramidPooling2D, initialize
 from keras_prelu.layer.slopes import slope_layers
 
-RECTIFIERS = ("relu", "leaky_relu_0.01", "leaky_relu_0.25", "prelu_shared", "prelu")
-STARTS = ("he_forward", "he_backward", "xavier", "fixed_0.01")
-
 _DEPTH = 14  # of Table 1: conv1, four and six convolutions, three dense layers
 _STD = 0.01  # section 2.2: "fixed standard deviations (e.g., 0.01 in [16])"
 
@@ -42,7 +39,7 @@ def plain_network(
         num_classes: The number of logits.
         depth: Layers with a kernel, 14 or more.
         filters: Channels of the three stages.
-        rectifier: One of `RECTIFIERS`: learnt slopes start at 0.25.
+        rectifier: `relu`, `leaky_relu_<slope>`, `prelu` or `prelu_shared`, whose learnt slopes start at 0.25.
         slope_decay: L2 decay of learnt slopes, by the gradient `slope_decay * slope`.
 
     Returns:

@@ -2,8 +2,9 @@
 
 import pathlib
 
-from training.reproduce.runs import read
+from training.reproduce.runs import records_of
 from training.reproduce.studies import STUDIES
+from training.reproduce.study import Study
 from training.reproduce.trial import Record
 
 _BEGIN, _END = "<!-- {}: written by `reproduce report` -->\n", "<!-- end of {} -->"
@@ -13,28 +14,21 @@ def write_pages(workdir: pathlib.Path, pages: pathlib.Path) -> list[pathlib.Path
     """Writes the tables and plots of every study that has records.
 
     Args:
-        workdir: Holds `<study>.jsonl`.
+        workdir: Holds the records, `*.jsonl`.
         pages: Holds `<study>.md`, whose text between the tables' marks is replaced; a page that is missing is made, of
             tables and plots alone.
 
     Returns:
         The pages.
     """
-    return [
-        _write(name, records, pages) for name in STUDIES if (records := records_of(name, workdir / f"{name}.jsonl"))
-    ]
+    found = ((name, study, records_of(study, workdir)) for name, study in STUDIES.items())
+    return [_write(name, study, records, pages) for name, study, records in found if records]
 
 
-def records_of(name: str, path: pathlib.Path) -> list[Record]:
-    """The records of a study's trials as they are set now, in the study's order."""
-    records = read(path)
-    return [record for trial in STUDIES[name].trials() for record in records if trial.is_that_of(record)]
-
-
-def _write(name: str, records: list[Record], pages: pathlib.Path) -> pathlib.Path:
+def _write(name: str, study: Study, records: list[Record], pages: pathlib.Path) -> pathlib.Path:
     import matplotlib as mpl
 
-    study, page = STUDIES[name], pages / f"{name}.md"
+    page = pages / f"{name}.md"
     tables = study.tables(records)
     # Files that differ only where the plots do; text stays text. The background is white, for light and dark pages.
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}):

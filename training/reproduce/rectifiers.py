@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from training.reproduce.network import RECTIFIERS
 from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Record, Trial
 
+RECTIFIERS = ("relu", "leaky_relu_0.01", "leaky_relu_0.25", "prelu_shared", "prelu")
 SEEDS = range(5)
 
 RECIPE: dict[str, Any] = {
@@ -33,14 +33,14 @@ def trials() -> list[Trial]:
     return [trial(dataset, rectifier, seed) for dataset, seed, rectifier in itertools.product(DATA, SEEDS, RECTIFIERS)]
 
 
-def trial(dataset: str, rectifier: str, seed: int, slope_decay: float = 0.0) -> Trial:
+def trial(dataset: str, rectifier: str, seed: int, *, slope_decay: float = 0.0, file: str = "rectifiers") -> Trial:
     """One training."""
     settings = {
         "network": {"filters": [16, 32, 64], "rectifier": rectifier, "slope_decay": slope_decay},
         "start": {"rule": "he_forward"},
         "config": RECIPE | DATA[dataset] | {"seed": seed},
     }
-    return Trial(f"{dataset}-{rectifier}-{seed}", settings)
+    return Trial(f"{file}/{dataset}-{rectifier}-{seed}", settings)
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:

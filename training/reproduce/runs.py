@@ -5,24 +5,22 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
 from training.errors import InputError, TrainingError
 from training.reproduce.studies import STUDIES
+from training.reproduce.study import Study
 from training.reproduce.trial import Record, Trial
-
-_STOP = 15  # seconds that a trial has to save itself
 
 
 def take_missing(name: str, workdir: pathlib.Path, jobs: int) -> list[Record]:
-    """Takes a study's trials that `<workdir>/<name>.jsonl` does not hold, and appends a line to it as each ends.
+    """Takes a study's trials that are not on record yet, and puts each on record as it ends.
 
     Args:
         name: The study.
-        workdir: Has the file, and a folder of the study with a folder for each of its trials.
+        workdir: Holds the records, `*.jsonl`, and a folder for each trial.
         jobs: Trials to take at a time, each with one thread.
 
     Returns:
@@ -32,37 +30,40 @@ def take_missing(name: str, workdir: pathlib.Path, jobs: int) -> list[Record]:
         TrainingError: A trial ended without a record. Those that are on record stay, and one that was training goes on
             from its newest checkpoint.
     """
-    study, path = STUDIES[name], workdir / f"{name}.jsonl"
+    study = STUDIES[name]
     _make(workdir)
-    missing = [trial for trial in study.trials() if not _recorded(trial, read(path))]
-    done = len(study.trials()) - len(missing)
+    trials, on_record = study.trials(), records_of(study, workdir)
+    missing = [trial for trial in trials if not any(map(trial.is_that_of, on_record))]
     running: list[subprocess.Popen[bytes]] = []
     with (
         ThreadPoolExecutor(jobs if study.parallel else 1) as pool,
-        tqdm(total=done + len(missing), initial=done, unit=" trials", desc=name) as bar,
+        tqdm(total=len(trials), initial=len(trials) - len(missing), unit=" trials", desc=name) as bar,
     ):
-        futures = [pool.submit(_take, name, trial, workdir, running) for trial in missing]
+        futures = {pool.submit(_take, name, trial, workdir, running): trial for trial in missing}
         try:
-            for record in _as_they_end(futures):
-                with path.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+            for future in as_completed(futures):
+                with (workdir / futures[future].file).open("a") as file:
+                    file.write(json.dumps(future.result()) + "\n")
                 bar.update()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.terminate()  # saves a run that is training
-    records = read(path)
-    return [record for trial in study.trials() for record in records if trial.is_that_of(record)]
+    return records_of(study, workdir)
 
 
-def read(path: pathlib.Path) -> list[Record]:
-    """The records of a file; none where there is no file yet."""
+def records_of(study: Study, workdir: pathlib.Path) -> list[Record]:
+    """The records of a study's trials with the settings that they have now, in the study's order."""
+    trials = study.trials()
+    by_name = {
+        record["trial"]: record for file in sorted({trial.file for trial in trials}) for record in _read(workdir / file)
+    }
+    return [record for trial in trials if (record := by_name.get(trial.name)) and trial.is_that_of(record)]
+
+
+def _read(path: pathlib.Path) -> list[Record]:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]  # a process may die within a line
-
-
-def _recorded(trial: Trial, records: list[Record]) -> bool:
-    return any(trial.is_that_of(record) for record in records)
 
 
 def _make(workdir: pathlib.Path) -> None:
@@ -72,13 +73,8 @@ def _make(workdir: pathlib.Path) -> None:
         raise InputError(f"{workdir} cannot hold trials: {error.strerror}; name another --workdir") from None
 
 
-def _as_they_end(futures: "list[Future[Record]]") -> Iterator[Record]:
-    for future in as_completed(futures):
-        yield future.result()
-
-
 def _take(name: str, trial: Trial, workdir: pathlib.Path, running: list["subprocess.Popen[bytes]"]) -> Record:
-    folder = workdir / name / trial.name
+    folder = workdir / trial.name
     folder.mkdir(parents=True, exist_ok=True)
     log, record = folder / "log.txt", folder / "record.json"
     record.unlink(missing_ok=True)  # of other settings
@@ -97,7 +93,7 @@ def _take(name: str, trial: Trial, workdir: pathlib.Path, running: list["subproc
     if status or not record.exists():
         said = log.read_text(errors="replace").strip().splitlines()
         raise TrainingError(
-            f"the trial {trial.name} of {name} ended with status {status}: {said[-1] if said else 'it said nothing'}; "
+            f"the trial {trial.name} ended with status {status}: {said[-1] if said else 'it said nothing'}; "
             f"{log} has the rest, and the same command goes on"
         )
     found: Record = json.loads(record.read_text())

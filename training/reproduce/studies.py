@@ -1,11 +1,12 @@
 """The studies by name: what the paper claims, and the trials that measure it here."""
 
-from training.reproduce import decay, depth, init, rectifiers, views
+from training.reproduce import decay, depth, init, rectifiers, slopes, views
 from training.reproduce.study import Study
 
 STUDIES: dict[str, Study] = {
     "init": init.STUDY,
     "rectifiers": rectifiers.STUDY,
+    "slopes": slopes.STUDY,
     "decay": decay.STUDY,
     "views": views.STUDY,
     "depth": depth.STUDY,

@@ -22,15 +22,20 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One training or measurement.
+    """One training or measurement, of one study or of several that read it in different ways.
 
     Attributes:
-        name: Its folder within that of the study.
+        name: `<file>/<folder>`: its record is a line of `<file>.jsonl`.
         settings: All that decides its result, in what JSON can hold.
     """
 
     name: str
     settings: dict[str, Any]
+
+    @property
+    def file(self) -> str:
+        """The file that holds its record."""
+        return f"{self.name.partition('/')[0]}.jsonl"
 
     def is_that_of(self, record: Record) -> bool:
         """Whether a record is of this trial with these settings."""
@@ -43,7 +48,7 @@ def main(argv: list[str]) -> int:
 
     study, name, workdir = STUDIES[argv[0]], argv[1], pathlib.Path(argv[2])
     trial = next(each for each in study.trials() if each.name == name)
-    folder = workdir / argv[0] / name
+    folder = workdir / name
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     try:

@@ -47,7 +47,7 @@ def trials() -> list[Trial]:
     """Both rectifiers with every seed."""
     return [
         Trial(
-            f"{rectifier}-{seed}",
+            f"views/{rectifier}-{seed}",
             {
                 "network": {"filters": [16, 32, 64], "rectifier": rectifier},
                 "start": {"rule": "he_forward"},
