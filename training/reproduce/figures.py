@@ -36,3 +36,18 @@ def mean_and_std(values: Sequence[float], digits: int) -> str:
     """`12.3 ± 0.4`: the mean over seeds and the standard deviation of one; the mean alone of a single value."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def cost_table(records: Sequence[dict[str, Any]]) -> str:
+    """A table of what trials took: CPU time of their whole processes, machines and versions.
+
+    Args:
+        records: Of one trial or more; failed ones count, too.
+    """
+    seconds = [record["cpu_seconds"] for record in records]
+    row: list[Any] = [len(records), sum("failed" in record for record in records)]
+    row += [f"{sum(seconds) / 60:.1f}", f"{statistics.median(seconds):.1f}"]
+    row += ["; ".join(sorted({record["machine"] for record in records}))]
+    row += [", ".join(sorted({record["versions"][name] for record in records})) for name in ("tensorflow", "keras")]
+    header = ["runs", "failed", "CPU minutes in all", "median CPU seconds per run", "machine", "TensorFlow", "Keras"]
+    return markdown(header, [row])
