@@ -69,7 +69,8 @@ def application(config: Config) -> App:
         exit_on_error=False,
         print_error=False,
     )
-    for each in (configs, with_fields(data, config), with_fields(fit, config), evaluate, export, predict, report):
+    fields = (with_fields(data, config), with_fields(fit, config))
+    for each in (configs, *fields, evaluate, export, predict, report, reproduce):
         app.command(each)
     return app
 
@@ -255,6 +256,42 @@ def report(*, workdir: pathlib.Path, checkpoint: Checkpoint = "last", data_dir: 
     from training.report.report import write_report
 
     print(f"the report is {write_report(Run(workdir), data_dir, checkpoint)}")
+    return 0
+
+
+def reproduce(
+    name: str = "",
+    /,
+    *,
+    workdir: pathlib.Path = pathlib.Path("runs/reproduce"),
+    jobs: int = 0,
+    pages: pathlib.Path | None = None,
+) -> int:
+    """Measure a claim of the paper at the size of this machine; without a name, list the claims.
+
+    What is on record is not measured again, and a training that was interrupted goes on.
+
+    Args:
+        name: A study, as listed; or `report`, to write the pages alone.
+        workdir: Folder of the records, and of a run for each training.
+        jobs: Trainings to run at a time, each with one thread; default: as many as there are cores.
+        pages: Folder of the pages, whose tables and plots are written anew; default: WORKDIR.
+    """
+    from training.reproduce.studies import STUDIES
+
+    if not name:
+        rows = [(name, study.claim, len(study.trials())) for name, study in STUDIES.items()]
+        print(tabulate(rows, headers=("study", "", "trials"), tablefmt="plain"))
+        return 0
+    if name not in (*STUDIES, "report"):
+        raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}, and report")
+    from training.reproduce.pages import write_pages
+    from training.reproduce.runs import take_missing
+
+    if name != "report":
+        take_missing(name, workdir, jobs or os.cpu_count() or 1)
+    for page in write_pages(workdir, pages or workdir):
+        print(f"written: {page}")
     return 0
 
 

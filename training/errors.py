@@ -19,10 +19,11 @@ class NotFiniteError(TrainingError):
 
     Args:
         step: The step by which they were found so.
+        message: What is known of it, where more is known.
     """
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"the loss or the weights are not finite at step {step}")
+    def __init__(self, step: int, message: str = "") -> None:
+        super().__init__(message or f"the loss or the weights are not finite at step {step}")
         self.step = step
 
 

@@ -82,7 +82,7 @@ def _explained(experiment: Experiment, run: Run, peers: Peers) -> dict[str, floa
     try:
         return _train(experiment, run, peers) or run.last_evaluation()
     except NotFiniteError as error:
-        raise TrainingError(_diagnose(experiment, run, peers, error.step)) from None
+        raise NotFiniteError(error.step, _diagnose(experiment, run, peers, error.step)) from None
     except tf.errors.InvalidArgumentError as error:
         raise data_error(error, experiment) or error from None
     except OSError as error:

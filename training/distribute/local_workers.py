@@ -76,7 +76,7 @@ def _start(command: Sequence[str], addresses: Sequence[str], index: int) -> subp
         stdout=subprocess.PIPE if index else None,
         stderr=subprocess.STDOUT if index else None,
         process_group=0,  # so that a terminal's Ctrl-C reaches it once, passed on by the parent
-        preexec_fn=_end_with(os.getpid()),
+        preexec_fn=end_with(os.getpid()),
     )
 
 
@@ -132,7 +132,7 @@ def _reserved_addresses(count: int) -> Iterator[list[str]]:
         yield [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
-def _end_with(parent: int) -> Callable[[], None] | None:
+def end_with(parent: int) -> Callable[[], None] | None:
     """The function that a child calls before it becomes the command, so that Linux kills it when its parent dies."""
     if sys.platform != "linux":  # elsewhere a worker ends when it next prints, for nobody reads it any more
         return None

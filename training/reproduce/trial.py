@@ -12,12 +12,15 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from training.errors import TrainingError
+from training.errors import InputError, NotFiniteError, StoppedError
+from training.interrupts import STOPPED_STATUS
 from training.run.folder import versions, write_whole
 
 Record = dict[str, Any]
+RECORD = "record.json"  # in a trial's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +46,31 @@ class Trial:
 
 
 def main(argv: list[str]) -> int:
-    """Takes a trial, and writes its record."""
+    """Takes a trial, and returns the exit status of its process."""
     from training.reproduce.studies import STUDIES
 
     study, name, workdir = STUDIES[argv[0]], argv[1], pathlib.Path(argv[2])
     trial = next(each for each in study.trials() if each.name == name)
-    folder = workdir / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _record(trial, study.take, workdir / name)
+    except InputError as error:
+        print(error)
+        return 2
+    except StoppedError as error:
+        print(error)
+        return STOPPED_STATUS
+    return 0
+
+
+def _record(trial: Trial, take: Callable[[dict[str, Any], pathlib.Path], dict[str, Any]], folder: pathlib.Path) -> None:
     started = time.perf_counter()
     try:
-        found = study.take(trial.settings, folder)
-    except TrainingError as error:  # a network that diverges is a result
+        found = take(trial.settings, folder)
+    except NotFiniteError as error:  # a network that diverges is a result
         found = {"failed": str(error)}
     usage = resource.getrusage(resource.RUSAGE_SELF)
     record = {
-        "trial": name,
+        "trial": trial.name,
         "settings": trial.settings,
         **found,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
@@ -67,8 +80,7 @@ def main(argv: list[str]) -> int:
         "versions": versions(),
     }
     text = json.dumps(rounded(record), allow_nan=False) + "\n"
-    write_whole(folder / "record.json", lambda path: path.write_text(text))
-    return 0
+    write_whole(folder / RECORD, lambda path: path.write_text(text))
 
 
 def machine() -> str:
