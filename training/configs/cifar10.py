@@ -1,7 +1,7 @@
 """CIFAR-10 in eleven epochs, with learnt slopes and batch normalization. `tfds build cifar10` prepares it.
 
 Two CPU cores: 33 minutes of CPU time. Reached 7.83 % error on the 10,000 test images, where nine plain convolutions
-reached 13.5 % in 15 epochs and 64 minutes; docs/results.md has what was tried. bfloat16 is fast where
+reached 13.5 % in 15 epochs and 64 minutes; docs/results/README.md has what was tried. bfloat16 is fast where
 the processor multiplies matrices of it (AMX), as this one did; elsewhere compare `--precision float32`.
 
 python -m training fit --config cifar10 --workdir runs/cifar10

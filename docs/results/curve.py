@@ -1,6 +1,6 @@
-"""Draws the curve of docs/results.md: errors while the config cifar10 trains.
+"""Draws the curve of docs/results/README.md: errors while the config cifar10 trains.
 
-    python docs/curve.py [--metrics docs/cifar10.jsonl] [--into docs/cifar10.svg]
+    python docs/results/curve.py [--metrics FILE] [--into FILE]
 
 It needs matplotlib (`pip install -e .[plots]`). `--metrics` is the `metrics.jsonl` of a run's folder.
 """
@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 BLUE, VERMILION = "#0072B2", "#D55E00"  # of Okabe and Ito's palette, which colour-blind readers can distinguish
-DOCS = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 def read_errors(metrics: Path, event: str) -> tuple[list[int], list[float]]:
@@ -43,8 +43,8 @@ def draw_errors(metrics: Path) -> Figure:
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--metrics", type=Path, default=DOCS / "cifar10.jsonl")
-    parser.add_argument("--into", type=Path, default=DOCS / "cifar10.svg")
+    parser.add_argument("--metrics", type=Path, default=FOLDER / "cifar10.jsonl")
+    parser.add_argument("--into", type=Path, default=FOLDER / "cifar10.svg")
     arguments = parser.parse_args(argv)
     matplotlib.rcParams["svg.hashsalt"] = "curve"  # the same file each time
     draw_errors(arguments.metrics).savefig(arguments.into, metadata={"Date": None})
