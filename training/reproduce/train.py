@@ -8,6 +8,8 @@ from training.config import Config
 from training.environment import start_tensorflow
 from training.run.folder import Run, write_whole
 
+_KEPT = ("event", "step", "epoch", "loss", "accuracy", "gradient_norm")  # of a line of metrics.jsonl
+
 
 def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     """Trains a plain network, or goes on where the folder's newest checkpoint left it.
@@ -17,7 +19,7 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
         folder: The run's folder. Its network begins as the file `start.keras`.
 
     Returns:
-        `events`, the lines of the run's `metrics.jsonl`; `slopes`, a row per rectifier with learnt ones; and
+        `events`, the curves of the run's `metrics.jsonl`; `slopes`, a row per rectifier with learnt ones; and
         `first_signals` and `last_signals`, the signals and gradients by layer before and after training.
 
     Raises:
@@ -37,7 +39,7 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     fit(config, folder)
     trained = keras.saving.load_model(Run(folder).model)
     return {
-        "events": Run(folder).events(),
+        "events": [{name: each[name] for name in _KEPT if name in each} for each in Run(folder).events()],
         "slopes": [dataclasses.asdict(row) for row in slope_table(trained).rows],
         "first_signals": first,
         "last_signals": _signals(trained, batch),
