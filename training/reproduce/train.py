@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import statistics
 from typing import Any
 
 from training.config import Config
@@ -19,8 +20,9 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
         folder: The run's folder. Its network begins as the file `start.keras`.
 
     Returns:
-        `events`, the curves of the run's `metrics.jsonl`; `slopes`, a row per rectifier with learnt ones; and
-        `first_signals` and `last_signals`, the signals and gradients by layer before and after training.
+        `events`, the curves of the run's `metrics.jsonl`; `slopes`, a row per rectifier with learnt ones;
+        `first_signals` and `last_signals`, the signals and gradients by layer before and after training; `likeness`,
+        the C(0) that `predict_gains` finds before it; and `start_slope`, the mean of the learnt slopes before it.
 
     Raises:
         TrainingError: The loss became infinite or not a number.
@@ -28,20 +30,25 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     start_tensorflow(True)  # bfloat16 needs oneDNN's kernels
     import keras
 
-    from keras_prelu import slope_table
+    from keras_prelu import predict_gains, slope_table
     from training.train import fit
 
     config = Config(**settings["config"], network=str(folder / "start.keras"))
     batch = _test_batch(config)
     if not (folder / "start.keras").exists():
         _write_start(settings, config, batch, folder)
-    first = _signals(keras.saving.load_model(folder / "start.keras"), batch)
+    untrained = keras.saving.load_model(folder / "start.keras")
+    first = {
+        "first_signals": _signals(untrained, batch),
+        "likeness": predict_gains(untrained).likeness,
+        "start_slope": _mean_slope(untrained),
+    }
     fit(config, folder)
     trained = keras.saving.load_model(Run(folder).model)
     return {
         "events": [{name: each[name] for name in _KEPT if name in each} for each in Run(folder).events()],
         "slopes": [dataclasses.asdict(row) for row in slope_table(trained).rows],
-        "first_signals": first,
+        **first,
         "last_signals": _signals(trained, batch),
     }
 
@@ -66,6 +73,13 @@ def _test_batch(config: Config) -> dict[str, Any]:
     images = open_images_of(config)
     batch = next(iter(evaluation_batches(images, config, images.input_shape(config.image_size), 1)))
     return {"images": batch["images"], "labels": batch["labels"], "num_classes": len(images.labels)}
+
+
+def _mean_slope(network: Any) -> float | None:
+    from keras_prelu import slope_table
+
+    means = [row.mean for row in slope_table(network).rows]
+    return statistics.fmean(means) if means else None
 
 
 def _signals(network: Any, batch: dict[str, Any]) -> list[dict[str, Any]]:
