@@ -88,6 +88,7 @@ def train_and_evaluate(settings: dict[str, Any], folder: pathlib.Path) -> dict[s
     from training.evaluation.views import Protocol
     from training.run.folder import Run
 
+    evaluate_runs([Run(folder)], Protocol("centre", ()))  # takes what the first evaluation of a process costs
     views = {}
     for name, scales in settings["views"].items():
         started = time.process_time()
