@@ -1,7 +1,7 @@
 """What the pages of all studies share: tables in Markdown, plots of one look, means with their spread."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+
+NONE = "-"  # the cell of a table for runs that are not on record
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -32,9 +34,22 @@ def tidy(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
+def legend_above(figure: "Figure", looks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Names the lines of all panels above them.
+
+    Args:
+        figure: Has a constrained layout.
+        looks: The keywords of a line, by its name.
+    """
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), frameon=False)
+
+
 def mean_and_std(values: Sequence[float], digits: int) -> str:
     """`12.3 ± 0.4`: the mean over seeds and the standard deviation of one; the mean alone of a single value."""
-    mean = f"{statistics.mean(values):.{digits}f}"
+    mean = f"{statistics.mean(values):z.{digits}f}"  # never -0.0
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
