@@ -102,7 +102,7 @@ class Server:
         self._grpc.join()
         ended = self.service.stop(max(0, end - time.monotonic()))
         self._grpc.threads.shutdown(wait=ended)
-        self.app.threads.shutdown(wait=ended)
+        self.app.close(wait=ended)
         self._watcher.stop()
         self._policy.stop()
         return ended

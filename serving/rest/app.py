@@ -58,11 +58,13 @@ def create_app(service: Service, options: Options) -> "StandaloneApp":
 class RestApp:
     """An ASGI application with TensorFlow Serving's REST API, probes and metrics.
 
-    The event loop reads requests, answers probes, and refuses by the head. Threads do all the rest.
+    The event loop reads requests, answers probes, and refuses by the head. Threads do all the rest, one of them only
+    metrics.
     """
 
     def __init__(self, service: Service, options: Options, policy: Policy, readiness: Readiness) -> None:
         self.threads = RequestThreads(options.rest_api_num_threads, "rest")
+        self._metrics_thread = RequestThreads(1, "metrics")  # must not wait for requests
         self._service = service
         self._policy = policy
         self._readiness = readiness
@@ -107,9 +109,10 @@ class RestApp:
             if event == "lifespan.shutdown":
                 return
 
-    def close(self) -> None:
-        """Ends the threads once they have answered."""
-        self.threads.shutdown()
+    def close(self, wait: bool = True) -> None:
+        """Ends the threads once they have answered, and waits for that unless told otherwise."""
+        self.threads.shutdown(wait)
+        self._metrics_thread.shutdown(wait)
 
     async def _respond(self, call: Call, route: Route, receive: Receive) -> Response | None:
         self._name(call, route)
@@ -198,8 +201,9 @@ class RestApp:
 
     async def _answer_in_thread(self, call: Call, route: Route, body: bytes, receive: Receive) -> Response:
         call.arrived = time.perf_counter()
+        threads = self._metrics_thread if route.template in self._metrics_paths else self.threads
         try:
-            self._policy.check_queue(self.threads.num_queued)
+            self._policy.check_queue(threads.num_queued)
         except ServingError as error:
             return self._end(call, error.code, _refusal(call, error))
         loop = asyncio.get_running_loop()
@@ -210,7 +214,7 @@ class RestApp:
             with suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(_set_result, answered, response)
 
-        self.threads.submit(answer)
+        threads.submit(answer)
         watching = set[asyncio.Task[None]]()
         timer = loop.call_later(_PATIENCE, lambda: watching.add(loop.create_task(_watch(receive, call))))
         try:
@@ -284,10 +288,10 @@ class StandaloneApp(RestApp):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """Answers the requests that it has, refuses others, and ends its threads and logs."""
         self._readiness.phase = Phase.DRAINING
-        super().close()
+        super().close(wait)
         self._watcher.stop()
         self._policy.stop()
 

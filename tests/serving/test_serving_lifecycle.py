@@ -121,6 +121,11 @@ def busy(server):
         held.result(20)
 
 
+def test_metrics_do_not_wait_for_threads(serve, rest_client, zoo_path):
+    with serve(zoo_path, rest_api_num_threads=1) as server, busy(server), rest_client(server) as probing:
+        assert probing.get("/metrics").status_code == 200
+
+
 def test_probes_do_not_wait_for_threads(serve, rest_client, zoo_path):
     with serve(zoo_path, rest_api_num_threads=1) as server, busy(server), rest_client(server) as probing:
         assert [probing.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
