@@ -19,6 +19,7 @@ from serving.repository.config import ModelConfig
 from serving.repository.loader import Loader
 from serving.repository.repository import Repository
 from serving.repository.versions import Lease
+from serving.telemetry.gauges import Gauges
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_log import RequestLog
 from serving.wire.requests import (
@@ -47,6 +48,8 @@ class Service:
         self.request_log = RequestLog(options, self.metrics)
         self._loader = Loader(options, self.metrics)
         self.repository = Repository(self._loader, options)
+        self.gauges = Gauges(self.repository.uses)
+        self.metrics.registry.register(self.gauges)
         self.repository.on_configure(
             lambda configs: self.request_log.configure({each.name: each.logging for each in configs})
         )

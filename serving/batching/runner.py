@@ -44,6 +44,11 @@ class BatchedRunner:
         self._options = options
         self._observe = observe
         self._client = Client(self._execute, options)
+        self._fill: float | None = None
+
+    def fill(self) -> float | None:
+        """Rows of the last run, without the padding, over the most that a run may have; None before the first run."""
+        return self._fill
 
     def run(self, feeds: Feeds, fetches: Sequence[str], call: Call) -> list[np.ndarray]:
         """Waits for a run that includes this request; a request that its client has cancelled by then is left out.
@@ -97,6 +102,7 @@ class BatchedRunner:
     def _run_together(self, fetches: Sequence[str], tasks: list[Task], now: float) -> list[list[np.ndarray]]:
         sizes = [task.size for task in tasks]
         size = self._options.padded_size(sum(sizes)) if any(sizes) else 0
+        self._fill = sum(sizes) / self._options.largest_run
         if self._observe is not None:
             waits = [now - task.enqueued for task in tasks]
             self._observe(self._scheduler.options.thread_pool_name, sizes, size, waits)

@@ -1,6 +1,6 @@
 """One loaded version of a model: named arrays in, named arrays out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,13 +28,23 @@ class Runner(Protocol):
 class Model:
     """The signatures of a version, and the runner that computes their tensors.
 
-    With `checks_method_names` a signature answers only the method that it was exported for.
+    With `checks_method_names` a signature answers only the method that it was exported for. `num_bytes` is the size of
+    the files that it was loaded from; `batch_fill` returns how full its last batch was, or None.
     """
 
-    def __init__(self, runner: Runner, signatures: Mapping[str, Signature], checks_method_names: bool = False) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        signatures: Mapping[str, Signature],
+        checks_method_names: bool = False,
+        num_bytes: int = 0,
+        batch_fill: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self.runner = runner
         self.signatures = signatures
         self.checks_method_names = checks_method_names
+        self.num_bytes = num_bytes
+        self.batch_fill = batch_fill
 
     def run(
         self,

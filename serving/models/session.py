@@ -17,6 +17,9 @@ from serving.models import c_api
 from serving.models.model import Model
 from serving.models.signature_defs import make_signature
 
+MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt", "variables/*")
+"""Patterns of the files in a version's directory that a session is loaded from."""
+
 _INIT_OP = "__saved_model_init_op"  # the signature of TF2 that initializes a model, and answers no request
 _DAMAGED_FILE = "Read less bytes than requested"  # all that the loader says of a file that is no message
 

@@ -17,7 +17,7 @@ from serving.models import c_api, session, tflite
 from serving.models.guard import GuardedRunner
 from serving.models.model import Model
 from serving.options import Options
-from serving.repository.storage import check_links
+from serving.repository.storage import check_links, size_of
 from serving.repository.warmup import WARMUP_FILE, warm_up
 from serving.telemetry.metrics import Metrics
 from serving.wire.protos import BatchingParameters, read_text
@@ -63,14 +63,17 @@ class Loader:
         # Errors in this file come before the model, which somebody would have to close.
         batching = self._batching_options(directory)
         if options.prefer_tflite_model and (directory / tflite.MODEL_FILE).is_file():
+            num_bytes = size_of(directory, tflite.MODEL_FILE)
             model = tflite.load(directory, options.num_tflite_pools * options.num_tflite_interpreters_per_pool)
         else:
+            num_bytes = size_of(directory, *session.MODEL_FILES)
             model = session.load(directory, options.saved_model_tags.split(","), self._session_config)
-        runner = model.runner
+        runner, fill = model.runner, model.batch_fill
         if self._scheduler is not None and batching is not None:
-            runner = BatchedRunner(self._scheduler, runner, batching, self._metrics.record_batch)
+            runner = batched = BatchedRunner(self._scheduler, runner, batching, self._metrics.record_batch)
+            fill = batched.fill
         runner = GuardedRunner(runner, directory.parent, options.max_image_pixels)
-        return Model(runner, model.signatures, options.enable_signature_method_name_check)
+        return Model(runner, model.signatures, options.enable_signature_method_name_check, num_bytes, fill)
 
     def _batching_options(self, directory: Path) -> BatchingOptions | None:
         if self._scheduler is None:

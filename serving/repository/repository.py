@@ -23,6 +23,7 @@ from serving.repository.config import (
 )
 from serving.repository.storage import find_versions
 from serving.repository.versions import Changes, Lease, Load, ModelVersions
+from serving.telemetry.gauges import VersionUse
 from serving.wire.requests import ModelStatus, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
@@ -110,6 +111,10 @@ class Repository:
         """Every model ever seen, by name."""
         labels = self._labels
         return [ModelStatus(name, self.statuses(name), labels.get(name, {})) for name in sorted(self._models)]
+
+    def uses(self) -> list[VersionUse]:
+        """The versions of all models that are wanted or in memory."""
+        return [use for model in list(self._models.values()) for use in model.uses()]
 
     def availability(self) -> dict[str, bool]:
         """Whether each configured model has a version that answers."""

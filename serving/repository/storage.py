@@ -44,3 +44,8 @@ def check_links(directory: Path) -> None:
         seen.add(real)
         with os.scandir(path) as entries:
             waiting += [entry.path for entry in entries if entry.is_symlink() or entry.is_dir()]
+
+
+def size_of(directory: Path, *patterns: str) -> int:
+    """The bytes of the files in a directory that match a pattern."""
+    return sum(path.stat().st_size for pattern in patterns for path in directory.glob(pattern))

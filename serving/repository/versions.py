@@ -14,6 +14,7 @@ from serving.errors import Code, ServingError
 from serving.models.guard import without_path
 from serving.models.model import Model
 from serving.options import Options
+from serving.telemetry.gauges import VersionUse
 from serving.wire.requests import State, VersionStatus, servable_not_found
 
 logger = logging.getLogger("serving")
@@ -79,6 +80,13 @@ class ModelVersions:
         """Every version ever seen, the highest first."""
         with self._changed:
             return sorted((entry.status for entry in self._versions.values()), key=lambda status: -status.version)
+
+    def uses(self) -> list[VersionUse]:
+        """The versions that are wanted or in memory. One that has been unloaded is not among them."""
+        with self._changed:
+            entries = self._versions.values()
+            kept = [each for each in entries if each.model or each.gave_up or each.status.state is not State.END]
+            return [_use_of(self.name, each) for each in kept]
 
     def is_available(self, version: int | None = None) -> bool:
         """Whether a version answers requests, or any does."""
@@ -250,6 +258,12 @@ class ModelVersions:
     def _notify(self) -> None:
         self.is_settled = False
         self._changed.notify_all()
+
+
+def _use_of(name: str, entry: _Version) -> VersionUse:
+    if entry.model is None:
+        return VersionUse(name, entry.status, entry.num_leases)
+    return VersionUse(name, entry.status, entry.num_leases, entry.model.num_bytes, entry.model.batch_fill())
 
 
 def give_memory_back() -> None:

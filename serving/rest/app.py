@@ -13,7 +13,7 @@ from serving.admission.readiness import LIVE_PATH, READY_PATH, Phase, Readiness
 from serving.admission.threads import RequestThreads
 from serving.api.service import Service
 from serving.background import FileWatcher
-from serving.call import Call
+from serving.call import REST, Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
 from serving.rest.content import Headers, Response, compressed, error_response
@@ -64,7 +64,8 @@ class RestApp:
 
     def __init__(self, service: Service, options: Options, policy: Policy, readiness: Readiness) -> None:
         self.threads = RequestThreads(options.rest_api_num_threads, "rest")
-        self._metrics_thread = RequestThreads(1, "metrics")  # must not wait for requests
+        self._metrics_thread = RequestThreads(1, "metrics")  # to read them neither waits for requests nor counts as one
+        service.gauges.watch(REST, self.threads)
         self._service = service
         self._policy = policy
         self._readiness = readiness

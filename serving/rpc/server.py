@@ -23,6 +23,7 @@ from serving.admission.policy import Policy
 from serving.admission.threads import RequestThreads
 from serving.api.service import Service
 from serving.background import BackgroundThread
+from serving.call import GRPC
 from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
 from serving.rpc.health import Health
@@ -70,6 +71,7 @@ class GrpcServer:
         """
         if bound is None and not path:
             return
+        self._service.gauges.watch(GRPC, self.threads)
         self._thread.start()
         self._server = self._wait(self._make_server())
         if bound is not None:
