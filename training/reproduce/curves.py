@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.reproduce.figures import NONE, mean_and_std
+from training.reproduce.figures import mean_and_std
+from training.reproduce.pairs import NONE
 from training.reproduce.trial import Record
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ def smooth(values: Curve, points: int) -> Curve:
     """Takes the mean of each point and of the points before it, `points` in all or as many as there are."""
     figures = list(values.values())
     return {x: statistics.mean(figures[max(0, end - points) : end]) for end, x in enumerate(values, start=1)}
-
-
-def final_error(record: Record) -> float:
-    """The error on the test images at the last step, in percent."""
-    return 100 * (1 - [*curve(record, "evaluation", "accuracy").values()][-1])
 
 
 def final_loss(record: Record) -> float:

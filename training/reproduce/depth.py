@@ -13,12 +13,12 @@ from training.reproduce.curves import (
     draw_band,
     draw_guess,
     failures,
-    final_error,
     final_loss,
     finished,
     smooth,
     steps_to_learn,
 )
+from training.reproduce.pairs import NONE, final_error
 from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Record, Trial
@@ -135,7 +135,7 @@ def _paper(records: Sequence[Record]) -> str:
 
     rows = [
         ["He et al.: 30 layers are worse than 14", "14 layers 33.82, 30 layers 38.56", ours(DEPTHS[:2], "0")],
-        ["Zhang et al.: with C(0) = 0.9, depth costs no accuracy", figures.NONE, ours(DEPTHS, "tailored")],
+        ["Zhang et al.: with C(0) = 0.9, depth costs no accuracy", NONE, ours(DEPTHS, "tailored")],
     ]
     return figures.markdown(["finding", "top-1 error in the paper, %", "test error here, %"], rows)
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
-NONE = "-"  # the cell of a table for runs that are not on record
-
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table."""

@@ -14,12 +14,12 @@ from training.reproduce.curves import (
     draw_band,
     draw_guess,
     failures,
-    final_error,
     final_loss,
     finished,
     smooth,
     steps_to_learn,
 )
+from training.reproduce.pairs import NONE, final_error
 from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Record, Trial
@@ -166,7 +166,7 @@ def _vanishing(records: Sequence[Record]) -> str:
         for rule in ("fixed_0.01", "he_backward")
     )
     if not fixed or not he:
-        return figures.NONE
+        return NONE
     return f"10^{(statistics.mean(fixed) - statistics.mean(he)) / 2:.1f} at `conv1` of 14 layers"
 
 
