@@ -1,6 +1,6 @@
 """The studies by name: what the paper claims, and the trials that measure it here."""
 
-from training.reproduce import decay, depth, init, rectifiers, slopes, views
+from training.reproduce import decay, depth, init, rectifiers, signals, slopes, views
 from training.reproduce.study import Study
 
 STUDIES: dict[str, Study] = {
@@ -10,4 +10,5 @@ STUDIES: dict[str, Study] = {
     "decay": decay.STUDY,
     "views": views.STUDY,
     "depth": depth.STUDY,
+    "signals": signals.STUDY,
 }
