@@ -8,9 +8,10 @@ from sklearn.datasets import load_digits
 
 from training.data import pipeline
 from training.data.datasets import Digits, open_image_set
-from training.data.pipeline import evaluation_batches, train_batches
+from training.data.pipeline import evaluation_batches, repeated_without_end, train_batches
 from training.data.preprocessing import decode_image
 from training.errors import InputError
+from training.evaluation.views import view_batches
 
 SHAPE = (8, 8, 1)
 
@@ -211,3 +212,15 @@ def test_evaluation_keeps_order_and_does_not_augment(digits, small_config):
     expected = np.stack(list(digits.encoded("test").map(lambda encoded, _: decode_image(encoded, SHAPE))))
     np.testing.assert_array_equal(batch["images"][:359], expected)
     assert batch["weights"].sum() == 359
+
+
+@pytest.mark.parametrize("name", ["train", "evaluation", "views", "encoded"])
+def test_no_dataset_is_tuned_by_a_thread_that_may_outlive_it(name, digits, small_config):
+    """Its end may come a minute late; docs in training/data/parallel.py."""
+    datasets = {
+        "train": lambda: train_batches(digits, small_config, SHAPE, 1, 0).enumerate().map(lambda _, batch: batch),
+        "evaluation": lambda: repeated_without_end(evaluation_batches(digits, small_config, SHAPE, 1)),
+        "views": lambda: view_batches(digits, "test", lambda encoded: decode_image(encoded, SHAPE)[None], 8),
+        "encoded": lambda: digits.encoded("test").take(3),
+    }
+    assert datasets[name]().options().autotune.enabled is False

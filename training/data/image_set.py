@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from training.data.image_folder import Photo
+from training.data.parallel import without_autotune
 from training.errors import InputError
 
 IMAGE_FOLDER = "image_folder"
@@ -41,7 +42,8 @@ class Split(NamedTuple):
     def examples(self) -> tf.data.Dataset:
         """The index and the string of each image, in order."""
         indices = tf.data.Dataset.range(self.num_examples).batch(_FETCHED)
-        return indices.map(lambda each: (each, self.fetch(each))).prefetch(2).unbatch()
+        fetched = indices.map(lambda each: (each, self.fetch(each))).prefetch(2)
+        return without_autotune(fetched.unbatch())  # which holds for all that is made of them
 
     def read(self, index: int) -> tf.Tensor:
         """The encoded image at an index; fails where it cannot be read."""

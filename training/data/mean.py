@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from training.config import Config
 from training.data.image_set import ImageSet
+from training.data.parallel import CALLS
 from training.data.preprocessing import decode_image
 from training.errors import InputError
 from training.run.folder import write_whole
@@ -77,7 +78,7 @@ def mean_image(
     def decode(index: tf.Tensor, string: tf.Tensor) -> tf.Tensor:
         return decode_image(split.load(index, string), image_shape, config.test_scale)
 
-    decoded = split.examples().map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(_BATCH)
+    decoded = split.examples().map(decode, num_parallel_calls=CALLS).ignore_errors().batch(_BATCH)
     total, count = np.zeros(image_shape), 0
     with tqdm(total=split.num_examples, desc="mean image", unit=" images", disable=None, leave=False) as bar:
         for batch in decoded.prefetch(2).as_numpy_iterator():

@@ -16,6 +16,7 @@ from training.config import Config
 from training.data.augmentation import make_augmentation
 from training.data.image_set import ImageSet, Split
 from training.data.mixing import check_mixing, mix
+from training.data.parallel import CALLS, without_autotune
 from training.data.preprocessing import decode_image
 from training.data.unreadable import UnreadableImages
 from training.errors import InputError
@@ -74,8 +75,8 @@ def train_batches(
     unreadable = UnreadableImages(split, config.max_unreadable)
     examples = _Examples(split, order, make_augmentation(config, image_shape), image_shape, unreadable)
     first_seed = config.seed * 1_000_003  # to which the epoch is added
-    batches = _batches(steps, examples, rows, first_seed).map(finish, tf.data.AUTOTUNE, deterministic=True)
-    return _without_end(batches).prefetch(2 * len(rows.own))
+    batches = _batches(steps, examples, rows, first_seed).map(finish, CALLS, deterministic=True)
+    return without_autotune(_without_end(batches).prefetch(2 * len(rows.own)))
 
 
 @tf.autograph.experimental.do_not_convert
@@ -97,7 +98,8 @@ def evaluation_batches(
     steps = tf.data.Dataset.range(steps_per_epoch(split.num_examples, config.batch_size))
     unreadable = UnreadableImages(split, config.max_unreadable)
     examples = _Examples(split, lambda _, position: position, prepare, image_shape, unreadable)
-    return _batches(steps, examples, rows).map(lambda batch, _: batch).prefetch(2 * len(rows.own))
+    batches = _batches(steps, examples, rows).map(lambda batch, _: batch)
+    return without_autotune(batches.prefetch(2 * len(rows.own)))
 
 
 def repeated_without_end(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -170,11 +172,9 @@ def _batches(steps: tf.data.Dataset, examples: _Examples, rows: _Rows, first_see
             return {name: tf.identity(values) for name, values in batch.items()}, seeds
 
     each_share = steps.map(read, num_parallel_calls=2, deterministic=True).unbatch()
+    at_once = max(2, len(rows.own))  # the next share begins while a share's last images are being decoded
     decoded = each_share.interleave(
-        partial(_decoded, examples),
-        cycle_length=max(2, len(rows.own)),  # the next share begins while a share's last images are being decoded
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        partial(_decoded, examples), cycle_length=at_once, num_parallel_calls=at_once, deterministic=True
     )
     return decoded.map(batch)
 
@@ -203,7 +203,7 @@ def _decoded(
         image = tf.data.Dataset.from_tensors(row).map(pixels).ignore_errors()
         return image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
 
-    at_once = rows.map(pixels, num_parallel_calls=tf.data.AUTOTUNE).batch(size, drop_remainder=True).ignore_errors()
+    at_once = rows.map(pixels, num_parallel_calls=CALLS).batch(size, drop_remainder=True).ignore_errors()
     one_by_one = rows.flat_map(pixels_or_blank).batch(size, drop_remainder=True)
 
     def batch(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from training.config import Config
 from training.data.augmentation import check_augmentation
 from training.data.image_set import ImageSet
+from training.data.parallel import CALLS
 from training.data.pipeline import train_batches
 from training.data.preprocessing import decode_any
 from training.errors import InputError
@@ -54,7 +55,7 @@ def survey(images: ImageSet, split: str) -> SplitSurvey:
         means = tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[0, 1])
         return index, tf.shape(pixels)[:2], means
 
-    measured = part.examples().map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    measured = part.examples().map(measure, num_parallel_calls=CALLS).ignore_errors()
     rows = list(measured.as_numpy_iterator())
     readable = {int(index) for index, _, _ in rows}
     counts = part.class_counts(len(images.labels))

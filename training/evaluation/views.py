@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from training.classifier import Classifier, DenseClassifier, crop_centre, decode_whole
 from training.data.image_set import ImageSet
+from training.data.parallel import CALLS
 from training.errors import InputError
 
 VIEWS = ("centre", "ten", "dense")
@@ -120,7 +121,7 @@ def view_batches(images: ImageSet, split: str, view: Callable[[tf.Tensor], tf.Te
     def seen(position: tf.Tensor, string: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return position, view(part.load(position, string)), part.label(position, string)
 
-    views = part.examples().map(seen, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    views = part.examples().map(seen, num_parallel_calls=CALLS).ignore_errors()
     return views.group_by_window(shape_key, lambda _, group: group.batch(size), window_size=size).prefetch(2)
 
 
