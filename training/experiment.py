@@ -21,7 +21,7 @@ from training.data.mean import mean_image, set_mean
 from training.data.mixing import check_mixing
 from training.data.pipeline import evaluation_batches, repeated_without_end, steps_per_epoch, train_batches
 from training.data.unreadable import too_many_unreadable
-from training.distribute.strategy import own_replicas
+from training.distribute.strategy import input_options, own_replicas
 from training.errors import InputError
 from training.network import freeze, load_initial_weights, make_network, set_frozen
 from training.run.folder import Run
@@ -132,7 +132,7 @@ class Experiment:
             tf.debugging.Assert(tf.size(wrong) == 0, [_OUT_OF_RANGE, wrong, name, first + index // num_own])
             return batch
 
-        return self.strategy.distribute_datasets_from_function(own_batches)
+        return self.strategy.distribute_datasets_from_function(own_batches, input_options(self.strategy))
 
 
 def build_experiment(

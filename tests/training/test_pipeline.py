@@ -1,17 +1,21 @@
 import dataclasses
+import gc
 import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
+from tensorflow.python.data.ops.multi_device_iterator_ops import OwnedMultiDeviceIterator
 
 from training.data import pipeline
 from training.data.datasets import Digits, open_image_set
 from training.data.pipeline import evaluation_batches, repeated_without_end, train_batches
 from training.data.preprocessing import decode_image
+from training.distribute.strategy import make_strategy
 from training.errors import InputError
 from training.evaluation.views import view_batches
+from training.experiment import build_experiment
 
 SHAPE = (8, 8, 1)
 
@@ -224,3 +228,13 @@ def test_no_dataset_is_tuned_by_a_thread_that_may_outlive_it(name, digits, small
         "encoded": lambda: digits.encoded("test").take(3),
     }
     assert datasets[name]().options().autotune.enabled is False
+
+
+@pytest.mark.parametrize("cpu_devices", [1, 2])
+def test_batches_reach_the_cpus_without_a_dataset_that_tunes_itself(cpu_devices, small_config):
+    before = {id(each) for each in gc.get_objects() if isinstance(each, OwnedMultiDeviceIterator)}
+    experiment = build_experiment(small_config, make_strategy(cpu_devices))
+    iterator = iter(experiment.train_batches(0))
+    found = [each for each in gc.get_objects() if isinstance(each, OwnedMultiDeviceIterator) and id(each) not in before]
+    assert iterator is not None
+    assert not found

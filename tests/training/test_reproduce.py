@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Trial, rounded
 
+RESULTS = pathlib.Path(__file__).parents[2] / "docs/results"
+NUMBER = r"-?\d+\.?\d*(?:e-?\d+)?"
 TABLE_1 = ["conv1", *(f"conv2_{i}" for i in range(1, 5)), *(f"conv3_{i}" for i in range(1, 7)), "fc1", "fc2", "fc3"]
 
 
@@ -169,6 +172,26 @@ def test_wrong_input_is_one_line(argv, message, capsys):
 def test_studies_are_listed(capsys):
     assert main(["reproduce"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(STUDIES)
+
+
+def test_report_makes_every_page_and_plot_anew_from_the_records(tmp_path):
+    pages = tmp_path / "results"
+    shutil.copytree(RESULTS, pages)
+    for name in STUDIES:
+        page = pages / f"{name}.md"
+        page.write_text(
+            re.sub(r"(<!-- (.+?): written by .*?-->\n).*?(<!-- end of \2 -->)", r"\1\3", page.read_text(), flags=re.S)
+        )
+        for plot in pages.glob(f"{name}*.svg"):
+            plot.unlink()
+    assert main(["reproduce", "report", "--workdir", str(pages)]) == 0
+    for page in RESULTS.glob("*.md"):
+        assert (pages / page.name).read_text() == page.read_text(), page.name
+    for plot in RESULTS.glob("*.svg"):
+        made, kept = (re.sub("Matplotlib v[^<]*", "", path.read_text()) for path in (pages / plot.name, plot))
+        assert re.sub(NUMBER, "", made) == re.sub(NUMBER, "", kept), plot.name
+        numbers = [np.array(re.findall(NUMBER, text), float) for text in (made, kept)]
+        np.testing.assert_allclose(*numbers, atol=0.1, err_msg=plot.name)
 
 
 def children(pid):

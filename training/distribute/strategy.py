@@ -49,6 +49,19 @@ def own_replicas(context: tf.distribute.InputContext) -> range:
     return range(context.input_pipeline_id * count, (context.input_pipeline_id + 1) * count)
 
 
+def input_options(strategy: tf.distribute.Strategy) -> tf.distribute.InputOptions | None:
+    """How batches reach the devices: a GPU's are copied there one ahead; the CPUs of one process need no copy.
+
+    The dataset that copies takes no options, so that its end may be up to a minute late, as
+    `training.data.parallel.without_autotune` explains.
+    """
+    devices = strategy.extended.worker_devices
+    if "GPU" in devices[0] or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return None
+    mode = tf.distribute.InputReplicationMode.PER_REPLICA
+    return tf.distribute.InputOptions(experimental_fetch_to_device=False, experimental_replication_mode=mode)
+
+
 def _multi_worker_strategy(cluster: Cluster, names: list[str]) -> tf.distribute.Strategy:
     if names and names[0].startswith("CPU") and names != ["CPU:0"]:
         raise InputError(
