@@ -177,7 +177,7 @@ def test_studies_are_listed(capsys):
 def test_report_makes_every_page_and_plot_anew_from_the_records(tmp_path):
     pages = tmp_path / "results"
     shutil.copytree(RESULTS, pages)
-    for name in STUDIES:
+    for name in (name for name, study in STUDIES.items() if records_of(study, RESULTS)):
         page = pages / f"{name}.md"
         page.write_text(
             re.sub(r"(<!-- (.+?): written by .*?-->\n).*?(<!-- end of \2 -->)", r"\1\3", page.read_text(), flags=re.S)
