@@ -49,7 +49,7 @@ RECIPE: dict[str, Any] = {
 }
 DATA: dict[str, dict[str, Any]] = {
     "cifar10": {"dataset": "cifar10", "epochs": 8, "flip": True, "crop_padding": 2},
-    "fashion_mnist": {"dataset": "fashion_mnist", "epochs": 4, "flip": True, "crop_padding": 2},
+    "fashion_mnist": {"dataset": "fashion_mnist", "epochs": 3, "flip": True, "crop_padding": 2},
 }
 
 

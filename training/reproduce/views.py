@@ -51,7 +51,7 @@ RECIPE: dict[str, Any] = {
     "scale_max": 96,
     "test_scale": 72,
     "flip": True,
-    "epochs": 16,
+    "epochs": 10,
     "batch_size": 64,
     "learning_rate": 0.02,
     "warmup_steps": 50,
