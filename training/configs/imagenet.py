@@ -8,7 +8,7 @@
 | imagenet_c | C: 22 wider layers | 24.27, 7.38 % | 21.59, 5.71 % |
 
 imagenet_a_fast and imagenet_c_fast take the same steps in bfloat16 and without determinism. None of them was trained by
-this project; docs/imagenet.md projects what they take.
+this project; docs/results/imagenet.md projects what they take.
 
 python -m training fit --config imagenet_c --workdir runs/imagenet_c
 """

@@ -1,6 +1,6 @@
 """The studies by name: what the paper claims, and the trials that measure it here."""
 
-from training.reproduce import decay, depth, init, rectifiers, signals, slopes, views
+from training.reproduce import cost, decay, depth, imagenet, init, rectifiers, signals, slopes, views
 from training.reproduce.study import Study
 
 STUDIES: dict[str, Study] = {
@@ -11,4 +11,6 @@ STUDIES: dict[str, Study] = {
     "views": views.STUDY,
     "depth": depth.STUDY,
     "signals": signals.STUDY,
+    "cost": cost.STUDY,
+    "imagenet": imagenet.STUDY,
 }
