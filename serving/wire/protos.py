@@ -32,6 +32,7 @@ def message_class(name: str) -> Any:
 
 BatchingParameters = message_class("tensorflow.serving.BatchingParameters")
 MonitoringConfig = message_class("tensorflow.serving.MonitoringConfig")
+ModelServerConfig = message_class("tensorflow.serving.ModelServerConfig")
 SSLConfig = message_class("tensorflow.serving.SSLConfig")
 ProfileRequest = message_class("tensorflow.ProfileRequest")
 ProfileResponse = message_class("tensorflow.ProfileResponse")

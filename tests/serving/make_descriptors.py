@@ -18,17 +18,19 @@ from tensorflow_serving.apis import (
     predict_pb2,
     regression_pb2,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 FOLDER = Path(__file__).parents[2] / "serving" / "wire"
 PATH = FOLDER / "descriptors.pb"
-_FILES_OF_THE_CLIENT = (
+_FILES = (
     predict_pb2,
     classification_pb2,
     regression_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_server_config_pb2,
 )
-# Fields that no client of this package reads or writes; each would bring many messages along.
+# Fields that no code here reads or writes; each would bring many messages along.
 _LEFT_OUT = {
     "tensorflow.TensorProto.resource_handle_val",
     "tensorflow.TensorProto.variant_val",
@@ -41,14 +43,14 @@ _LEFT_OUT = {
 
 def make() -> FileDescriptorSet:
     """Returns the descriptors of all messages, each file behind those that it imports."""
-    files = _of_the_client()
+    files = _of_the_package()
     names = {file.name for file in files}
     return FileDescriptorSet(file=files + [file for file in _own() if file.name not in names])
 
 
-def _of_the_client() -> list[FileDescriptorProto]:
+def _of_the_package() -> list[FileDescriptorProto]:
     types: dict[str, Descriptor | EnumDescriptor] = {}
-    for module in _FILES_OF_THE_CLIENT:
+    for module in _FILES:
         for message in module.DESCRIPTOR.message_types_by_name.values():
             _add_reachable(message, types)
     files: dict[str, FileDescriptor] = {}
@@ -67,6 +69,8 @@ def _add_reachable(found: Descriptor | EnumDescriptor, types: dict[str, Descript
     if found.full_name in types:
         return
     types[found.full_name] = found
+    if found.containing_type is not None:
+        _add_reachable(found.containing_type, types)
     for field in _fields(found) if isinstance(found, Descriptor) else ():
         other = field.message_type or field.enum_type
         if other is not None:
