@@ -6,11 +6,11 @@ import difflib
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from serving.options import IGNORED, Options
+from serving.options import ENGINES, IGNORED, Options
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _SWITCHES = ("help", "version")
@@ -25,11 +25,15 @@ class FlagError(Exception):
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A parsed command line; `unknown` arguments and `ignored` flags have no effect."""
+    """A parsed command line: the options, and the names of those that were given.
+
+    `unknown` arguments are no flags; `ignored` are flags of TensorFlow Serving that are no options here.
+    """
 
     options: Options
+    given: frozenset[str] = frozenset()
     unknown: Sequence[str] = ()
-    ignored: Sequence[str] = ()
+    ignored: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     wants_help: bool = False
     wants_version: bool = False
 
@@ -44,10 +48,11 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         if value is None:
             raise FlagError(f"--{name} needs a value, for example --{name}={getattr(Options, name, '')}")
     switches = [bool(values.pop(name, False)) for name in _SWITCHES]
-    ignored = [name for name in values if name in IGNORED]
-    for name in ignored:
-        del values[name]
-    return CommandLine(Options(**values), unknown, ignored, *switches)  # type: ignore[arg-type]  # by the kinds above
+    ignored = {name: values.pop(name) for name in list(values) if name in IGNORED}
+    options = Options(**values)  # type: ignore[arg-type]  # by the kinds above
+    if options.engine not in ENGINES:
+        raise FlagError(f"--engine={options.engine} is no engine; it takes {', '.join(ENGINES)}")
+    return CommandLine(options, frozenset(values), unknown, ignored, *switches)
 
 
 def usage() -> str:
@@ -61,10 +66,14 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def warn(command_line: CommandLine) -> None:
-    """Prints the arguments that have no effect; as in TensorFlow Serving the server starts without them."""
+def warn_of_unknown(command_line: CommandLine) -> None:
+    """Prints the arguments that are no flags; as in TensorFlow Serving the server starts without them."""
     for argument in command_line.unknown:
         print(f"unknown argument: {argument}", file=sys.stderr)
+
+
+def warn_of_ignored(command_line: CommandLine) -> None:
+    """Prints the flags of TensorFlow Serving that this server knows and has no use for."""
     for name in command_line.ignored:
         print(f"--{name} has no effect in this server", file=sys.stderr)
 

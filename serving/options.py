@@ -13,6 +13,9 @@ T = TypeVar("T")
 _NUM_CPUS = os.cpu_count() or 1
 _MOST_THREADS = 10_000
 
+ENGINES = ("embedded", "tensorflow_model_server", "docker")
+"""The programs that serve: each is a module of `serving.engines`."""
+
 IGNORED: dict[str, type] = {
     "flush_filesystem_caches": bool,
     "remove_unused_fields_from_bundle_metagraph": bool,
@@ -36,6 +39,7 @@ def _flag(default: T, meaning: str, least: float = -math.inf, most: float = math
 class Options:
     """A server's options, one per flag of the command line."""
 
+    engine: str = _flag(ENGINES[0], f"Program that serves: {', '.join(ENGINES)}.")
     port: int = _flag(8500, "TCP port of the gRPC API; 0 turns it off.", 0, 65535)
     grpc_socket_path: str = _flag("", "UNIX socket on which the gRPC API listens too.")
     rest_api_port: int = _flag(0, "TCP port of the REST API; 0 turns it off.", 0, 65535)

@@ -1,18 +1,58 @@
-"""The process and its system: ports, a quiet import of TensorFlow, and systemd."""
+"""The process and its system: signals, ports, a quiet import of TensorFlow, and systemd."""
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from types import FrameType
 
 from serving.errors import Code, ServingError, invalid_argument
+from serving.options import Options
 
 logger = logging.getLogger("serving")
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# The shell expects 130 of a program that Ctrl-C has ended; SIGTERM asks a service to end, which is no failure.
+_EXIT_STATUSES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 0}
+
+
+class Interruptions:
+    """SIGINT and SIGTERM: the first one while serving ends `wait`, any other ends the process at once."""
+
+    def __init__(self) -> None:
+        self._caught: SimpleQueue[int] = SimpleQueue()  # may be filled by a handler that interrupts its own `get`
+        self._waiting = False
+        self._receive: Callable[[int], None] | None = None
+        for number in _EXIT_STATUSES:
+            signal.signal(number, self._handle)
+
+    def wait(self, interval: float | None, sign: Callable[[], None]) -> int:
+        """Waits for a signal and returns its exit status; calls `sign` once per interval, in seconds."""
+        self._waiting = True
+        while True:
+            try:
+                return _EXIT_STATUSES[self._caught.get(timeout=interval)]
+            except Empty:
+                sign()
+
+    def pass_on(self, receive: Callable[[int], None]) -> None:
+        """Gives every signal to a function from now on, and ends nothing."""
+        self._receive = receive
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._receive is not None:
+            self._receive(number)
+            return
+        # Imports and loads cannot be unwound quietly, and have nothing to clean up.
+        if not self._waiting:
+            os._exit(_EXIT_STATUSES[number])
+        self._waiting = False
+        self._caught.put(number)
 
 
 def bind(host: str, port: int, flag: str) -> socket.socket:
@@ -36,6 +76,13 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
             "Stop what listens there, or give another port",
         ) from error
     return bound
+
+
+def check_ports(options: Options) -> None:
+    """Raises ServingError if the server could not listen on a port, before it takes seconds to start."""
+    for flag, port in (("port", options.port), ("rest_api_port", options.rest_api_port)):
+        if port:
+            bind(options.host, port, flag).close()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from serving.flags import FlagError, parse, usage, warn
+from serving.flags import FlagError, parse, usage, warn_of_ignored
 from serving.options import IGNORED, Options
 
 SPELLINGS = {
@@ -26,6 +26,10 @@ def test_spelling(arguments, values):
     command_line = parse(arguments)
     assert command_line.options == Options(**values)
     assert command_line.unknown == []
+
+
+def test_flags_that_are_given_are_known_even_if_they_change_nothing():
+    assert parse(["--port=8500", "--use_saved_model"]).given == {"port"}
 
 
 def test_unknown_arguments_are_kept_apart():
@@ -91,8 +95,8 @@ def test_value_that_does_not_fit_is_refused(argument):
 def test_flag_without_effect_is_taken_and_told(capsys):
     command_line = parse(["--flush_filesystem_caches=false", "--platform_config_file", "x", "--port=2"])
     assert command_line.options == Options(port=2)
-    assert command_line.ignored == ["flush_filesystem_caches", "platform_config_file"]
-    warn(command_line)
+    assert command_line.ignored == {"flush_filesystem_caches": False, "platform_config_file": "x"}
+    warn_of_ignored(command_line)
     assert capsys.readouterr().err == (
         "--flush_filesystem_caches has no effect in this server\n--platform_config_file has no effect in this server\n"
     )
@@ -115,7 +119,7 @@ def test_every_flag_of_tensorflow_serving_is_taken():
     assert set(IGNORED) == FLAGS_WITHOUT_EFFECT
     command_line = parse([f"--{name}=1" for name in sorted(FLAGS_WITHOUT_EFFECT)])
     assert command_line.unknown == []
-    assert command_line.ignored == sorted(FLAGS_WITHOUT_EFFECT)
+    assert command_line.ignored.keys() == FLAGS_WITHOUT_EFFECT
 
 
 def test_flag_without_effect_must_parse():
@@ -173,6 +177,7 @@ DEFAULTS = {  # model_servers/server.h and main.cc
 OUR_OWN = {
     "xla_cpu_compilation_enabled": True,
     "xla_gpu_compilation_enabled": True,
+    "engine": "embedded",
     "host": "127.0.0.1",
     "enable_grpc_reflection": True,
     "enable_reload_config_request": True,
