@@ -30,19 +30,21 @@ RECTIFIERS = {  # and whose layer it is
 }
 ROUNDS = range(5)
 SIZES: dict[str, Any] = {"filters": [32, 64, 128], "image_size": 32, "batch_size": 64, "warmup_steps": 3, "steps": 20}
-SECONDS, MEBIBYTES = "step_seconds", "step_mebibytes"
+FEW: dict[str, Any] = {"batch_size": 2, "warmup_steps": 0, "steps": 1}
+SECONDS, MEBIBYTES, GROWN = "step_seconds", "step_mebibytes", "grown_mebibytes"
 _RATE = 1e-3
 
 
 def trials() -> list[Trial]:
-    """Rounds in which all rectifiers follow each other with the same kernels."""
-    return [
-        Trial(
-            f"cost/{kernels}-{rectifier.replace(' ', '_')}-{turn}",
-            {"kernels": kernels, "rectifier": rectifier, "round": turn, **KERNELS[kernels], **SIZES},
-        )
-        for turn, kernels, rectifier in itertools.product(ROUNDS, KERNELS, RECTIFIERS)
-    ]
+    """A step on few images with each rectifier; rounds in which all of them follow each other with the same kernels."""
+    few = [_trial(kernels, rectifier, 0, "few", FEW) for kernels, rectifier in itertools.product(KERNELS, RECTIFIERS)]
+    cases = itertools.product(ROUNDS, KERNELS, RECTIFIERS)
+    return few + [_trial(kernels, rectifier, turn, str(turn), {}) for turn, kernels, rectifier in cases]
+
+
+def _trial(kernels: str, rectifier: str, turn: int, name: str, sizes: dict[str, Any]) -> Trial:
+    settings = {"kernels": kernels, "rectifier": rectifier, "round": turn, **KERNELS[kernels], **SIZES, **sizes}
+    return Trial(f"cost/{kernels}-{rectifier.replace(' ', '_')}-{name}", settings)
 
 
 def measure(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
@@ -128,18 +130,32 @@ def mebibytes(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
+def of_rounds(records: Sequence[Record]) -> list[Record]:
+    """The records of rounds, each with what it holds beyond a step on few images, which is for compiling."""
+    few = {_case(record): record[MEBIBYTES] for record in records if _has_few_images(record)}
+    return [
+        record | {GROWN: record[MEBIBYTES] - few[_case(record)]}
+        for record in records
+        if not _has_few_images(record) and _case(record) in few
+    ]
+
+
+def _has_few_images(record: Record) -> bool:
+    return bool(record["settings"]["batch_size"] == FEW["batch_size"])
+
+
+def _case(record: Record) -> tuple[str, str]:
+    return record["settings"]["kernels"], record["settings"]["rectifier"]
+
+
 def ratios(records: Sequence[Record], kernels: str, rectifier: str, figure: str) -> list[float]:
     """A figure of a rectifier over ReLU's of the same round, with the same kernels, for each round that has both."""
-    of, base = (_by_round(records, kernels, each, figure) for each in (rectifier, BASE))
+    of, base = (_by_round(records, (kernels, each), figure) for each in (rectifier, BASE))
     return [of[turn] / base[turn] for turn in sorted(of.keys() & base.keys())]
 
 
-def _by_round(records: Sequence[Record], kernels: str, rectifier: str, figure: str) -> dict[int, float]:
-    return {
-        record["settings"]["round"]: record[figure]
-        for record in records
-        if (record["settings"]["kernels"], record["settings"]["rectifier"]) == (kernels, rectifier)
-    }
+def _by_round(records: Sequence[Record], case: tuple[str, str], figure: str) -> dict[int, float]:
+    return {record["settings"]["round"]: record[figure] for record in records if _case(record) == case}
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -150,32 +166,39 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
     """Medians and ratios to ReLU."""
-    rows = (_row(records, *pair) for pair in itertools.product(KERNELS, RECTIFIERS))
+    rounds = of_rounds(records)
+    rows = (_row(rounds, kernels, rectifier) for kernels, rectifier in itertools.product(KERNELS, RECTIFIERS))
     header = ["kernels", "rectifier", "layer of", "rounds", "CPU ms per step", "over ReLU (quartiles)"]
-    header += ["peak MiB", "over ReLU (quartiles)"]
+    header += ["peak MiB", "MiB without compiling", "over ReLU (quartiles)"]
     return {"steps": figures.markdown(header, filter(None, rows)), "cost": figures.cost_table(records)}
 
 
-def _row(records: Sequence[Record], kernels: str, rectifier: str) -> list[Any]:
+def _row(rounds: Sequence[Record], kernels: str, rectifier: str) -> list[Any]:
     """A row of the table; empty where there is no round with ReLU as well."""
-    cells: list[Any] = []
-    for figure, unit, digits in ((SECONDS, 1e3, 1), (MEBIBYTES, 1, 0)):
-        found = ratios(records, kernels, rectifier, figure)
-        if not found:
-            return []
-        median = statistics.median(_by_round(records, kernels, rectifier, figure).values())
-        low, middle, high = quartiles(found)
-        cells += [f"{unit * median:.{digits}f}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
-    return [TITLES[kernels], rectifier, RECTIFIERS[rectifier], len(found), *cells]
+    names = (SECONDS, MEBIBYTES, GROWN)
+    seconds, peak, grown = ([*_by_round(rounds, (kernels, rectifier), name).values()] for name in names)
+    of_time, of_memory = (ratios(rounds, kernels, rectifier, name) for name in (SECONDS, GROWN))
+    if not of_time:
+        return []
+    return [
+        *(TITLES[kernels], rectifier, RECTIFIERS[rectifier], len(of_time)),
+        *(f"{1_000 * statistics.median(seconds):.1f}", _spread(of_time)),
+        *(f"{statistics.median(peak):.0f}", f"{statistics.median(grown):.0f}", _spread(of_memory)),
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    low, median, high = quartiles(values)
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def plots(records: Sequence[Record]) -> dict[str, Any]:
     """Bars of the ratios to ReLU: time and memory."""
     figure = figures.new_figure(9, 3.6)
-    panels = ((SECONDS, "CPU time of a step, over ReLU's"), (MEBIBYTES, "peak memory of steps, over ReLU's"))
+    panels = ((SECONDS, "CPU time of a step, over ReLU's"), (GROWN, "memory without compiling, over ReLU's"))
     for axes, (name, title) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
         for index, kernels in enumerate(KERNELS):
-            _draw(axes, records, kernels, name, 0.26 * (index - 1))
+            _draw(axes, of_rounds(records), kernels, name, 0.26 * (index - 1))
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_title(title)
         axes.set_yticks(range(len(RECTIFIERS) - 1), list(RECTIFIERS)[1:])
