@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_prelu import predict_gains
 from training.__main__ import main
 from training.errors import TrainingError
 from training.reproduce import rectifiers
@@ -45,6 +46,20 @@ def test_depth_counts_the_layers_with_a_kernel(depth):
     assert sum(isinstance(layer, keras.layers.Layer) and "_rectifier" in layer.name for layer in network.layers) == (
         depth - 1
     )
+
+
+def test_signals_keep_their_size_to_100_layers():
+    """With the 2x2 kernels padded on one side by all, the mean square would be 1e-38 times as large."""
+    network = plain_network((32, 32, 3), 10, depth=100, filters=(8, 8, 8))
+    start(network, "he_forward", 0)
+    last = predict_gains(network).rows[-1]
+    assert 0.01 < last.forward_mean_square < 10
+
+
+def test_convolutions_keep_the_size_of_their_stage():
+    network = plain_network((32, 32, 3), 10, filters=(2, 2, 2))
+    sizes = {layer.name: layer.output.shape[1] for layer in network.layers if isinstance(layer, keras.layers.Conv2D)}
+    assert list(sizes.values()) == 5 * [16] + 6 * [8]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ RECIPE: dict[str, Any] = {
     "dataset": "cifar10",
     "train_split": "train[:20000]",
     "test_split": "test[:2000]",
-    "epochs": 3,
+    "epochs": 2,
     "batch_size": 64,
     "learning_rate": 0.01,
     "warmup_steps": 0,

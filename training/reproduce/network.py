@@ -24,14 +24,16 @@ def plain_network(
 
     | layers | here | in the paper |
     |---|---|---|
-    | `conv1` | 5x5, a third or more of the images' size left by a pooling of 2 | 7x7, stride 2, pooling of 3 |
+    | `conv1` | 5x5, stride 2 | 7x7, stride 2, pooling of 3 |
     | `conv2_1` to `conv2_4` | 2x2 | 2x2, 128 filters |
     | `conv3_1` to `conv3_6`, or more | 2x2 | 2x2, 256 filters |
     | `spp` | levels 4, 2 and 1 | 6, 3, 2 and 1 |
     | `fc1`, `fc2` | 2 units per filter of the last convolution, no dropout | 4096 units, dropout of 0.5 |
     | `fc3` | a unit per class | 1000 units |
 
-    There is no normalization and no shortcut. Pixels from 0 to 255 come in and are scaled to a mean of about 0 and a
+    There is no normalization and no shortcut. The 2x2 convolutions keep the size of their input: they are padded by
+    turns below and to the right, and above and to the left. Padded on the same side by all, as by Keras's `"same"`,
+    signals wander out of the image: their mean square would shrink by 10^4 over 22 of them. Pixels from 0 to 255 come in and are scaled to a mean of about 0 and a
     variance of about 1.
 
     Args:
@@ -53,7 +55,11 @@ def plain_network(
     for name, channels, size in convolutions:
         if name == "conv3_1":
             x = keras.layers.MaxPooling2D(2, name=f"pool{int(name[4]) - 1}")(x)
-        x = keras.layers.Conv2D(channels, size, strides=2 if name == "conv1" else 1, padding="same", name=name)(x)
+        padding = "same"
+        if name[-1] in "24680":  # "same" pads a 2x2 kernel below and to the right
+            x = keras.layers.ZeroPadding2D(((1, 0), (1, 0)), name=f"{name}_padding")(x)
+            padding = "valid"
+        x = keras.layers.Conv2D(channels, size, strides=2 if name == "conv1" else 1, padding=padding, name=name)(x)
         x = _rectifier(rectifier, slope_decay, f"{name}_rectifier")(x)
     x = SpatialPyramidPooling2D((4, 2, 1), name="spp")(x)
     for name in ("fc1", "fc2"):

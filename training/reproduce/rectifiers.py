@@ -48,7 +48,7 @@ RECIPE: dict[str, Any] = {
     "log_every": 50,
 }
 DATA: dict[str, dict[str, Any]] = {
-    "cifar10": {"dataset": "cifar10", "epochs": 8, "flip": True, "crop_padding": 2},
+    "cifar10": {"dataset": "cifar10", "epochs": 6, "flip": True, "crop_padding": 2},
     "fashion_mnist": {"dataset": "fashion_mnist", "epochs": 3, "flip": True, "crop_padding": 2},
 }
 
