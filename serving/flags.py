@@ -5,12 +5,13 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from serving.options import ENGINES, IGNORED, Options
+from serving.options import ENGINES, HOST_VARIABLE, IGNORED, Options
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _SWITCHES = ("help", "version")
@@ -41,7 +42,7 @@ class CommandLine:
 def parse(arguments: Sequence[str]) -> CommandLine:
     """Reads a command line. Raises FlagError if a value does not fit its flag, or a flag is misspelt."""
     found, unknown = _parser().parse_known_args(arguments)
-    values: dict[str, Value] = vars(found)
+    values: dict[str, Value] = _from_environment() | vars(found)
     for argument in unknown:
         _check_spelling(argument)
     for name, value in values.items():
@@ -76,6 +77,11 @@ def warn_of_ignored(command_line: CommandLine) -> None:
     """Prints the flags of TensorFlow Serving that this server knows and has no use for."""
     for name in command_line.ignored:
         print(f"--{name} has no effect in this server", file=sys.stderr)
+
+
+def _from_environment() -> dict[str, Value]:
+    host = os.environ.get(HOST_VARIABLE)
+    return {"host": host} if host else {}
 
 
 @functools.cache

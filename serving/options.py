@@ -16,6 +16,9 @@ _MOST_THREADS = 10_000
 ENGINES = ("embedded", "tensorflow_model_server", "docker")
 """The programs that serve: each is a module of `serving.engines`."""
 
+HOST_VARIABLE = "SERVING_HOST"
+"""The variable of the environment that stands for --host where the command line has none."""
+
 IGNORED: dict[str, type] = {
     "flush_filesystem_caches": bool,
     "remove_unused_fields_from_bundle_metagraph": bool,
@@ -43,10 +46,15 @@ class Options:
     port: int = _flag(8500, "TCP port of the gRPC API; 0 turns it off.", 0, 65535)
     grpc_socket_path: str = _flag("", "UNIX socket on which the gRPC API listens too.")
     rest_api_port: int = _flag(0, "TCP port of the REST API; 0 turns it off.", 0, 65535)
-    host: str = _flag("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
+    host: str = _flag(
+        "127.0.0.1",
+        f"Address to listen on; 0.0.0.0 lets other machines in. Without it {HOST_VARIABLE} in the environment counts.",
+    )
 
     model_name: str = _flag("default", "Name under which clients ask for the model.")
-    model_base_path: str = _flag("", "Directory with a numbered subdirectory for each version of the model.")
+    model_base_path: str = _flag(
+        "", "Directory with a numbered subdirectory for each version of the model, or with one SavedModel itself."
+    )
     model_config_file: str = _flag("", "Text file with a ModelServerConfig, in place of --model_name.")
     model_config_file_poll_wait_seconds: float = _flag(0, "Seconds between looks at that file; 0 looks once.")
     file_system_poll_wait_seconds: float = _flag(

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import IO
 
 from serving.errors import Code, ServingError, invalid_argument
-from serving.options import Options
+from serving.options import HOST_VARIABLE, Options
 
 logger = logging.getLogger("serving")
 
@@ -62,7 +63,10 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        raise invalid_argument(f"--host={host} is no address of this machine: {error.strerror}") from error
+        raise invalid_argument(
+            f"{host} is no address of this machine: {error.strerror}. Give --host, or {HOST_VARIABLE} in the "
+            "environment, an address to listen on, such as 127.0.0.1, or 0.0.0.0 for all"
+        ) from error
     bound = socket.socket(family, kind, protocol)
     # Connections of a server that has just ended may still linger; a server that listens is noticed anyhow.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -97,7 +101,7 @@ def quiet_import() -> Iterator[None]:
     os.environ[_LOG_LEVEL] = "2"
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
+    with _unnamed_file() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
             yield
@@ -108,6 +112,17 @@ def quiet_import() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def _unnamed_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except FileNotFoundError as error:
+        raise ServingError(
+            Code.FAILED_PRECONDITION,
+            "No folder for temporary files can be written, and TensorFlow needs one. "
+            "Set TMPDIR in the environment to one, such as /dev/shm",
+        ) from error
 
 
 def notify(*assignments: str) -> None:

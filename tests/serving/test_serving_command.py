@@ -107,6 +107,18 @@ def test_port_is_taken(flag, plus_path, free_port):
         )
 
 
+def test_host_of_the_environment_is_no_address(monkeypatch, plus_path):
+    monkeypatch.setitem(ENVIRONMENT, "SERVING_HOST", "256.0.0.1")
+    answer = run("--port=1", f"--model_base_path={plus_path}")
+    told = "INVALID_ARGUMENT: 256.0.0.1 is no address of this machine: "
+    assert answer.stdout.startswith(f"Failed to start server. Error: {told}")
+    assert answer.stdout.endswith(
+        "Give --host, or SERVING_HOST in the environment, an address to listen on, such as 127.0.0.1, or 0.0.0.0 for "
+        "all\n"
+    )
+    assert answer.returncode == 255
+
+
 @pytest.mark.slow
 def test_model_that_fails_to_load(tmp_path, free_port):
     (tmp_path / "1").mkdir()

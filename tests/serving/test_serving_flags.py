@@ -38,6 +38,19 @@ def test_unknown_arguments_are_kept_apart():
     assert command_line.options.port == 2
 
 
+HOSTS = {
+    "variable": ("0.0.0.0", [], "0.0.0.0"),
+    "flag-goes-before-it": ("0.0.0.0", ["--host=127.0.0.2"], "127.0.0.2"),
+    "empty-variable": ("", [], "127.0.0.1"),
+}
+
+
+@pytest.mark.parametrize(("variable", "arguments", "host"), HOSTS.values(), ids=HOSTS)
+def test_environment_may_name_the_host(monkeypatch, variable, arguments, host):
+    monkeypatch.setenv("SERVING_HOST", variable)
+    assert parse(arguments).options.host == host
+
+
 MISSPELT = {
     "missing-letter": (["--auth_token_fil=/tokens.json"], "auth_token_file"),
     "value-apart": (["--auth_tokn_file", "/tokens.json"], "auth_token_file"),
