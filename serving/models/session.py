@@ -20,6 +20,7 @@ from serving.models.signature_defs import make_signature
 MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt", "variables/*")
 """Patterns of the files in a version's directory that a session is loaded from."""
 
+_VARIABLES = "variables/variables.index"
 _INIT_OP = "__saved_model_init_op"  # the signature of TF2 that initializes a model, and answers no request
 _DAMAGED_FILE = "Read less bytes than requested"  # all that the loader says of a file that is no message
 
@@ -100,7 +101,17 @@ def _load(directory: Path, tags: Collection[str], config: ConfigProto) -> tuple[
         raise
     finally:
         c_api.TF_DeleteBuffer(meta_graph)
-    return SessionRunner(session, graph), MetaGraphDef.FromString(content)
+    runner, message = SessionRunner(session, graph), MetaGraphDef.FromString(content)
+    if _has_variables(message) and not (directory / _VARIABLES).exists():
+        # TensorFlow loads it without a word, and then each run fails.
+        runner.close()
+        raise ServingError(Code.NOT_FOUND, f"The graph has variables, but there is no file {directory / _VARIABLES}")
+    return runner, message
+
+
+def _has_variables(message: MetaGraphDef) -> bool:
+    objects = message.object_graph_def.nodes  # of TF2, which writes a saver even if there is nothing to save
+    return any(each.HasField("variable") for each in objects) if objects else bool(message.saver_def.restore_op_name)
 
 
 @contextmanager

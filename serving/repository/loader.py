@@ -17,7 +17,7 @@ from serving.models import c_api, session, tflite
 from serving.models.guard import GuardedRunner
 from serving.models.model import Model
 from serving.options import Options
-from serving.repository.storage import check_links, size_of
+from serving.repository.storage import base_path_of, check_links, size_of
 from serving.repository.warmup import WARMUP_FILE, warm_up
 from serving.telemetry.metrics import Metrics
 from serving.wire.protos import BatchingParameters, read_text
@@ -72,7 +72,7 @@ class Loader:
         if self._scheduler is not None and batching is not None:
             runner = batched = BatchedRunner(self._scheduler, runner, batching, self._metrics.record_batch)
             fill = batched.fill
-        runner = GuardedRunner(runner, directory.parent, options.max_image_pixels)
+        runner = GuardedRunner(runner, base_path_of(directory), options.max_image_pixels)
         return Model(runner, model.signatures, options.enable_signature_method_name_check, num_bytes, fill)
 
     def _batching_options(self, directory: Path) -> BatchingOptions | None:

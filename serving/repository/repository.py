@@ -1,6 +1,5 @@
 """The models that are served: polls their directories, and keeps memory in step with disk and configuration."""
 
-import logging
 import os
 import sys
 import threading
@@ -15,18 +14,14 @@ from serving.options import Options
 from serving.repository.config import (
     Labels,
     ModelConfig,
-    Specific,
     assign_labels,
     check_platforms,
-    select,
     version_of,
 )
-from serving.repository.storage import find_versions
+from serving.repository.finder import Finder
 from serving.repository.versions import Changes, Lease, Load, ModelVersions
 from serving.telemetry.gauges import VersionUse
 from serving.wire.requests import ModelStatus, VersionStatus, servable_not_found
-
-logger = logging.getLogger("serving")
 
 _TICK = 0.1  # seconds between looks at what waits to be loaded: TensorFlow Serving's manager has the same
 _NEVER = 1e6  # seconds
@@ -46,7 +41,7 @@ class Repository:
         self._changed = Changes(threading.RLock())
         self._configuring = threading.RLock()
         self._stopping = False
-        self._complaints: dict[str, str] = {}
+        self._finder = Finder(looks_again=options.file_system_poll_wait_seconds > 0)
         # Loads beside models that answer have a low priority. The very first load has not: it starts the runtime's own
         # threads, which would inherit the priority for good.
         self._first_load_threads = ThreadPoolExecutor(_INITIAL_LOADS, "load")
@@ -205,42 +200,11 @@ class Repository:
         with self._configuring:
             configured = {each.name for each in self._configs}
             for config in self._configs:
-                self._poll_model(config)
+                model = self._models[config.name]
+                model.aspire(self._finder.find(config, model.aspired))
             for name, model in list(self._models.items()):
                 if name not in configured:
                     model.aspire({})
-
-    def _poll_model(self, config: ModelConfig) -> None:
-        try:
-            found = find_versions(config.base_path)
-        except (OSError, ValueError) as error:  # a base path that went away says nothing about the versions
-            reason = error.strerror if isinstance(error, OSError) else error  # ValueError: a path with a NUL
-            self._complain(config, f"Could not find base path {config.base_path} for servable {config.name}: {reason}")
-            return
-        selected = select(config.policy, found)
-        self._complain(config, _missing_versions(config, selected))
-        self._models[config.name].aspire({version: found[version] for version in selected})
-
-    def _complain(self, config: ModelConfig, complaint: str) -> None:
-        # Once per change, not once per poll.
-        if complaint and complaint != self._complaints.get(config.name):
-            logger.warning("%s", complaint)
-        self._complaints[config.name] = complaint
-
-
-def _missing_versions(config: ModelConfig, selected: Sequence[int]) -> str:
-    wanted = config.policy.versions if isinstance(config.policy, Specific) else frozenset[int]()
-    complaints = [
-        f"Version {version} of servable {config.name}, which was requested to be served as a 'specific' version in "
-        "the servable's version policy, was not found in the file system"
-        for version in sorted(wanted.difference(selected))
-    ]
-    if not selected:
-        complaints.append(
-            f"No versions of servable {config.name} found under base path {config.base_path}. Did you forget to name "
-            "your leaf directory as a number (eg. '/1/')?"
-        )
-    return "; ".join(complaints)
 
 
 def _lower_priority() -> None:

@@ -14,6 +14,7 @@ from serving.errors import Code, ServingError
 from serving.models.guard import without_path
 from serving.models.model import Model
 from serving.options import Options
+from serving.repository.storage import base_path_of
 from serving.telemetry.gauges import VersionUse
 from serving.wire.requests import State, VersionStatus, servable_not_found
 
@@ -146,6 +147,12 @@ class ModelVersions:
             for version, directory in directories.items():
                 self._begin(version, directory)
 
+    @property
+    def aspired(self) -> Mapping[int, Path]:
+        """The versions that should be served."""
+        with self._changed:
+            return self._aspired
+
     def start_load(self, threads: Executor) -> bool:
         """Begins to load the highest version that is due. Returns whether there was one."""
         with self._changed:
@@ -219,7 +226,7 @@ class ModelVersions:
 
     def _fail(self, entry: _Version, error: ServingError) -> None:
         logger.error("Loading servable: {name: %s version: %d} failed: %s", self.name, entry.status.version, error)
-        message = without_path(error.message, entry.directory.parent)  # any client may read a status
+        message = without_path(error.message, base_path_of(entry.directory))  # any client may read a status
         with self._changed:
             entry.busy = False
             entry.num_failures += 1
