@@ -1,15 +1,17 @@
 # make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-fast: those that take no time.
 # make test-numbers: the numerical tests, for either kind of kernels.   make test-torch: the layer on PyTorch.   make check: lint and types.
+# make test-deploy: the manifests of the server, with Prometheus' own tools.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROMETHEUS := $(VENV)/prometheus/usr/bin
 SOURCES := keras_prelu training serving tests examples benchmarks
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --tb=short
 NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training/test_, augmentation.py averages.py batch_statistics.py \
 	evaluate.py export.py export_formats.py mean.py mixing.py update.py parity.py policy.py preprocessing.py steps.py views.py) \
 	--ignore=tests/keras_prelu/test_families.py
 
-.PHONY: demo test test-fast test-numbers test-torch test-keras test-lowest descriptors lint types check clean
+.PHONY: demo test test-fast test-numbers test-torch test-keras test-deploy test-lowest descriptors lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
@@ -34,6 +36,10 @@ test-torch: $(VENV)/peers-installed
 # The faults of Keras's own fit that docs/keras_fit.md names: a test here fails when Keras has mended one.
 test-keras: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/keras_fit --tb=short
+
+# The files of serving/deploy. Debian's prometheus brings promtool and Prometheus itself, unpacked here and not installed.
+test-deploy: $(VENV)/dev-installed $(PROMETHEUS)/promtool
+	PATH="$(CURDIR)/$(PROMETHEUS):$$PATH" $(BIN)/python -m pytest tests/serving/deploy --tb=short
 
 # The tests with the oldest libraries that setup.cfg allows, in an environment of their own.
 test-lowest: $(VENV)/bin/python
@@ -67,6 +73,10 @@ $(VENV)/dev-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/peers-installed: $(VENV)/dev-installed
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	@touch $@
+
+$(PROMETHEUS)/promtool:
+	mkdir -p $(VENV)/prometheus
+	cd $(VENV)/prometheus && apt-get download prometheus && dpkg-deb --extract prometheus_*.deb .
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
