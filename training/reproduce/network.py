@@ -33,8 +33,8 @@ def plain_network(
 
     There is no normalization and no shortcut. The 2x2 convolutions keep the size of their input: they are padded by
     turns below and to the right, and above and to the left. Padded on the same side by all, as by Keras's `"same"`,
-    signals wander out of the image: their mean square would shrink by 10^4 over 22 of them. Pixels from 0 to 255 come in
-    and are scaled to a mean of about 0 and a variance of about 1.
+    signals wander out of the image: their mean square would shrink by 10^4 over 22 of them. Pixels from 0 to 255
+    come in and are scaled to a mean of about 0 and a variance of about 1.
 
     Args:
         image_shape: `(height, width, channels)`; height and width may be None.
