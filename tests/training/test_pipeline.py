@@ -232,9 +232,9 @@ def test_no_dataset_is_tuned_by_a_thread_that_may_outlive_it(name, digits, small
 
 @pytest.mark.parametrize("cpu_devices", [1, 2])
 def test_batches_reach_the_cpus_without_a_dataset_that_tunes_itself(cpu_devices, small_config):
-    before = {id(each) for each in gc.get_objects() if isinstance(each, OwnedMultiDeviceIterator)}
+    before = {id(each) for each in gc.get_objects() if type(each) is OwnedMultiDeviceIterator}
     experiment = build_experiment(small_config, make_strategy(cpu_devices))
     iterator = iter(experiment.train_batches(0))
-    found = [each for each in gc.get_objects() if isinstance(each, OwnedMultiDeviceIterator) and id(each) not in before]
+    found = [each for each in gc.get_objects() if type(each) is OwnedMultiDeviceIterator and id(each) not in before]
     assert iterator is not None
     assert not found

@@ -36,7 +36,7 @@ def signals(gradients, backward):
 
 
 def learning(seed):
-    """Ten points over three epochs, so that a point is 0.3 epochs."""
+    """Ten points over two epochs, so that a point is 0.2 epochs."""
     losses = ([2.4, 2.3, 2.1, *[1.5] * 6, 1.0], [2.4, 2.25, 2.2, 2.1, *[1.5] * 5, 2.0])[seed]
     accuracies = [0.3, (0.4, 0.5)[seed]]
     gradients = signals([(1e-4, 1e-6)[seed], 1e-5, 1e-3], 1e-6)
@@ -54,7 +54,7 @@ def rows(table):
 def test_row_of_initial_weights_has_means_and_deviations_over_seeds():
     (row,) = rows(init.tables([learning(0), learning(1)])["errors"])
     assert row[:3] == ["14", "ReLU", "He fan_out"]
-    assert row[3:6] == ["55.0 ± 7.1", "1.50 ± 0.71", "1.05 ± 0.21"]  # of 60 and 50, of 1 and 2, of 0.9 and 1.2
+    assert row[3:6] == ["55.0 ± 7.1", "1.50 ± 0.71", "0.70 ± 0.14"]  # of 60 and 50, of 1 and 2, of 0.6 and 0.8
     assert row[6:] == ["-5.0 ± 1.4", "-2.0 ± 1.4"]  # of -4 and -6, of -1 and -3
 
 
@@ -67,7 +67,7 @@ def test_runs_that_stall_and_fail_are_counted_beside_the_others():
     name = "init/14-he_backward-relu-1"
     records = [learning(0), stalled(name), failed(init, name)]
     (row,) = rows(init.tables(records)["errors"])
-    assert row[5] == "0.90 (1 never) (1 failed)"
+    assert row[5] == "0.60 (1 never) (1 failed)"
 
 
 def test_case_whose_runs_all_failed_is_a_row_with_the_reason_below():
@@ -105,10 +105,10 @@ def test_errors_over_epochs_have_a_panel_per_depth_and_rectifier(plot, ylabel):
 def test_line_is_the_mean_over_seeds_and_the_band_their_range():
     axes = init.plots([learning(0), learning(1), failed(init, "init/14-he_backward-relu-2")])["init"].axes[0]
     line, guess = axes.get_lines()
-    np.testing.assert_allclose(line.get_xydata(), [(2.7, 70.0), (3.0, 55.0)])
-    np.testing.assert_allclose(guess.get_xydata(), [(0, 90), (3, 90)])
+    np.testing.assert_allclose(line.get_xydata(), [(1.8, 70.0), (2.0, 55.0)])
+    np.testing.assert_allclose(guess.get_xydata(), [(0, 90), (2, 90)])
     (band,) = axes.collections
-    assert {tuple(point) for point in band.get_paths()[0].vertices.round(3)} == {(2.7, 70.0), (3.0, 60.0), (3.0, 50.0)}
+    assert {tuple(point) for point in band.get_paths()[0].vertices.round(3)} == {(1.8, 70.0), (2.0, 60.0), (2.0, 50.0)}
     assert not any(each.collections for each in init.plots([learning(0)])["init"].axes[1:])
 
 
