@@ -23,8 +23,9 @@ from training.reproduce.network import plain_network, start
 from training.reproduce.runs import records_of, take_missing
 from training.reproduce.studies import STUDIES
 from training.reproduce.study import Study
+from training.reproduce.take import rounded
 from training.reproduce.train import train
-from training.reproduce.trial import Trial, rounded
+from training.reproduce.trial import Trial
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs/results"
 NUMBER = r"-?\d+\.?\d*(?:e-?\d+)?"

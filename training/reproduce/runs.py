@@ -80,7 +80,7 @@ def _start(name: str, trial: Trial, workdir: pathlib.Path) -> subprocess.Popen[b
         (folder / RECORD).unlink(missing_ok=True)  # of other settings
         with (folder / "log.txt").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "training.reproduce.trial", name, trial.name, str(workdir)],
+                [sys.executable, "-m", "training.reproduce.take", name, trial.name, str(workdir)],
                 env=os.environ | _ONE_THREAD,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

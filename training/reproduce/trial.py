@@ -1,23 +1,7 @@
-"""A trial: one training or measurement of a study, in a process and a folder of its own.
-
-`python -m training.reproduce.trial STUDY TRIAL WORKDIR` takes one and leaves its record in the trial's folder.
-"""
+"""A trial: one training or measurement of a study."""
 
 import dataclasses
-import json
-import math
-import pathlib
-import platform
-import re
-import resource
-import sys
-import time
-from collections.abc import Callable
 from typing import Any
-
-from training.errors import InputError, NotFiniteError, StoppedError
-from training.interrupts import STOPPED_STATUS
-from training.run.folder import versions, write_whole
 
 Record = dict[str, Any]
 RECORD = "record.json"  # in a trial's folder
@@ -43,67 +27,3 @@ class Trial:
     def is_that_of(self, record: Record) -> bool:
         """Whether a record is of this trial with these settings."""
         return bool(record["trial"] == self.name and record["settings"] == self.settings)
-
-
-def main(argv: list[str]) -> int:
-    """Takes a trial, and returns the exit status of its process."""
-    from training.reproduce.studies import STUDIES
-
-    study, name, workdir = STUDIES[argv[0]], argv[1], pathlib.Path(argv[2])
-    trial = next(each for each in study.trials() if each.name == name)
-    try:
-        _record(trial, study.take, workdir / name)
-    except InputError as error:
-        print(error)
-        return 2
-    except StoppedError as error:
-        print(error)
-        return STOPPED_STATUS
-    return 0
-
-
-def _record(trial: Trial, take: Callable[[dict[str, Any], pathlib.Path], dict[str, Any]], folder: pathlib.Path) -> None:
-    started = time.perf_counter()
-    try:
-        found = take(trial.settings, folder)
-    except NotFiniteError as error:  # a network that diverges is a result
-        found = {"failed": str(error)}
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    record = {
-        "trial": trial.name,
-        "settings": trial.settings,
-        **found,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "clock_seconds": time.perf_counter() - started,
-        "peak_mebibytes": usage.ru_maxrss / 1024,
-        "machine": machine(),
-        "versions": versions(),
-    }
-    text = json.dumps(rounded(record), allow_nan=False) + "\n"
-    write_whole(folder / RECORD, lambda path: path.write_text(text))
-
-
-def machine() -> str:
-    """The CPU's name, its threads, and the instructions that decide how fast it multiplies matrices."""
-    info = pathlib.Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    name = re.search(r"^model name\s*: (.*)", text, re.MULTILINE)
-    fast = [feature for feature in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if f" {feature} " in f"{text} "]
-    return f"{name[1] if name else platform.machine()}, {len(re.findall('^processor', text, re.MULTILINE))} threads" + (
-        f", {fast[0]}" if fast else ""
-    )
-
-
-def rounded(value: Any) -> Any:
-    """Numbers with five digits, and those that JSON lacks as text; lists and dicts of such."""
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else str(value)
-    return value
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
