@@ -5,8 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.reproduce.figures import mean_and_std
-from training.reproduce.pairs import NONE
+from training.reproduce.figures import NONE, finished, mean_and_std
 from training.reproduce.trial import Record
 
 if TYPE_CHECKING:
@@ -15,11 +14,6 @@ if TYPE_CHECKING:
 Curve = dict[float, float]
 
 LEARNT = 2.2  # a loss below that of any guess among ten classes, log(10)
-
-
-def finished(records: Iterable[Record]) -> list[Record]:
-    """The records of runs that did not fail."""
-    return [record for record in records if "failed" not in record]
 
 
 def curve(record: Record, event: str, field: str) -> Curve:

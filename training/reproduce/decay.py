@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from training.config import Config
 from training.reproduce import rectifiers, slopes
-from training.reproduce.figures import BLUE, VERMILION, cost_table, markdown, mean_and_std, new_figure, tidy
-from training.reproduce.pairs import (
+from training.reproduce.figures import (
+    BLUE,
     NONE,
+    VERMILION,
+    cost_table,
+    finished,
+    markdown,
+    mean_and_std,
+    new_figure,
+    tidy,
+)
+from training.reproduce.pairs import (
     by_seed,
     compare,
     comparison_cells,
@@ -98,7 +107,7 @@ def _slopes(records: Sequence[Record]) -> str:
         slope = partial(group_slope, group=group)
         ratios = [one / other for one, other in in_pairs(by_seed(decayed, slope), by_seed(without, slope))]
         means = [mean_of_runs(runs, slope, digits=3) for runs in (without, decayed)]
-        alone = [shrinkage(record) for record in decayed if "failed" not in record]
+        alone = [shrinkage(record) for record in finished(decayed)]
         row = [rectifiers.NAMES[rectifier], layers, *means, mean_and_std(ratios, 2) if ratios else NONE]
         rows.append([*row, f"{statistics.mean(alone):.2f}" if alone else NONE])
     return markdown(header, rows)
@@ -148,7 +157,7 @@ def plots(records: Sequence[Record]) -> dict[str, Any]:
 
 def _draw_decay_alone(axes: "Axes", decayed: Sequence[Record]) -> None:
     """Draws where slopes would end if the loss did not move them."""
-    found = [record for record in decayed if "failed" not in record]
+    found = finished(decayed)
     if found:
         end = slopes.START * shrinkage(found[0])
         axes.axhline(end, color=VERMILION, linewidth=1, linestyle="--", label=f"by decay alone, {end:.2f}")

@@ -14,11 +14,11 @@ from training.reproduce.curves import (
     draw_guess,
     failures,
     final_loss,
-    finished,
     smooth,
     steps_to_learn,
 )
-from training.reproduce.pairs import NONE, final_error
+from training.reproduce.figures import NONE, finished
+from training.reproduce.pairs import final_error
 from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Record, Trial

@@ -4,12 +4,21 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from training.reproduce.trial import Record
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+
+NONE = "-"  # in a table, for what there is not
+
+
+def finished(records: Iterable[Record]) -> list[Record]:
+    """The records of runs that did not fail."""
+    return [record for record in records if "failed" not in record]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -51,7 +60,7 @@ def mean_and_std(values: Sequence[float], digits: int) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def cost_table(records: Sequence[dict[str, Any]]) -> str:
+def cost_table(records: Sequence[Record]) -> str:
     """A table of what trials took: CPU time of their whole processes, machines and versions.
 
     Args:

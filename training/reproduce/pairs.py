@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from training.reproduce.figures import mean_and_std
+from training.reproduce.figures import NONE, finished, mean_and_std
 from training.reproduce.trial import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NONE = "-"
 BySeed = dict[int, float]
 
 
@@ -108,7 +107,7 @@ def _p_text(p: float) -> str:
 
 def by_seed(records: Iterable[Record], figure: Callable[[Record], float]) -> BySeed:
     """A figure of each run that did not fail, by its seed."""
-    return {record["settings"]["config"]["seed"]: figure(record) for record in records if "failed" not in record}
+    return {record["settings"]["config"]["seed"]: figure(record) for record in finished(records)}
 
 
 def final_error(record: Record) -> float:

@@ -4,9 +4,19 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from training.reproduce.figures import BLUE, GREEN, ORANGE, PURPLE, VERMILION, cost_table, markdown, new_figure, tidy
-from training.reproduce.pairs import (
+from training.reproduce.figures import (
+    BLUE,
+    GREEN,
     NONE,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    cost_table,
+    markdown,
+    new_figure,
+    tidy,
+)
+from training.reproduce.pairs import (
     BySeed,
     Comparison,
     by_seed,

@@ -7,9 +7,11 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from training.config import Config
 from training.environment import start_tensorflow
 from training.reproduce import figures
 from training.reproduce.study import Study
+from training.reproduce.train import first_test_batch
 from training.reproduce.trial import Record, Trial
 
 DEPTHS = (14, 30, 60, 100)
@@ -47,29 +49,19 @@ def predict_and_measure(settings: dict[str, Any], folder: pathlib.Path) -> dict[
         mean squares by layer and `equations`, the log10 of the product of the gains.
     """
     start_tensorflow(True)
-    images, num_classes = _images(settings["config"])
+    batch = first_test_batch(Config(**settings["config"]))
     cases = itertools.product(settings["rules"], settings["rectifiers"], settings["seeds"])
-    return {"networks": [_network(case, settings, images, num_classes) for case in cases]}
+    return {"networks": [_network(case, settings, batch) for case in cases]}
 
 
-def _images(fields: dict[str, Any]) -> tuple[Any, int]:
-    from training.config import Config
-    from training.data.datasets import open_images_of
-    from training.data.pipeline import evaluation_batches
-
-    config = Config(**fields)
-    images = open_images_of(config)
-    batches = evaluation_batches(images, config, images.input_shape(config.image_size), 1)
-    return next(iter(batches))["images"], len(images.labels)
-
-
-def _network(case: tuple[str, str, int], settings: dict[str, Any], images: Any, num_classes: int) -> Network:
+def _network(case: tuple[str, str, int], settings: dict[str, Any], batch: dict[str, Any]) -> Network:
     from keras_prelu import measure_gains, predict_gains
     from training.reproduce.network import plain_network, start
 
     rule, rectifier, seed = case
     sizes = {"depth": settings["depth"], "filters": settings["filters"]}
-    network = plain_network(tuple(images.shape[1:]), num_classes, rectifier=rectifier, **sizes)
+    images = batch["images"]
+    network = plain_network(tuple(images.shape[1:]), batch["num_classes"], rectifier=rectifier, **sizes)
     start(network, rule, seed)
     predicted, measured = predict_gains(network, images).rows, measure_gains(network, images, seed=seed).rows
     found: Network = {"rule": rule, "rectifier": rectifier, "seed": seed}

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training.reproduce import rectifiers
-from training.reproduce.figures import BLUE, VERMILION, cost_table, markdown, new_figure, tidy
-from training.reproduce.pairs import NONE, mean_of_runs
+from training.reproduce.figures import BLUE, NONE, VERMILION, cost_table, finished, markdown, new_figure, tidy
+from training.reproduce.pairs import mean_of_runs
 from training.reproduce.study import Study
 from training.reproduce.train import train
 from training.reproduce.trial import Record, Trial
@@ -86,7 +86,7 @@ def _rank_correlation(slopes: Sequence[float], others: Sequence[float]) -> str:
 
 def _means(runs: Sequence[Record]) -> list[float]:
     """The slope of each layer, the mean over the runs that did not fail; empty without such runs."""
-    found = [record for record in runs if "failed" not in record]
+    found = finished(runs)
     return [statistics.mean(slope_of(record, layer) for record in found) for layer in LAYERS] if found else []
 
 
@@ -108,7 +108,7 @@ def draw_layers(axes: "Axes", runs: Sequence[Record], colour: str, label: str, s
     means = _means(runs)
     if not means:
         return
-    found = [record for record in runs if "failed" not in record]
+    found = finished(runs)
     every = [[slope_of(record, layer) for record in found] for layer in LAYERS]
     below = [mean - min(slopes) for mean, slopes in zip(means, every, strict=True)]
     above = [max(slopes) - mean for mean, slopes in zip(means, every, strict=True)]

@@ -34,7 +34,7 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     from training.train import fit
 
     config = Config(**settings["config"], network=str(folder / "start.keras"))
-    batch = _test_batch(config)
+    batch = first_test_batch(config)
     if not (folder / "start.keras").exists():
         _write_start(settings, config, batch, folder)
     untrained = keras.saving.load_model(folder / "start.keras")
@@ -66,7 +66,8 @@ def _write_start(settings: dict[str, Any], config: Config, batch: dict[str, Any]
     keras.config.set_dtype_policy("float32")
 
 
-def _test_batch(config: Config) -> dict[str, Any]:
+def first_test_batch(config: Config) -> dict[str, Any]:
+    """The `images` and `labels` of the first test batch, and `num_classes`."""
     from training.data.datasets import open_images_of
     from training.data.pipeline import evaluation_batches
 

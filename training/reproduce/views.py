@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 from training.reproduce import rectifiers
-from training.reproduce.figures import BLUE, VERMILION, cost_table, markdown, new_figure, tidy
+from training.reproduce.figures import BLUE, NONE, VERMILION, cost_table, finished, markdown, new_figure, tidy
 from training.reproduce.pairs import (
-    NONE,
     BySeed,
     by_seed,
     compare,
@@ -139,8 +138,7 @@ def _views(records: Sequence[Record]) -> str:
 
 def _cost(records: Sequence[Record], view: str) -> str:
     """The median over runs of a view's CPU time divided by the centre's."""
-    found = [record for record in records if "failed" not in record]
-    ratios = [view_seconds(record, view) / view_seconds(record, "centre") for record in found]
+    ratios = [view_seconds(record, view) / view_seconds(record, "centre") for record in finished(records)]
     return f"{statistics.median(ratios):.1f}" if ratios else NONE
 
 
