@@ -35,7 +35,7 @@ def base_path_of(directory: Path) -> Path:
 
 
 class Quiet:
-    """Watches directories into which somebody may be writing, as often as it is asked."""
+    """Remembers when directories last changed, to tell whether somebody is still writing into them."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[float, float]] = {}

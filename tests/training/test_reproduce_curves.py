@@ -121,7 +121,7 @@ def test_gradients_are_drawn_by_layer_on_a_logarithmic_scale():
 
 
 def tailored(seed, losses=(2.4, 2.3, 2.1, *[1.5] * 7)):
-    """As tailored to slopes of 1, which pass any correlation on as it is."""
+    """The start of slopes of 1, which change no correlation."""
     slopes = [{"mean": 0.9}, {"mean": 0.7}]
     fields = {"start_slope": 1.0, "likeness": (0.25, 0.75)[seed], "slopes": slopes}
     return record(depth, f"depth/60-tailored-{seed}", losses, [(0.4, 0.5)[seed]], **fields)

@@ -1,4 +1,4 @@
-"""What the studies of errors and slopes make of records: `rectifiers`, `slopes`, `decay` and `views`."""
+"""Tables and plots of the studies `rectifiers`, `slopes`, `decay` and `views`, from made-up records."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""How many images are decoded at a time: as many as there are CPU cores, not what tf.data finds out by itself."""
+"""The number of images that are decoded at a time: that of the CPU cores, in place of tf.data's own tuning."""
 
 import os
 

@@ -50,7 +50,7 @@ def own_replicas(context: tf.distribute.InputContext) -> range:
 
 
 def input_options(strategy: tf.distribute.Strategy) -> tf.distribute.InputOptions | None:
-    """How batches reach the devices: a GPU's are copied there one ahead; the CPUs of one process need no copy.
+    """Options by which batches are copied to GPUs one ahead; the CPUs of one process need no copy.
 
     The dataset that copies takes no options, so that its end may be up to a minute late, as
     `training.data.parallel.without_autotune` explains.

@@ -1,4 +1,4 @@
-"""What scales and watches the server: every expression against the metrics of a server that has answered requests.
+"""Expressions of scalers, alerts and the dashboard, each against the metrics of a server that has answered requests.
 
 promtool and prometheus come with the Debian package prometheus, which `make test-deploy` fetches. Tests that need them
 are skipped where they are not on the path.

@@ -24,7 +24,7 @@ class Started:
         self._record = record
 
     def called(self):
-        """What the stand-in was given."""
+        """The arguments and the environment that the stand-in got."""
         end = time.monotonic() + 60
         while not self._record.exists():
             assert self.process.poll() is None, self.process.communicate()
