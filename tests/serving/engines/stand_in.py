@@ -1,4 +1,4 @@
-"""The part that both stand-ins share. They record how they were called, listen, and answer as a server whose model is loaded.
+"""The part that both stand-ins share: they record their call, listen, and answer as a server whose model is loaded.
 
 STAND_IN_RECORD names the file for the record. STAND_IN_STATUS is the status after SIGTERM, or else that of the signal.
 STAND_IN_ENDS ends it at once with that status, or by a signal if it is negative. GET /end ends it with status 3.
