@@ -49,6 +49,16 @@ def test_mlflow_has_the_figures_and_the_config(store, folder):
     assert [(each.step, each.value) for each in history] == [(2, 1.5), (4, 1.25)]
 
 
+def test_mlflow_has_the_figures_in_order(store, folder):
+    names = [f"{number}/loss" for number in range(20)]  # each has a folder of its own in MLflow's store
+    with tracked(Config(tracker="mlflow"), folder) as log:
+        for name in names:
+            log(2, {name: 1.0})
+            log(4, {name: 1.0})
+    run = run_id(folder, "mlflow")
+    assert [[each.step for each in store.get_metric_history(run, name)] for name in names] == [[2, 4]] * 20
+
+
 def test_mlflow_goes_on_with_the_same_run(store, folder):
     for step, log_every in ((2, 50), (4, 10)):
         with tracked(Config(tracker="mlflow", log_every=log_every), folder) as log:

@@ -7,6 +7,7 @@ WANDB_MODE. A run's folder has one run of each tracker: `trackers.json` holds th
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -62,6 +63,7 @@ class _MLflow:
     def __init__(self, config: Config, folder: pathlib.Path, run_id: str | None) -> None:
         import mlflow
 
+        os.environ.setdefault("MLFLOW_ASYNC_LOGGING_THREADPOOL_SIZE", "1")  # ten threads lose and reorder figures
         self._mlflow = mlflow
         self.run_id: str = mlflow.start_run(run_id, run_name=folder.resolve().name).info.run_id
         if run_id is None:  # MLflow refuses to change a parameter
