@@ -13,14 +13,20 @@ from serving.process import Interruptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COMMANDS = ("parity",)
+"""Other commands than to serve: `serving.<name>.command` has the `main` of each."""
 START_UP_FAILURE = 255  # tensorflow_model_server returns -1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves until a signal ends it. Returns the exit status."""
+    """Serves until a signal ends it, or runs the command that the first argument names. Returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        status: int = import_module(f"serving.{arguments[0]}.command").main(arguments[1:])
+        return status
     interruptions = Interruptions()
     try:
-        command_line = flags.parse(sys.argv[1:] if arguments is None else arguments)
+        command_line = flags.parse(arguments)
     except flags.FlagError as error:
         print(flags.usage(), flush=True)
         print(error, file=sys.stderr)  # last, where it does not scroll away

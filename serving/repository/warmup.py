@@ -26,19 +26,20 @@ def warm_up(model: Model, directory: Path, num_iterations: int) -> int:
     Raises ServingError if a request can't be read or fails; the version must not be served then.
     """
     path, count = directory / WARMUP_FILE, 0
-    for count, record in enumerate(_records(path), start=1):
+    for count, log in enumerate(read_logs(path), start=1):
         if count > MOST_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}")
-        log = _parse(record, path)
         for _ in range(num_iterations):
             _replay(model, log)
     logger.info("Finished reading warmup data for model at %s. Number of warmup records read: %d.", path, count)
     return count
 
 
-def _records(path: Path) -> Iterator[bytes]:
+def read_logs(path: Path) -> Iterator[PredictionLog]:
+    """The requests in a file of records. Raises ServingError where it, or one of them, cannot be read."""
     try:
-        yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            yield _parse(record, path)
     except tf.errors.DataLossError as error:
         # Eager TensorFlow puts "{{function_node ...}} " before and " [Op:...]" after the text of the reader.
         reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
