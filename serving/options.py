@@ -13,7 +13,7 @@ T = TypeVar("T")
 _NUM_CPUS = os.cpu_count() or 1
 _MOST_THREADS = 10_000
 
-ENGINES = ("embedded", "tensorflow_model_server", "docker")
+ENGINES = ("embedded", "ray", "tensorflow_model_server", "docker")
 """The programs that serve: each is a module of `serving.engines`."""
 
 HOST_VARIABLE = "SERVING_HOST"
@@ -50,6 +50,10 @@ class Options:
         "127.0.0.1",
         f"Address to listen on; 0.0.0.0 lets other machines in. Without it {HOST_VARIABLE} in the environment counts.",
     )
+
+    ray_min_replicas: int = _flag(1, "Processes that hold the models under --engine=ray, at least.", 1)
+    ray_max_replicas: int = _flag(0, "The same, at most, as more requests are in flight; 0 for no more than that.", 0)
+    ray_address: str = _flag("", "Address of a Ray cluster to serve in; without it Ray runs on this machine alone.")
 
     model_name: str = _flag("default", "Name under which clients ask for the model.")
     model_base_path: str = _flag(

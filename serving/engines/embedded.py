@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from serving import flags
 from serving.errors import needing
@@ -19,8 +19,7 @@ if TYPE_CHECKING:  # importing the server takes seconds, in which Ctrl-C must al
 def serve(command_line: flags.CommandLine, interruptions: Interruptions) -> int:
     """Serves until a signal ends it. Returns the exit status. Raises ServingError if the server cannot start."""
     flags.warn_of_ignored(command_line)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("serving").setLevel(logging.INFO)
+    set_up_logging()
     command_line.options.check()
     check_ports(command_line.options)
     notify("STATUS=Loading the models")
@@ -35,12 +34,13 @@ def serve(command_line: flags.CommandLine, interruptions: Interruptions) -> int:
     return status
 
 
-def _start(options: Options) -> Server:
+def prepare() -> None:
+    """Imports the server and its packages quietly, and keeps their objects out of the garbage collector's way."""
     with needing("serving"), quiet_import():
         import prometheus_client
         import tensorflow as tf
 
-        from serving.server import Server
+        import serving.server  # noqa: F401
 
         tf.config.list_physical_devices()  # looks for accelerators, and complains, here rather than later
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -48,6 +48,18 @@ def _start(options: Options) -> Server:
     # The objects of the imports stay: to search them for garbage would stall all requests for 0.2 s each time.
     gc.collect()
     gc.freeze()
+
+
+def set_up_logging(stream: TextIO | None = None) -> None:
+    """Writes the server's log to a stream, standard error by default."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=stream)
+    logging.getLogger("serving").setLevel(logging.INFO)
+
+
+def _start(options: Options) -> Server:
+    prepare()
+    from serving.server import Server
+
     server = Server(options)
     server.start()
     return server

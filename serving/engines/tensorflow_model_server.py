@@ -1,15 +1,13 @@
 """TensorFlow Serving itself, from PATH or by the environment variable TENSORFLOW_MODEL_SERVER."""
 
-import enum
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from serving.engines import child_process
+from serving.engines.table import Kind, Protects, Table, check
 from serving.errors import Code, ServingError, invalid_argument
 from serving.flags import CommandLine, Value
 from serving.process import Interruptions, check_ports
@@ -30,20 +28,7 @@ PATHS = (
 _VARIABLE = "TENSORFLOW_MODEL_SERVER"
 _ANY_ADDRESS = "0.0.0.0"
 
-Kind = enum.Enum("Kind", "ALWAYS OWN WITHOUT_EFFECT ENGINE")
-"""TensorFlow Serving's own options, of which some are always passed on as it has other defaults; ours, which have no
-effect there; and those that the engine follows itself."""
-
-
-@dataclass(frozen=True)
-class Protects:
-    """An option of ours that protects unless it has this value, and the behaviour of TensorFlow Serving without it."""
-
-    unless: Value
-    instead: str
-
-
-TABLE: Mapping[str, Kind | Protects] = {
+TABLE: Table = {
     **dict.fromkeys(("engine", "host"), Kind.ENGINE),
     **dict.fromkeys(
         ("port", "rest_api_port", "model_name", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
@@ -103,6 +88,9 @@ TABLE: Mapping[str, Kind | Protects] = {
             "enable_grpc_reflection",
             "shutdown_grace_seconds",
             "shutdown_delay_seconds",
+            "ray_min_replicas",
+            "ray_max_replicas",
+            "ray_address",
         ),
         Kind.WITHOUT_EFFECT,
     ),
@@ -141,18 +129,11 @@ def translate(command_line: CommandLine) -> dict[str, str]:
 
     Raises ServingError for an option that protects, as TensorFlow Serving would not.
     """
+    check(TABLE, command_line, "TensorFlow Serving")
     flags = dict(command_line.ignored)
     for name, kind in TABLE.items():
-        value, is_given = getattr(command_line.options, name), name in command_line.given
-        if isinstance(kind, Protects):
-            if is_given and value != kind.unless:
-                shown = str(value).lower() if isinstance(value, bool) else value
-                reason = f"TensorFlow Serving {kind.instead}; leave the flag out, or take --engine=embedded"
-                raise invalid_argument(f"--{name}={shown}: {reason}")
-        elif kind is Kind.ALWAYS or (kind is Kind.OWN and is_given):
-            flags[name] = value
-        elif kind is Kind.WITHOUT_EFFECT and is_given:
-            print(f"--{name} has no effect in TensorFlow Serving", file=sys.stderr)
+        if kind is Kind.ALWAYS or (kind is Kind.OWN and name in command_line.given):
+            flags[name] = getattr(command_line.options, name)
     return {name: _text(name, value) for name, value in flags.items()}
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
+import types
 
 import grpc
 import httpx
@@ -160,6 +162,21 @@ def _serve(base_path, name="zoo", **options):
     options = {"max_num_load_retries": 0, **options}
     with Server(Options(model_name=name, model_base_path=str(base_path), **options), pick_free_ports=True) as server:
         yield server
+
+
+@contextlib.contextmanager
+def _serve_by(engine, base_path):
+    """A server of another engine, as a process of its own."""
+    with socket.create_server(("", 0)) as one, socket.create_server(("", 0)) as other:
+        ports = [probe.getsockname()[1] for probe in (one, other)]
+    flags = [f"--engine={engine}", "--host=0.0.0.0", f"--port={ports[0]}", f"--rest_api_port={ports[1]}"]
+    command = [sys.executable, "-m", "serving", *flags, "--model_name=zoo", f"--model_base_path={base_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert [process.stdout.readline().split()[0] for _ in ports] == ["Running", "Exporting"]
+            yield types.SimpleNamespace(grpc_port=ports[0], rest_port=ports[1], process=process)
+        finally:
+            process.terminate()
 
 
 @contextlib.contextmanager
@@ -319,7 +336,9 @@ def counting_path(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(zoo_path):
-    with _serve(zoo_path) as running:
+    """Of the engine that SERVING_TEST_ENGINE names."""
+    engine = os.environ.get("SERVING_TEST_ENGINE")
+    with _serve_by(engine, zoo_path) if engine else _serve(zoo_path) as running:
         yield running
 
 
