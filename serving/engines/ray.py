@@ -23,6 +23,7 @@ _HEALTH_PERIOD = 2.0  # seconds until a replica that has died is missed
 _APPLICATION = "serving"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.engines.ray_proxy.middlewares",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # the server has threads of its own
@@ -122,6 +123,7 @@ def _connected(options: Options) -> Iterator[None]:
     except Exception as error:  # a bare one, for one, if a process of Ray did not start in time
         where = f"join the Ray cluster at --ray_address={options.ray_address}" if options.ray_address else "start Ray"
         raise ServingError(Code.UNAVAILABLE, f"Cannot {where}: {error}") from error
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     for number, handler in handlers.items():  # Ray sets its own
         signal.signal(number, handler)
     try:

@@ -140,13 +140,17 @@ class RetryingApp:
 
         for attempt in range(_ATTEMPTS):
             await self._app(dict(scope), _replaying(received, receive), collect)
-            if answer and not answer[-1].get("more_body", False):
+            if _is_whole(answer):
                 break
             answer.clear()
             _raise_if_cancelled()
             await asyncio.sleep(_PAUSE * attempt)
         for message in answer or _unavailable():
             await send(message)
+
+
+def _is_whole(answer: list[Message]) -> bool:
+    return bool(answer) and answer[-1]["type"] == "http.response.body" and not answer[-1].get("more_body", False)
 
 
 def _replaying(received: list[Message], receive: Receive) -> Receive:

@@ -347,4 +347,4 @@ def test_engine_that_does_not_exist(start):
     with start("--engine=triton") as started:
         _, errors = started.process.communicate(timeout=20)
     assert started.process.returncode == 255
-    assert errors == "--engine=triton is no engine; it takes embedded, tensorflow_model_server, docker\n"
+    assert errors == "--engine=triton is no engine; it takes embedded, ray, tensorflow_model_server, docker\n"
