@@ -186,6 +186,9 @@ def _run(options: Options, logging_config: Any) -> None:
     except RuntimeError as error:
         _, found, reason = str(error).partition(FAILED)
         text = reason.splitlines()[0] if found else f"Ray Serve has no replica: {error}"
+        code, _, message = text.partition(": ")
+        if code in Code.__members__:
+            raise ServingError(Code[code], message) from error
         raise ServingError(Code.UNAVAILABLE, text) from error
 
 
