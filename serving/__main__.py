@@ -13,7 +13,7 @@ from serving.process import Interruptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("parity",)
+COMMANDS = ("batch", "parity")
 """Other commands than to serve: `serving.<name>.command` has the `main` of each."""
 START_UP_FAILURE = 255  # tensorflow_model_server returns -1
 
