@@ -1,4 +1,4 @@
-"""Command line of the trainer, `python -m training`: a function for each command, and the exit statuses."""
+"""Command line of the trainer, `python -m training` or `keras-prelu`: a function per command, the exit statuses."""
 
 import itertools
 import os
@@ -9,15 +9,16 @@ from importlib import metadata
 from typing import Annotated, Any, Literal, NoReturn
 
 try:
-    from cyclopts import App, CycloptsError, Parameter
+    from cyclopts import App, CycloptsError, Group, Parameter
 except ModuleNotFoundError as error:  # an installation without the trainer's packages
     brings_it = "in a clone of keras_prelu, pip install -e '.[training]' brings it"
     print(f"training: the trainer needs {error.name}, which is not installed; {brings_it}", file=sys.stderr)
     raise SystemExit(2) from None
 from tabulate import tabulate
 
+from training import commands
 from training.arguments import Names, Numbers, as_options, one_line, with_fields, with_values
-from training.config import Config, load_config, named_configs, override
+from training.config import Config, default_workdir, load_config, named_configs, override
 from training.distribute.cluster import read_cluster
 from training.distribute.local_workers import run_local_workers
 from training.environment import start_tensorflow
@@ -27,6 +28,7 @@ from training.kernels import choose_onednn
 from training.run.folder import Run
 
 Paths = Annotated[list[pathlib.Path], Parameter(consume_multiple=True)]
+Folder = Annotated[pathlib.Path, Parameter(alias="--workdir")]
 Checkpoint = Literal["last", "best"]
 
 
@@ -60,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 def application(config: Config) -> App:
     """Builds the command line; the help of `data` and `fit` shows the values of this config as defaults."""
     app = App(
-        name="python -m training",
+        name=commands.program(),
         help="Train, evaluate and export image classifiers, on one device or many.",
         help_format="plaintext",
         version=lambda: f"keras_prelu {metadata.version('keras_prelu')}",
@@ -69,10 +71,24 @@ def application(config: Config) -> App:
         exit_on_error=False,
         print_error=False,
     )
+    training, options = Group("Training", sort_key=1), Group("Options", sort_key=3)
     fields = (with_fields(data, config), with_fields(fit, config))
-    for each in (configs, *fields, evaluate, export, predict, report, reproduce):
-        app.command(each)
+    for each in (configs, *fields, evaluate, export, predict, report, reproduce, env):
+        app.command(each, group=training)
+    for option in ("--help", "--version"):
+        app[option].group = options
+    if commands.program() == commands.NAME:
+        _add_others(app, options)
     return app
+
+
+def _add_others(app: App, options: Group) -> None:
+    """Lists the commands of the server in the help and in the completion of shells; `commands` runs them."""
+    serving = Group("Serving", sort_key=2)
+    app.help = "Train, evaluate, export and serve image classifiers."
+    for name, (_, _, text) in commands.SERVING.items():
+        app.command(App(name, help=text, group=serving))
+    app.register_install_completion_command(group=options)
 
 
 def configs() -> int:
@@ -106,13 +122,18 @@ def data(name: str, /, *, sheet: pathlib.Path | None = None, download: bool = Fa
 
 
 def fit(
-    *, config: str, workdir: pathlib.Path, local_workers: int | None = None, dry_run: bool = False, **fields: Any
+    config: str,
+    *,
+    workdir: pathlib.Path | None = None,
+    local_workers: int | None = None,
+    dry_run: bool = False,
+    **fields: Any,
 ) -> int:
     """Train a network, or resume its training. Any field can be set: --flip, --flip false, --filters 8,16.
 
     Args:
         config: A config, as `configs` lists them; or a file, as mine.py, mine.py:large or the config.json of a run.
-        workdir: Folder of the run.
+        workdir: Folder of the run; default: runs/CONFIG.
         local_workers: Number of processes on this machine to train with.
         dry_run: Print the resolved config, the number of steps and the memory that is needed, and train nothing.
         fields: Fields of the config to set.
@@ -124,6 +145,7 @@ def fit(
 
         print(describe_run(resolved))
         return 0
+    workdir = workdir or default_workdir(config)
     if local_workers is not None:
         command = ["fit", f"--config={config}", f"--workdir={workdir}", *as_options(fields)]
         return run_local_workers(local_workers, command)
@@ -140,8 +162,8 @@ def fit(
 
 
 def evaluate(
-    *,
     run: Paths,
+    *,
     views: Literal["centre", "ten", "dense"] = "centre",
     scales: Numbers = (),
     split: str = "",
@@ -180,8 +202,8 @@ def evaluate(
 
 
 def export(
+    run: Folder,
     *,
-    workdir: pathlib.Path,
     output: pathlib.Path | None = None,
     checkpoint: Checkpoint = "last",
     dense: bool = False,
@@ -192,15 +214,15 @@ def export(
     """Publish a run's network as a SavedModel, and in other formats.
 
     Args:
-        workdir: Folder of the run.
-        output: Folder of the versions; default: WORKDIR/export.
+        run: Folder of the run.
+        output: Folder of the versions; default: RUN/export.
         checkpoint: The newest, or that of the best evaluation.
         dense: Add signatures for the whole of images of any size.
         formats: litert, litert_int8 and onnx, comma-separated; default: none.
         keep: Number of versions to keep, the newest; 0: all.
         data_dir: Folder of the data; default: that of the training.
     """
-    start_tensorflow(Run(workdir).onednn())
+    start_tensorflow(Run(run).onednn())
     from training.export.export import ExportOptions, describe, export
 
     options = ExportOptions(
@@ -211,23 +233,32 @@ def export(
         keep=keep,
         data_dir=data_dir,
     )
-    version = export(Run(workdir), options)
+    version = export(Run(run), options)
     print(f"exported to {version}\n{describe(version)}")
     return 0
 
 
 def predict(
-    images: Paths, /, *, run: pathlib.Path, checkpoint: Checkpoint = "last", top: int = 5, json: bool = False
+    paths: Paths,
+    /,
+    *,
+    run: pathlib.Path | None = None,
+    checkpoint: Checkpoint = "last",
+    top: int = 5,
+    json: bool = False,
 ) -> int:
     """Classify images with a run's network.
 
     Args:
-        images: JPEG, PNG, GIF or BMP files.
-        run: Folder of the run.
+        paths: Folder of the run, and then JPEG, PNG, GIF or BMP files.
+        run: Folder of the run, if PATHS are images only.
         checkpoint: The newest, or that of the best evaluation.
         top: Number of labels for each image.
         json: Print one JSON object per line.
     """
+    run, images = (paths[0], paths[1:]) if run is None else (run, paths)
+    if not images:
+        raise InputError(f"there is no image to classify with the run in {run}; name files after its folder")
     start_tensorflow(Run(run).onednn())
     from training.evaluation.predict import json_line, predict, table
 
@@ -244,18 +275,18 @@ def predict(
     return status
 
 
-def report(*, workdir: pathlib.Path, checkpoint: Checkpoint = "last", data_dir: str = "") -> int:
+def report(run: Folder, *, checkpoint: Checkpoint = "last", data_dir: str = "") -> int:
     """Write report.html, with curves, errors and signals of a run, into its folder.
 
     Args:
-        workdir: Folder of the run.
+        run: Folder of the run.
         checkpoint: The newest, or that of the best evaluation.
         data_dir: Folder of the data; default: that of the training.
     """
-    start_tensorflow(Run(workdir).onednn())
+    start_tensorflow(Run(run).onednn())
     from training.report.report import write_report
 
-    print(f"the report is {write_report(Run(workdir), data_dir, checkpoint)}")
+    print(f"the report is {write_report(Run(run), data_dir, checkpoint)}")
     return 0
 
 
@@ -295,12 +326,20 @@ def reproduce(
     return 0
 
 
+def env() -> int:
+    """Print the versions of the machine, of Python and of the packages, for a report of a fault."""
+    from training.machine import describe_environment
+
+    print(describe_environment())
+    return 0
+
+
 def _config_of_help(argv: Sequence[str]) -> Config:
-    """The config whose help is asked for, in `fit --config NAME --help` or `data NAME --help`."""
+    """The config whose help is asked for, in `fit NAME --help` or `data NAME --help`."""
     if not {"--help", "-h"} & set(argv):
         return Config()
     words = [part for word in argv for part in word.split("=", 1)]
-    named = (name for option, name in itertools.pairwise(words) if option in ("--config", "data"))
+    named = (name for option, name in itertools.pairwise(words) if option in ("--config", "fit", "data"))
     name = next(named, "-")
     return Config() if name.startswith("-") else load_config(name)
 

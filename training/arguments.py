@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import CycloptsError, Group, Parameter, Token, UnknownOptionError
 
+from training.commands import program
 from training.config import EARLIER_NAMES, Config, field_types
 
 
@@ -88,5 +89,5 @@ def one_line(error: CycloptsError) -> str:
     if isinstance(error, UnknownOptionError) and error.token.keyword:
         now = EARLIER_NAMES.get(error.token.keyword.lstrip("-"))
         text = f"Unknown option: {error.token.keyword}. It is --{now} now." if now else text
-    command = " ".join(["python -m training", *(error.command_chain or ())])
+    command = " ".join([program(), *(error.command_chain or ())])
     return f"{text.rstrip('.')}; `{command} --help` lists what there is"

@@ -353,6 +353,15 @@ def load_config(name: str) -> Config:
     return next(iter(configs.values())) if len(configs) == 1 and not key else _chosen(configs, key, f"{file}:NAME")
 
 
+def default_workdir(name: str) -> pathlib.Path:
+    """The folder of the runs of a config: runs/<name>. Raises InputError for the config of a run, which has its own."""
+    file, _, key = name.partition(":")
+    path = pathlib.Path(file)
+    if path.suffix == ".json":
+        raise InputError(f"{name} is the config of a run; give the folder of the new one with --workdir")
+    return pathlib.Path("runs", key or path.stem)
+
+
 def _chosen(configs: Mapping[str, Config], name: str, otherwise: str) -> Config:
     if name not in configs:
         names = ", ".join(configs)

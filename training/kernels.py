@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import pathlib
-import platform
 import re
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import zlib
 from importlib import metadata
 
 from training.environment import DEVICES, ONEDNN, keep_freed_memory, visible_gpus
+from training.machine import cpu_info, cpu_name
 
 _NAMES = {True: "oneDNN's", False: "TensorFlow's own"}
 _TURNS = 5
@@ -83,13 +83,9 @@ def onednn_in_use() -> bool | None:
 
 def _cpu() -> str:
     """The CPU's name, and a checksum of what it is and can do: virtual machines hide names and instructions."""
-    try:
-        first = pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:
-        first = ""
+    first = cpu_info().partition("\n\n")[0]
     lasting = re.findall(r"^((?:CPU|cpu family|model|stepping|flags|Features)\b.*)$", first, re.MULTILINE)
-    name = re.search(r"^model name\s*: (.*)", first, re.MULTILINE)
-    return f"{name[1] if name else platform.machine()} {zlib.crc32(str(lasting).encode()):08x}"
+    return f"{cpu_name()} {zlib.crc32(str(lasting).encode()):08x}"
 
 
 def _faster_with_onednn(cache: pathlib.Path) -> bool:

@@ -13,7 +13,8 @@ import pytest
 
 from training.__main__ import application, main
 from training.arguments import as_options, with_values
-from training.config import Config, field_types, load_config, named_configs, override
+from training.config import Config, default_workdir, field_types, load_config, named_configs, override
+from training.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,9 @@ from training.config import Config, field_types, load_config, named_configs, ove
         ("fit --config digits --workdir W --schedule poly", 'Choose from: "cosine", "linear", "steps", "plateau"'),
         ("fit --config digits --workdir W --momentum 1", "momentum is 1.0, but must be at least 0 and below 1"),
         ("fit --config digits --workdir W 3", "Unused Tokens: ['3']"),
-        ("fit --config digits", "parameter --workdir requires an argument; `python -m training fit --help` lists"),
+        ("fit", "parameter --config requires an argument; `python -m training fit --help` lists"),
+        ("fit W/config.json", "there is no config"),
+        ("predict W", "there is no image to classify with the run in "),
         ("fit --config digits --workdir W --dataset no_such_set", "knows no dataset 'no_such_set'"),
         ("export --workdir W", "holds no run"),
         ("export --workdir W --steps 3", "Unknown option: --steps"),
@@ -46,6 +49,34 @@ def test_wrong_input_is_one_line_and_status_2(arguments, message, tmp_path, capf
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("fit digits --seed 1", "fit --config digits --seed 1"),
+        ("evaluate runs/a runs/b --views ten", "evaluate --run runs/a runs/b --views ten"),
+        ("export runs/a --keep 2", "export --workdir runs/a --keep 2"),
+        ("export runs/a", "export --run runs/a"),
+        ("report runs/a", "report --workdir runs/a"),
+    ],
+)
+def test_a_config_or_a_run_needs_no_option(short, long):
+    (_, first, _), (_, second, _) = (application(Config()).parse_args(words.split()) for words in (short, long))
+    assert first.arguments == second.arguments
+
+
+@pytest.mark.parametrize(
+    ("config", "workdir"),
+    [("digits", "runs/digits"), ("configs/mine.py", "runs/mine"), ("configs/mine.py:large", "runs/large")],
+)
+def test_the_run_of_a_config_has_its_name(config, workdir):
+    assert default_workdir(config) == pathlib.Path(workdir)
+
+
+def test_the_config_of_a_run_needs_a_workdir():
+    with pytest.raises(InputError, match=r"runs/a/config\.json is the config of a run; .* --workdir"):
+        default_workdir("runs/a/config.json")
 
 
 @pytest.mark.parametrize("package", ["tensorflow", "tensorflow_datasets", "tqdm"])
@@ -78,7 +109,7 @@ def test_commands_of_the_docs_are_understood(page):
         _, given, _ = application(Config()).parse_args(with_values(words))
         if words[0] == "fit":
             fields = {name: value for name, value in given.kwargs.items() if name in field_types()}
-            override(load_config(given.kwargs["config"]), fields)
+            override(load_config(given.arguments["config"]), fields)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@
 import json
 import math
 import pathlib
-import platform
 import re
 import resource
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 from training.errors import InputError, NotFiniteError, StoppedError
 from training.interrupts import STOPPED_STATUS
+from training.machine import cpu_info, cpu_name
 from training.reproduce.studies import STUDIES
 from training.reproduce.trial import RECORD, Trial
 from training.run.folder import versions, write_whole
@@ -59,11 +59,9 @@ def _record(trial: Trial, take: Callable[[dict[str, Any], pathlib.Path], dict[st
 
 def machine() -> str:
     """The CPU's name, its threads, and the instructions that decide how fast it multiplies matrices."""
-    info = pathlib.Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    name = re.search(r"^model name\s*: (.*)", text, re.MULTILINE)
+    text = cpu_info()
     fast = [feature for feature in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if f" {feature} " in f"{text} "]
-    return f"{name[1] if name else platform.machine()}, {len(re.findall('^processor', text, re.MULTILINE))} threads" + (
+    return f"{cpu_name()}, {len(re.findall('^processor', text, re.MULTILINE))} threads" + (
         f", {fast[0]}" if fast else ""
     )
 
