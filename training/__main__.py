@@ -239,9 +239,7 @@ def export(
 
 
 def predict(
-    paths: Paths,
-    /,
-    *,
+    *paths: pathlib.Path,
     run: pathlib.Path | None = None,
     checkpoint: Checkpoint = "last",
     top: int = 5,
@@ -256,14 +254,14 @@ def predict(
         top: Number of labels for each image.
         json: Print one JSON object per line.
     """
-    run, images = (paths[0], paths[1:]) if run is None else (run, paths)
-    if not images:
-        raise InputError(f"there is no image to classify with the run in {run}; name files after its folder")
-    start_tensorflow(Run(run).onednn())
+    if len(paths) < (1 if run else 2):
+        raise InputError("there is no image to classify; give the folder of a run, and then image files")
+    folder, *images = (run, *paths) if run else paths
+    start_tensorflow(Run(folder).onednn())
     from training.evaluation.predict import json_line, predict, table
 
     answered, status = [], 0
-    for prediction in predict(Run(run), images, top, checkpoint):
+    for prediction in predict(Run(folder), images, top, checkpoint):
         if prediction.error:
             status = _failed(prediction.error, 2)
         if json:
@@ -339,9 +337,10 @@ def _config_of_help(argv: Sequence[str]) -> Config:
     if not {"--help", "-h"} & set(argv):
         return Config()
     words = [part for word in argv for part in word.split("=", 1)]
-    named = (name for option, name in itertools.pairwise(words) if option in ("--config", "fit", "data"))
-    name = next(named, "-")
-    return Config() if name.startswith("-") else load_config(name)
+    pairs = itertools.pairwise(words)
+    named = (name for before, name in pairs if before in ("--config", "fit", "data") and not name.startswith("-"))
+    name = next(named, "")
+    return load_config(name) if name else Config()
 
 
 def _failed(message: object, status: int) -> int:

@@ -346,7 +346,7 @@ def load_config(name: str) -> Config:
     file, _, key = name.partition(":")
     path = pathlib.Path(file)
     if not path.is_file():
-        raise InputError(f"there is no config {file!r}: give a name that `python -m training configs` lists, or a file")
+        raise InputError(f"there is no config {file!r}: give a name that `keras-prelu configs` lists, or a file")
     if path.suffix == ".json":
         return _stored_config(path)
     configs = _configs_of(runpy.run_path(str(path)), path)

@@ -91,8 +91,8 @@ def test_python_answers(blocks, digits, tmp_path, monkeypatch):
 def test_pictures_get_labels(blocks, digits, tmp_path, capsys):
     picture = tmp_path / "digit.png"
     picture.write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy())
-    (command,) = [text for _, text in blocks if text.startswith("python -m serving.client ")]
-    arguments = command.replace("localhost:8500", f"127.0.0.1:{digits.grpc_port}").split()[3:]
+    (command,) = [text for _, text in blocks if text.startswith("keras-prelu ask ")]
+    arguments = command.replace("localhost:8500", f"127.0.0.1:{digits.grpc_port}").split()[2:]
     assert main([str(picture) if each == "digit.png" else each for each in arguments]) == 0
     assert "score" in capsys.readouterr().out
 

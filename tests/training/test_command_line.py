@@ -34,7 +34,8 @@ from training.errors import InputError
         ("fit --config digits --workdir W 3", "Unused Tokens: ['3']"),
         ("fit", "parameter --config requires an argument; `python -m training fit --help` lists"),
         ("fit W/config.json", "there is no config"),
-        ("predict W", "there is no image to classify with the run in "),
+        ("predict W", "there is no image to classify; give the folder of a run, and then image files"),
+        ("predict", "there is no image to classify"),
         ("fit --config digits --workdir W --dataset no_such_set", "knows no dataset 'no_such_set'"),
         ("export --workdir W", "holds no run"),
         ("export --workdir W --steps 3", "Unknown option: --steps"),
@@ -102,7 +103,7 @@ def test_missing_command_line_library_is_one_line_too():
 @pytest.mark.parametrize("page", ["photos.md", "data.md", "imagenet.md", "export.md"])
 def test_commands_of_the_docs_are_understood(page):
     text = (pathlib.Path(__file__).parents[2] / "docs" / page).read_text().replace("\\\n", " ")
-    commands = re.findall(r"^(?!`).*python -m training ([a-z]+ .*)$", text, re.MULTILINE)
+    commands = re.findall(r"^(?!`).*keras-prelu ((?!serve|ask)[a-z]+ .*)$", text, re.MULTILINE)
     assert commands
     for command in commands:
         words = shlex.split(command, comments=True)
@@ -136,7 +137,9 @@ def test_field_is_set_by_an_option(words, field, value):
     assert given.kwargs[field] == value
 
 
-@pytest.mark.parametrize("words", ["fit --config cifar10 --help", "fit --config=cifar10 --help", "data cifar10 --help"])
+@pytest.mark.parametrize(
+    "words", ["fit --config cifar10 --help", "fit --config=cifar10 --help", "fit cifar10 --help", "data cifar10 --help"]
+)
 def test_help_shows_the_configs_own_defaults_in_groups(capsys, words):
     assert main(words.split()) == 0
     shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)

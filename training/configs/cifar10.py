@@ -4,7 +4,7 @@ Two CPU cores: 33 minutes of CPU time. Reached 7.83 % error on the 10,000 test i
 reached 13.5 % in 15 epochs and 64 minutes; docs/results/README.md has what was tried. bfloat16 is fast where
 the processor multiplies matrices of it (AMX), as this one did; elsewhere compare `--precision float32`.
 
-python -m training fit --config cifar10 --workdir runs/cifar10
+keras-prelu fit cifar10
 """
 
 from training.config import Config

@@ -2,7 +2,7 @@
 
 Not trained yet: a step costs as much as one of cifar10.
 
-python -m training fit --config cifar100 --workdir runs/cifar100
+keras-prelu fit cifar100
 """
 
 from training.config import Config

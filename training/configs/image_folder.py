@@ -2,7 +2,7 @@
 
 Two CPU cores: 110 images/s, 20 minutes. 5 kinds of flowers, 2,935 photos: 21.6 % error on 731 others.
 
-python -m training fit --config image_folder --data_dir ~/photos --workdir runs/photos
+keras-prelu fit image_folder --data_dir ~/photos --workdir runs/photos
 """
 
 from training.config import Config

@@ -10,7 +10,7 @@
 imagenet_a_fast and imagenet_c_fast take the same steps in bfloat16 and without determinism. None of them was trained by
 this project; docs/results/imagenet.md projects what they take.
 
-python -m training fit --config imagenet_c --workdir runs/imagenet_c
+keras-prelu fit imagenet_c
 """
 
 from dataclasses import replace
