@@ -1,6 +1,6 @@
 # make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-fast: those that take no time.
 # make test-numbers: the numerical tests, for either kind of kernels.   make test-torch: the layer on PyTorch.   make check: lint and types.
-# make test-deploy: the manifests of the server, with Prometheus' own tools.
+# make test-ray: servers and batches by Ray.   make test-deploy: the manifests of the server, with Prometheus' own tools.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training
 	evaluate.py export.py export_formats.py mean.py mixing.py update.py parity.py policy.py preprocessing.py steps.py views.py) \
 	--ignore=tests/keras_prelu/test_families.py
 
-.PHONY: demo test test-fast test-numbers test-torch test-keras test-deploy test-lowest descriptors lint types check clean
+.PHONY: demo test test-fast test-numbers test-torch test-keras test-ray test-deploy test-lowest descriptors lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
@@ -36,6 +36,11 @@ test-torch: $(VENV)/peers-installed
 # The faults of Keras's own fit that docs/keras_fit.md names: a test here fails when Keras has mended one.
 test-keras: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/keras_fit --tb=short
+
+# The engine of Ray: the tests of both APIs with it, and its own.
+test-ray: $(VENV)/dev-installed
+	SERVING_TEST_ENGINE=ray $(BIN)/python -m pytest $(addprefix tests/serving/test_serving_, rest.py rpc.py) --tb=short
+	$(BIN)/python -m pytest tests/serving/engines/ray tests/serving/batch/ray --tb=short
 
 # The files of serving/deploy. Debian's prometheus brings promtool and Prometheus itself, unpacked here and not installed.
 test-deploy: $(VENV)/dev-installed $(PROMETHEUS)/promtool

@@ -1,0 +1,122 @@
+"""Servers by `--engine=ray`, with real Ray: how they fail, end, and answer while replicas die."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import psutil
+import pytest
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from serving.parity import command as parity
+
+RAY = ("--engine=ray", "--host=0.0.0.0")
+FOLDER = "--model_base_path=m"
+LONG = 300  # seconds; Ray starts half a dozen processes, each of which imports much
+pytestmark = pytest.mark.timeout(2 * LONG)
+
+
+def test_cluster_that_is_not_there(free_port):
+    command = [sys.executable, "-m", "serving", *RAY, f"--port={free_port}", FOLDER, "--ray_address=127.0.0.1:1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
+    (line,) = result.stdout.splitlines()
+    told = "Failed to start server. Error: UNAVAILABLE: Cannot join the Ray cluster at --ray_address=127.0.0.1:1: "
+    assert (result.returncode, line[: len(told)]) == (255, told)
+
+
+def test_model_that_cannot_load(free_port, base_path):
+    (base_path / "1").mkdir()
+    flags = (*RAY, f"--port={free_port}", f"--model_base_path={base_path}", "--max_num_load_retries=0")
+    ray, embedded = (
+        subprocess.run(
+            [sys.executable, "-m", "serving", *each], capture_output=True, text=True, timeout=LONG, check=False
+        )
+        for each in (flags, (*flags, "--engine=embedded"))
+    )
+    assert (ray.returncode, ray.stdout) == (embedded.returncode, embedded.stdout)
+
+
+def test_answers_are_those_of_the_embedded_server(serve, zoo_path, capsys):
+    with replicas(zoo_path, name="zoo") as (_, port), serve(zoo_path) as embedded:
+        urls = [f"grpc://127.0.0.1:{each}" for each in (port, embedded.grpc_port)]
+        status = parity.main([*urls, "--model=zoo"])
+    assert status == 0, capsys.readouterr().out
+
+
+def test_no_request_fails_while_a_replica_dies_and_the_version_changes(tmp_path, save_plus, predict_request):
+    save_plus(tmp_path / "m" / "1", 1)
+    save_plus(tmp_path / "2", 2)
+    with replicas(tmp_path / "m", "--ray_min_replicas=2", "--file_system_poll_wait_seconds=0.1") as (process, port):
+        versions, stop = [], threading.Event()
+        message = predict_request(x=[1.0], model="m")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, ThreadPoolExecutor(32) as streams:
+            predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+            asking = [streams.submit(ask_until, stop, predict, message, versions) for _ in range(32)]
+            try:
+                wait_until(lambda: versions)
+                killed = replica_processes(process)[0]
+                killed.kill()
+                (tmp_path / "2").rename(tmp_path / "m" / "2")
+                wait_until(lambda: len(replica_processes(process)) == 2 and set(versions[-64:]) == {2})
+            finally:
+                stop.set()
+        for each in asking:
+            each.result()  # raises if a request has failed
+        assert set(versions) == {1, 2}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_nothing_of_ray_is_left(tmp_path, save_plus, number, status):
+    save_plus(tmp_path / "m" / "1", 1)
+    with replicas(tmp_path / "m") as (process, _):
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert replica_processes(process)
+        process.send_signal(number)
+        assert process.wait(LONG) == status
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+
+
+@contextlib.contextmanager
+def replicas(base_path, *flags, name="m"):
+    """A server of one model; gives its process and its port of gRPC."""
+    with socket.create_server(("", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "serving",
+        *RAY,
+        f"--port={port}",
+        f"--model_name={name}",
+        f"--model_base_path={base_path}",
+    ]
+    with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == f"Running gRPC ModelServer at 0.0.0.0:{port} ...\n"
+            yield process, port
+        finally:
+            process.terminate()
+
+
+def replica_processes(process):
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "ServeReplica" in "".join(child.cmdline())]
+
+
+def ask_until(stop, predict, message, versions):
+    while not stop.is_set():
+        versions.append(predict(message, timeout=LONG).model_spec.version.value)
+
+
+def wait_until(condition):
+    end = time.monotonic() + LONG / 2
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
