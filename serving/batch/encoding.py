@@ -11,10 +11,8 @@ from tensorflow.core.example import example_pb2
 from serving.client.inputs import to_arrays
 from serving.errors import invalid_argument, needing
 from serving.models.guard import num_pixels
+from serving.wire.images import IMAGE_FEATURE, first_that_fits, gives_labels, takes_strings
 from serving.wire.signatures import Signature, TensorInfo, inputs_text, string_array
-
-IMAGE_FEATURE = "image/encoded"
-"""The feature of a tf.Example that holds an encoded image, in the export contract and in TensorFlow's own models."""
 
 Signatures = Mapping[str, Signature]
 Encode = Callable[[bytes, bool], object]
@@ -26,19 +24,13 @@ def choose_signature(signatures: Signatures, name: str | None) -> Signature:
     if name is not None and name not in signatures:
         raise invalid_argument(f"--signature={name} is none of the model's: {', '.join(sorted(signatures))}")
     candidates = [signatures[each] for each in ([name] if name else sorted(signatures))]
-    for fits in (gives_labels, _takes_strings, _takes_pixels):
-        for signature in filter(fits, candidates):
-            return signature
+    found = first_that_fits(candidates, gives_labels, takes_strings, _takes_pixels)
+    if found is not None:
+        return found
     raise invalid_argument(
         "no signature takes an image as a string (encoded, or in a tf.Example) or as pixels of one size: export one "
         f"with such an input. {' '.join(map(inputs_text, candidates))}"
     )
-
-
-def gives_labels(signature: Signature) -> bool:
-    """Whether a signature is for Classify: tf.Examples in, labels and scores out."""
-    outputs = {name: info.dtype for name, info in signature.outputs.items()}
-    return _takes_strings(signature) and outputs == {"classes": "string", "scores": "float"}
 
 
 def make_encoder(signature: Signature, feature: str | None, max_pixels: int) -> Encode:
@@ -62,11 +54,6 @@ def stack(values: Sequence[object], info: TensorInfo) -> np.ndarray:
         return np.stack(values)  # type: ignore[arg-type]
     rank = 1 if info.shape is None else len(info.shape)
     return string_array(values).reshape(len(values), *[1] * (rank - 1))  # type: ignore[arg-type]
-
-
-def _takes_strings(signature: Signature) -> bool:
-    infos = list(signature.inputs.values())
-    return [info.dtype for info in infos] == ["string"] and infos[0].shape != ()
 
 
 def _takes_pixels(signature: Signature) -> bool:

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from serving.batch.columns import OUTPUT, Run, make_schema, make_table, output_names
-from serving.batch.encoding import choose_signature, gives_labels, make_encoder, stack
+from serving.batch.encoding import choose_signature, make_encoder, stack
 from serving.batch.job import Job
 from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
 from serving.repository.loader import Loader
 from serving.telemetry.metrics import Metrics
+from serving.wire.images import gives_labels
 from serving.wire.signatures import Signature
 
 

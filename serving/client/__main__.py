@@ -11,9 +11,8 @@ import numpy as np
 from serving.client.client import Client
 from serving.client.connection import Class, Tls
 from serving.errors import Code, MissingPackageError, ServingError
+from serving.wire.images import IMAGE_FEATURE, first_that_fits, gives_labels, takes_strings
 from serving.wire.signatures import Signature
-
-_ENCODED = "image/encoded"  # the feature of a tf.Example that holds the bytes of an image
 
 Classify = Callable[[pathlib.Path], Sequence[Class]]
 
@@ -60,29 +59,18 @@ def _classify_images(client: Client, args: argparse.Namespace, labels: Sequence[
 
 def _choose_signature(signatures: Mapping[str, Signature]) -> str:
     """A signature that gives labels, or one that takes an image's bytes. Raises ServingError if there is none."""
-    for fits in (_gives_labels, _takes_bytes):
-        for name in sorted(signatures):
-            if fits(signatures[name]):
-                return name
+    found = first_that_fits(signatures.values(), gives_labels, takes_strings)
+    if found is not None:
+        return found.name
     known = ", ".join(sorted(signatures))
     raise ServingError(Code.FAILED_PRECONDITION, f"no signature takes the bytes of an image; the model has {known}")
-
-
-def _gives_labels(signature: Signature) -> bool:
-    """Whether a signature is for Classify: tf.Examples in, labels and scores out."""
-    outputs = {name: info.dtype for name, info in signature.outputs.items()}
-    return _takes_bytes(signature) and outputs == {"classes": "string", "scores": "float"}
-
-
-def _takes_bytes(signature: Signature) -> bool:
-    return [info.dtype for info in signature.inputs.values()] == ["string"]
 
 
 def _classifier(client: Client, signature: Signature, args: argparse.Namespace, labels: Sequence[str]) -> Classify:
     """The function that calls a signature for one image. Its classes are sorted by score."""
     options = {"signature": signature.name, "version": args.version, "label": args.label}
-    if _gives_labels(signature):
-        return lambda path: sorted(client.classify([{_ENCODED: path}], **options)[0], key=lambda each: -each.score)
+    if gives_labels(signature):
+        return lambda path: sorted(client.classify([{IMAGE_FEATURE: path}], **options)[0], key=lambda each: -each.score)
     return lambda path: _rank(client.predict(path, **options).outputs, signature, labels)
 
 

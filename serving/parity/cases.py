@@ -23,6 +23,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from serving.wire.images import IMAGE_FEATURE
 from serving.wire.json_tensors import is_json_type
 from serving.wire.signatures import DTYPES, Signature, TensorInfo
 from serving.wire.tensor_proto import write_tensor
@@ -133,7 +134,7 @@ def _of_examples(model: str, signature: str) -> Iterator[Case]:
     examples = input_pb2.Input()
     examples.example_list.examples.extend([_example(), _example()])
     path = _path(model)
-    document = {"signature_name": signature, "examples": [{"x": 0.5, "image/encoded": _base64(_image())}]}
+    document = {"signature_name": signature, "examples": [{"x": 0.5, IMAGE_FEATURE: _base64(_image())}]}
     for given, what in ((examples, "tf.Examples"), (input_pb2.Input(), "no tf.Example")):
         for method, kind in (
             ("Classify", classification_pb2.ClassificationRequest),
@@ -269,7 +270,7 @@ def _example() -> Example:
     """A tf.Example with the features that exports of this project, and TensorFlow Serving's samples, parse."""
     example = Example()
     example.features.feature["x"].float_list.value.append(0.5)
-    example.features.feature["image/encoded"].bytes_list.value.append(_image())
+    example.features.feature[IMAGE_FEATURE].bytes_list.value.append(_image())
     return example
 
 

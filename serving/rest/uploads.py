@@ -13,6 +13,7 @@ from tensorflow.core.example import example_pb2
 from serving.errors import ServingError, invalid_argument
 from serving.models.inference import INPUTS, Method
 from serving.rest.content import FORM
+from serving.wire.images import IMAGE_FEATURE
 from serving.wire.json_predict import Layout
 from serving.wire.json_tensors import decode_tensor
 from serving.wire.requests import PredictRequest
@@ -20,8 +21,6 @@ from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, fi
 
 Signatures = Mapping[str, Signature]
 
-IMAGE_FEATURE = "image/encoded"
-"""The feature of a tf.Example that holds an encoded image, in the export contract and in TensorFlow's own models."""
 IMAGE_SIGNATURE = "image_bytes"
 """The signature for encoded images in the export contract."""
 SIGNATURE_FIELD = "signature_name"
