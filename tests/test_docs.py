@@ -1,12 +1,53 @@
-"""What the documents name exists."""
+"""What the documents name exists, and the commands in them are understood."""
 
 import pathlib
 import re
 import runpy
+import shlex
+from importlib import import_module
 
-from training.config import load_config
+import pytest
+
+from serving import flags
+from training import commands
+from training.__main__ import application
+from training.arguments import with_values
+from training.config import Config, field_types, load_config, override
 
 ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def commands_in(path):
+    """The words after `keras-prelu` in the blocks of code of a page."""
+    text = path.read_text().replace("\\\n", " ")
+    for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for line in re.findall(r"(?:^|\s)keras-prelu (.*)", block):
+            yield shlex.split(line.replace("<folder>", "photos"), comments=True)
+
+
+def understand(name, *words):
+    """Reads the words as the command does. Fails, or ends the process, for wrong ones."""
+    if name == "serve":
+        command_line = flags.parse(commands._with_flags(words))
+        assert not command_line.unknown
+        command_line.options.check()
+    elif name == "ask":
+        import_module("serving.client.__main__")._parse(words)
+    elif name in commands.SERVING:
+        import_module(f"serving.{name}.command")._parse(words)
+    else:
+        _, given, _ = application(Config()).parse_args([name, *with_values(words)])
+        if name == "fit":
+            override(
+                load_config(given.arguments["config"]), {k: v for k, v in given.kwargs.items() if k in field_types()}
+            )
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if any(commands_in(path))], ids=lambda path: path.name)
+def test_commands_of_a_page_are_understood(path):
+    for words in commands_in(path):
+        understand(*words)
 
 
 def test_every_test_that_a_document_names_is_there():
@@ -25,7 +66,7 @@ def test_every_test_that_a_document_names_is_there():
 
 
 def test_links_between_documents_lead_somewhere():
-    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+    for path in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 

@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +12,7 @@ import pytest
 
 from training.__main__ import application, main
 from training.arguments import as_options, with_values
-from training.config import Config, default_workdir, field_types, load_config, named_configs, override
+from training.config import Config, default_workdir, load_config, named_configs
 from training.errors import InputError
 
 
@@ -98,19 +97,6 @@ def test_missing_command_line_library_is_one_line_too():
         "training: the trainer needs cyclopts, which is not installed; in a clone of keras_prelu, "
         "pip install -e '.[training]' brings it\n"
     )
-
-
-@pytest.mark.parametrize("page", ["photos.md", "data.md", "imagenet.md", "export.md"])
-def test_commands_of_the_docs_are_understood(page):
-    text = (pathlib.Path(__file__).parents[2] / "docs" / page).read_text().replace("\\\n", " ")
-    commands = re.findall(r"^(?!`).*keras-prelu ((?!serve|ask)[a-z]+ .*)$", text, re.MULTILINE)
-    assert commands
-    for command in commands:
-        words = shlex.split(command, comments=True)
-        _, given, _ = application(Config()).parse_args(with_values(words))
-        if words[0] == "fit":
-            fields = {name: value for name, value in given.kwargs.items() if name in field_types()}
-            override(load_config(given.arguments["config"]), fields)
 
 
 @pytest.mark.parametrize(
