@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from serving import flags
 from serving.errors import MissingPackageError, ServingError
 from serving.process import Interruptions
+from serving.usage import usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command_line = flags.parse(arguments)
     except flags.FlagError as error:
-        print(flags.usage(), flush=True)
+        print(usage(), flush=True)
         print(error, file=sys.stderr)  # last, where it does not scroll away
         return START_UP_FAILURE
     flags.warn_of_unknown(command_line)
     if command_line.wants_help:
-        print(flags.usage())
+        print(usage())
         return 0
     if command_line.wants_version:
         print(_versions())

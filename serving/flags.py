@@ -56,17 +56,6 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     return CommandLine(options, frozenset(values), unknown, ignored, *switches)
 
 
-def usage() -> str:
-    """The flags, each with its default and its meaning."""
-    lines = ["usage: python -m serving --model_name=NAME --model_base_path=DIRECTORY [flags]", ""]
-    for field in dataclasses.fields(Options):
-        shown = str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)
-        lines += [f"  --{field.name}={shown}", f"      {field.metadata['meaning']}"]
-    lines += ["  --version", "      Print the version and exit.", "  --help", "      Print this and exit.", ""]
-    lines += ["Accepted without effect: " + ", ".join(f"--{name}" for name in IGNORED)]
-    return "\n".join(lines)
-
-
 def warn_of_unknown(command_line: CommandLine) -> None:
     """Prints the arguments that are no flags; as in TensorFlow Serving the server starts without them."""
     for argument in command_line.unknown:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+import sys
 
 import pytest
 
-from serving.flags import FlagError, parse, usage, warn_of_ignored
+from serving.flags import FlagError, parse, warn_of_ignored
 from serving.options import IGNORED, Options
+from serving.usage import usage
 
 SPELLINGS = {
     "equals": (["--port=1"], {"port": 1}),
@@ -140,10 +142,20 @@ def test_flag_without_effect_must_parse():
         parse(["--num_tflite_interpreters=half"])
 
 
-def test_every_flag_is_in_the_usage():
-    text = usage()
+def test_every_flag_is_in_the_usage_and_those_of_tensorflow_serving_come_first():
+    theirs, own = usage().split("Flags of this server's own")
+    names = {*DEFAULTS, "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"}  # which have another default here
     for field in dataclasses.fields(Options):
-        assert f"\n  --{field.name}=" in text
+        assert f"\n  --{field.name}=" in (theirs if field.name in names else own), field.name
+
+
+def test_flags_are_bold_on_a_terminal(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\033" not in usage()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "  \033[1m--port\033[0m=8500\n" in usage()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033" not in usage()
 
 
 DEFAULTS = {  # model_servers/server.h and main.cc
