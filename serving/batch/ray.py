@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from serving.batch.job import Job
 from serving.batch.part_writer import Counts, PartWriter
 from serving.batch.progress import Interruptions
 from serving.batch.run import Write
+from serving.engines.ray_cluster import connect
 from serving.errors import Code, ServingError, needing
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -27,7 +27,7 @@ with needing("ray"):
 logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 _OBJECT_STORE = 80 * 2**20  # bytes, about the least that Ray takes: parts are named and counted through it, no more
-_SECONDS = 5.0  # for a cluster to take a connection
+_LOCAL: dict[str, Any] = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -51,13 +51,7 @@ def opened(job: Job, given: argparse.Namespace, interruptions: Interruptions) ->
 
 def _connect(address: str) -> None:
     try:
-        if address == "local":
-            ray.init(address, object_store_memory=_OBJECT_STORE, include_dashboard=False, **_QUIET)
-            return
-        if address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), _SECONDS).close()  # Ray itself would try for a minute
-        ray.init(address, **_QUIET)
+        connect(address, **(_LOCAL if address == "local" else {}), **_QUIET)
     except Exception as error:  # Ray raises this very class, too
         raise ServingError(
             Code.UNAVAILABLE,

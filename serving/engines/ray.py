@@ -7,11 +7,13 @@ import logging
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from serving import flags
+from serving.engines.ray_cluster import connect
 from serving.engines.table import Kind, Protects, Table, check
 from serving.errors import Code, ServingError, invalid_argument, needing
 from serving.options import Options
@@ -68,9 +70,10 @@ def serve(command_line: flags.CommandLine, interruptions: Interruptions) -> int:
     check(TABLE, command_line, "Ray Serve")
     check_ports(options)
     notify("STATUS=Starting Ray and loading the models")
-    with _connected(options), _deployed(options):
+    output = sys.stdout
+    with redirect_stdout(sys.stderr), _connected(options), _deployed(options):  # as Ray writes its log to both
         for line in _addresses(options):
-            print(line, flush=True)
+            print(line, file=output, flush=True)
         notify("READY=1", "STATUS=Serving")
         status = interruptions.wait(watchdog_interval(), lambda: notify("WATCHDOG=1"))
         notify("STOPPING=1", "STATUS=Answering the requests in flight")
@@ -115,7 +118,7 @@ def _connected(options: Options) -> Iterator[None]:
         "num_cpus": max(os.cpu_count() or 1, options.ray_min_replicas, options.ray_max_replicas),
     }
     try:
-        ray.init(
+        connect(
             options.ray_address or "local",
             logging_level=logging.CRITICAL,
             **({} if options.ray_address else started),
@@ -168,7 +171,7 @@ def _deployed(options: Options) -> Iterator[None]:
 def _run(options: Options, logging_config: Any) -> None:
     from ray import serve
 
-    from serving.engines.ray_deployment import FAILED, Replica
+    from serving.engines.ray_deployment import Replica
 
     deployment: Any = serve.deployment(
         Replica,
@@ -182,14 +185,24 @@ def _run(options: Options, logging_config: Any) -> None:
         logging_config=logging_config,
     )
     try:
-        serve.run(deployment.bind(options), name=_APPLICATION, route_prefix="/" if options.rest_api_port else None)
+        # Ray's gRPC proxy knows only applications with a route. Without --rest_api_port a proxy has one of its own,
+        # at a free port of 127.0.0.1.
+        serve.run(deployment.bind(options), name=_APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        _, found, reason = str(error).partition(FAILED)
-        text = reason.splitlines()[0] if found else f"Ray Serve has no replica: {error}"
-        code, _, message = text.partition(": ")
-        if code in Code.__members__:
-            raise ServingError(Code[code], message) from error
-        raise ServingError(Code.UNAVAILABLE, text) from error
+        raise _reason_of(error) from error
+
+
+def _reason_of(error: RuntimeError) -> ServingError:
+    """The error of the replica that could not start, which Ray has in the deployment's status."""
+    from ray import serve
+
+    from serving.engines.ray_deployment import FAILED
+
+    deployments = serve.status().applications[_APPLICATION].deployments.values()
+    _, found, reason = "\n".join(each.message for each in deployments).partition(FAILED)
+    text = reason.partition("\n")[0] if found else f"Ray Serve has no replica: {error}"
+    code, _, message = text.partition(": ")
+    return ServingError(Code[code], message) if code in Code.__members__ else ServingError(Code.UNAVAILABLE, text)
 
 
 def _scale(options: Options) -> dict[str, Any]:
