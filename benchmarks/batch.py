@@ -42,7 +42,7 @@ from serving.models.session import load
 BATCH = 32
 PART = 500
 SIGNATURE = "image_bytes"
-FLAGS = [f"--batch_size={BATCH}", f"--part_rows={PART}", f"--signature={SIGNATURE}"]
+FLAGS = (f"--batch_size={BATCH}", f"--part_rows={PART}", f"--signature={SIGNATURE}")
 
 
 def main() -> int:
@@ -100,11 +100,14 @@ def run_kills(export: Path, images: Path, folder: Path, kills: int, seed: int) -
 
 
 @contextmanager
-def running(export: Path, images: Path, output: Path) -> Iterator[ForkServerProcess]:
-    """A process that runs the command, forked from one that has imported TensorFlow. It is killed after the block."""
+def running(export: Path, images: Path, output: Path, flags: Sequence[str] = FLAGS) -> Iterator[ForkServerProcess]:
+    """A process that runs the command, forked from one that has imported TensorFlow. It is killed after the block.
+
+    What it prints goes to a `.log` beside the output.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tensorflow", "serving.batch.run"])
-    process = context.Process(target=_run, args=(export, images, output))
+    process = context.Process(target=_run, args=(export, images, output, flags))
     process.start()
     try:
         yield process
@@ -126,11 +129,11 @@ def parts_of(output: Path) -> list[Path]:
     return sorted(output.glob("part-*"))
 
 
-def _run(export: Path, images: Path, output: Path) -> None:
+def _run(export: Path, images: Path, output: Path, flags: Sequence[str]) -> None:
     log = os.open(output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
-    os._exit(command.main([str(export), str(images), f"--output={output}", *FLAGS]))
+    os._exit(command.main([str(export), str(images), f"--output={output}", *flags]))
 
 
 def run_rate(export: Path, images: Path, folder: Path, rounds: int) -> None:

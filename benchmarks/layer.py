@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import steps_keras
 from benchmarks.interleaved import Cost, measure, median_peak, median_seconds, time_ratios
 from benchmarks.ratios import Row, table
+from training.machine import cpu_name
 
 DEEP_BATCH = 64
 SPREAD = (
@@ -118,14 +119,9 @@ def _memory_rows(what: str, costs: dict[str, list[Cost]], targets: dict[str, flo
 
 def machine() -> str:
     """What ran, on what."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.machine(),
-    )
-    threads = len([line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("processor")])
     names = ["tensorflow", "keras", *(["torch"] if importlib.util.find_spec("torch") else [])]
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"{model}, {threads} threads, Python {platform.python_version()}, {versions}"
+    return f"{cpu_name()}, {os.cpu_count()} threads, Python {platform.python_version()}, {versions}"
 
 
 if __name__ == "__main__":

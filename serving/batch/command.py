@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving.client.arguments import count
 from serving.errors import Code, MissingPackageError, ServingError, needing
 from serving.options import Options
 from serving.process import quiet_import
 
 ENGINES = ("embedded", "ray")
-"""What runs the parts: each is a module of `serving.batch`."""
+"""The programs that run parts: each is a module of `serving.batch`."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,7 +48,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serving batch", description="Run a model on many images, into Parquet files."
     )
-    count = _count
     parser.add_argument(
         "export", type=Path, metavar="EXPORT", help="folder with the versions of a model, or a SavedModel"
     )
@@ -83,12 +83,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ray_address", metavar="HOST:PORT", help="a cluster to join; RAY_ADDRESS, or one of its own")
     parser.add_argument("--ray_workers", type=count, metavar="N", help="how many hold a model; one per machine")
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{count} must be at least 1")
-    return count
 
 
 def _share(text: str) -> float:

@@ -12,6 +12,7 @@ from serving.client.inputs import to_arrays
 from serving.errors import invalid_argument, needing
 from serving.models.guard import num_pixels
 from serving.wire.images import IMAGE_FEATURE, first_that_fits, gives_labels, takes_strings
+from serving.wire.messages import encode_image_example
 from serving.wire.signatures import Signature, TensorInfo, inputs_text, string_array
 
 Signatures = Mapping[str, Signature]
@@ -67,9 +68,7 @@ def _takes_pixels(signature: Signature) -> bool:
 def _example(name: str | None, data: bytes) -> bytes:
     if name is None:
         raise ValueError("the signature parses tf.Examples without a feature of bytes")
-    example = example_pb2.Example()
-    example.features.feature[name].bytes_list.value.append(data)
-    return bytes(example.SerializeToString())
+    return encode_image_example(data, name)
 
 
 def _image_in(data: bytes, feature: str | None) -> bytes:

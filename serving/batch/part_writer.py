@@ -38,7 +38,7 @@ class Counts(NamedTuple):
 
 
 class PartWriter:
-    """Writes one part per call. Engines share it: Ray Data gets it for `map_batches` as it is."""
+    """Writes one part per call. Engines share it: Ray Data's `map_batches` takes it unchanged."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

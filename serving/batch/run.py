@@ -68,7 +68,7 @@ def _write_missing(write: Write, job: Job, parts: Sequence[Part], progress: Prog
 
 
 def _make_manifest(job: Job, files: Mapping[str, int | None], parts: Sequence[Part], part_rows: int) -> dict[str, Any]:
-    """What identifies a run comes first: `inputs`, `model` and `settings`. The counts are known at its end."""
+    """The manifest of a run: `inputs`, `model` and `settings` identify it; the counts are known at its end."""
     settings = ("signature", "labels", "top", "column", "batch_size", "max_image_pixels")
     return {
         "inputs": files,

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from serving.client.arguments import add_connection, count, read_connection
 from serving.client.client import Client
-from serving.client.connection import Class, Tls
+from serving.client.connection import Class
 from serving.errors import Code, MissingPackageError, ServingError
 from serving.wire.images import IMAGE_FEATURE, first_that_fits, gives_labels, takes_strings
 from serving.wire.signatures import Signature
@@ -21,9 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Classifies and prints. Returns 0; 2 if an image or an argument is wrong; 1 if the server fails."""
     args = _parse(arguments)
     try:
-        token = args.token_file.read_text().strip() if args.token_file else None
+        tls, token = read_connection(args)
         labels = args.labels.read_text(encoding="utf-8").splitlines() if args.labels else ()
-        tls = Tls(args.ca, args.certificate, args.key)
         client = Client(args.url, args.model, timeout=args.timeout, tls=tls, token=token)
     except (OSError, ValueError, MissingPackageError) as error:
         return _fail(error, 2)
@@ -111,20 +111,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("--label", metavar="NAME", help="the label of the version to call")
     parser.add_argument("--signature", metavar="NAME", help="one that takes the bytes of an image; found by itself")
     parser.add_argument("--labels", type=path, metavar="FILE", help="one label per line, for a model that only scores")
-    parser.add_argument("--top", type=_count, default=5, metavar="K", help="labels per image; %(default)s")
+    parser.add_argument("--top", type=count, default=5, metavar="K", help="labels per image; %(default)s")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="per call; %(default)s")
-    parser.add_argument("--ca", type=path, metavar="FILE", help="PEM of the authority to trust")
-    parser.add_argument("--certificate", type=path, metavar="FILE", help="PEM of the client's certificate")
-    parser.add_argument("--key", type=path, metavar="FILE", help="PEM of its key")
-    parser.add_argument("--token-file", type=path, metavar="FILE", help="holds the bearer token to send")
+    add_connection(parser)
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{count} must be at least 1")
-    return count
 
 
 def _fail(error: object, status: int) -> int:

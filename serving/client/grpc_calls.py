@@ -1,7 +1,7 @@
 """TensorFlow Serving's gRPC methods: the request to each, the channel, and the values in its reply."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -46,8 +46,7 @@ class GrpcCalls:
     needs_signatures = False  # tensors carry their own dtype and shape
 
     def __init__(self, url: str, tls: Tls, token: str | None, is_async: bool) -> None:
-        self._target = _target(url)
-        self._credentials = grpc.ssl_channel_credentials(*tls.pem()) if url.startswith("grpcs:") else None
+        self._open = channel_opener(url, tls)
         self._metadata = None if token is None else (("authorization", f"Bearer {token}"),)
         # A channel for asyncio belongs to the event loop that runs when it is opened.
         self._channel: grpc.Channel | grpc.aio.Channel | None = None if is_async else self._open(grpc)
@@ -108,11 +107,6 @@ class GrpcCalls:
         elif self._channel is not None:
             self._channel.close()
 
-    def _open(self, library: ModuleType) -> grpc.Channel | grpc.aio.Channel:
-        if self._credentials is None:
-            return library.insecure_channel(self._target, _OPTIONS)
-        return library.secure_channel(self._target, self._credentials, _OPTIONS)
-
     async def _send(self, method: str, request: bytes, limits: Limits) -> Any:
         if self._channel is None:
             self._channel = self._open(grpc.aio)
@@ -129,6 +123,18 @@ class GrpcCalls:
         except grpc.RpcError as error:
             code, text = Code[error.code().name], error.details() or ""
             raise (RetryableError if code is Code.UNAVAILABLE else ServingError)(code, text) from error
+
+
+def channel_opener(url: str, tls: Tls) -> Callable[[ModuleType], Any]:
+    """Returns the function that opens a channel to a URL with `grpc` or `grpc.aio`. No message is too large for it.
+
+    Raises OSError if a file of `tls` cannot be read.
+    """
+    target = _target(url)
+    if not url.startswith("grpcs:"):
+        return lambda library: library.insecure_channel(target, _OPTIONS)
+    credentials = grpc.ssl_channel_credentials(*tls.pem())
+    return lambda library: library.secure_channel(target, credentials, _OPTIONS)
 
 
 def _target(url: str) -> str:

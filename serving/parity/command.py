@@ -10,6 +10,7 @@ from pathlib import Path
 from tensorflow.errors import OpError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from serving.client.arguments import add_connection, read_connection
 from serving.client.client import Client
 from serving.client.connection import Tls
 from serving.errors import ServingError, invalid_argument
@@ -26,13 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parse(arguments)
     with ExitStack() as connections:
         try:
-            token = args.token_file.read_text().strip() if args.token_file else None
-            servers = [
-                connections.enter_context(Server(urls, token, args.ca, args.timeout)) for urls in (args.a, args.b)
-            ]
+            tls, token = read_connection(args)
+            servers = [connections.enter_context(Server(urls, tls, token, args.timeout)) for urls in (args.a, args.b)]
             with _of(str(args.records)):
                 logs = list(read_logs(args.records)) if args.records else []
-            requests = list(_requests(servers, args, token, logs))
+            requests = list(_requests(servers, args, (tls, token), logs))
         except (OSError, ValueError, ServingError, OpError) as error:
             print(f"serving parity: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
@@ -42,16 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _requests(
-    servers: Sequence[Server], args: argparse.Namespace, token: str | None, logs: Sequence[PredictionLog]
+    servers: Sequence[Server],
+    args: argparse.Namespace,
+    connection: tuple[Tls, str | None],
+    logs: Sequence[PredictionLog],
 ) -> Iterator[Case]:
     """The requests over the transports that both servers have. Raises ServingError where there is none."""
+    tls, token = connection
     transports = servers[0].urls.keys() & servers[1].urls.keys()
     if not transports:
         raise invalid_argument(f"{args.a} and {args.b} have no transport in common; give both grpc:// or both http://")
     for model in args.model:
         for server in servers:
             url = server.urls["grpc" if "grpc" in transports else "rest"]
-            with Client(url, model, timeout=args.timeout, tls=Tls(args.ca), token=token) as client, _of(url):
+            with Client(url, model, timeout=args.timeout, tls=tls, token=token) as client, _of(url):
                 signatures = client.metadata()
         for case in (*cases(model, signatures), *recorded(model, logs)):
             if ("grpc" if isinstance(case, GrpcCase) else "rest") in transports:
@@ -97,9 +100,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tolerance", type=float, default=1e-5, metavar="X", help="up to which numbers are alike; %(default)s"
     )
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="per request; %(default)s")
-    parser.add_argument("--ca", type=Path, metavar="FILE", help="PEM of the authority to trust")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="holds the bearer token to send")
+    add_connection(parser)
     return parser.parse_args(arguments)
 
 

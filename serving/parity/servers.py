@@ -1,24 +1,24 @@
 """A server at its addresses, and what it answers."""
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import grpc
 import httpx
-import orjson
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
+from serving.client.connection import Tls
+from serving.client.grpc_calls import channel_opener
 from serving.errors import invalid_argument
 from serving.parity.cases import Case, GrpcCase, RestCase
 from serving.wire.signatures import DTYPE_NAMES
 from serving.wire.tensor_proto import read_tensor
 
-_REST_SCHEMES, _GRPC_SCHEMES = ("http", "https"), ("grpc", "grpcs")
-_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+_REST_SCHEMES, _GRPC_SCHEMES = ("http", "https"), ("grpc", "grpcs", "unix")
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Answer:
 class Server:
     """A server, by one or two URLs with a comma between: `grpc://host:8500,http://host:8501`."""
 
-    def __init__(self, urls: str, token: str | None, ca: Path | None, timeout: float) -> None:
-        """Raises ServingError for a URL of another kind, OSError where the authority's file cannot be read."""
+    def __init__(self, urls: str, tls: Tls, token: str | None, timeout: float) -> None:
+        """Raises ServingError for a URL of another kind, OSError where a file of `tls` cannot be read."""
         self.urls = dict(_by_transport(url) for url in urls.split(","))
         self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
         self._timeout = timeout
         self._connections = ExitStack()
         if url := self.urls.get("grpc"):
-            self._channel = self._connections.enter_context(_channel(url, ca))
+            self._channel = self._connections.enter_context(channel_opener(url, tls)(grpc))
         if url := self.urls.get("rest"):
-            verify = str(ca) if ca is not None else True
+            verify = tls.context() if url.startswith("https:") else True
             client = httpx.Client(base_url=url, headers=self._headers, verify=verify, timeout=timeout)
             self._http = self._connections.enter_context(client)
 
@@ -76,7 +76,7 @@ class Server:
             return Answer(f"no answer: {error or type(error).__name__}")
         status = f"{reply.status_code} {reply.headers.get('content-type', '')}".strip()
         try:
-            content = orjson.loads(reply.content)
+            content = json.loads(reply.content)  # which takes the NaN that TensorFlow Serving writes
         except ValueError:
             return Answer(status, reply.text)
         if isinstance(content, dict) and content.keys() == {"error"}:
@@ -85,7 +85,7 @@ class Server:
 
 
 def _by_transport(url: str) -> tuple[str, str]:
-    scheme = url.partition("://")[0]
+    scheme = url.partition(":")[0]
     if scheme in _REST_SCHEMES:
         return "rest", url
     if scheme in _GRPC_SCHEMES:
@@ -93,14 +93,6 @@ def _by_transport(url: str) -> tuple[str, str]:
     raise invalid_argument(
         f"{url} is no server; give grpc://host:8500 or http://host:8501, or both with a comma between"
     )
-
-
-def _channel(url: str, ca: Path | None) -> grpc.Channel:
-    scheme, _, target = url.partition("://")
-    if scheme == "grpc":
-        return grpc.insecure_channel(target, _OPTIONS)
-    credentials = grpc.ssl_channel_credentials(None if ca is None else ca.read_bytes())
-    return grpc.secure_channel(target, credentials, _OPTIONS)
 
 
 def _content(reply: Message) -> Any:

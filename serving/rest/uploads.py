@@ -8,14 +8,13 @@ import numpy as np
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field as PlainField
 from python_multipart.multipart import File, FormParser, parse_options_header
-from tensorflow.core.example import example_pb2
 
 from serving.errors import ServingError, invalid_argument
 from serving.models.inference import INPUTS, Method
 from serving.rest.content import FORM
-from serving.wire.images import IMAGE_FEATURE
 from serving.wire.json_predict import Layout
 from serving.wire.json_tensors import decode_tensor
+from serving.wire.messages import encode_image_example
 from serving.wire.requests import PredictRequest
 from serving.wire.signatures import DEFAULT_SIGNATURE, Signature, TensorInfo, find_signature, inputs_text, string_array
 
@@ -104,12 +103,7 @@ def bind_form(fields: Sequence[Field], signatures: Signatures, name: str) -> tup
 
 def image_examples(images: Iterable[bytes]) -> np.ndarray:
     """Returns serialized tf.Examples of encoded images."""
-    serialized = []
-    for image in images:
-        example = example_pb2.Example()
-        example.features.feature[IMAGE_FEATURE].bytes_list.value.append(image)
-        serialized.append(example.SerializeToString())
-    return string_array(serialized)
+    return string_array([encode_image_example(image) for image in images])
 
 
 def signature_for(method: Method, signatures: Signatures) -> str:

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import invalid_argument
+from serving.wire.images import IMAGE_FEATURE
 from serving.wire.json_examples import with_context
 from serving.wire.requests import (
     LARGEST_EXPANSION,
@@ -65,6 +66,13 @@ def decode_examples(message: input_pb2.Input) -> np.ndarray:
     context = message.example_list_with_context.context if kind == "example_list_with_context" else None
     prefix = b"" if context is None else context.SerializeToString()
     return with_context(prefix, [example.SerializeToString() for example in listed])
+
+
+def encode_image_example(image: bytes, feature: str = IMAGE_FEATURE) -> bytes:
+    """Returns a serialized tf.Example with an encoded image."""
+    example = Example()
+    example.features.feature[feature].bytes_list.value.append(image)
+    return bytes(example.SerializeToString())
 
 
 def decode_tasks(message: inference_pb2.MultiInferenceRequest) -> list[Task]:

@@ -1,7 +1,6 @@
 """Runs that are killed (SIGKILL) or asked to end, and what the next one makes of their folder."""
 
-import contextlib
-import multiprocessing
+import functools
 import os
 import signal
 import time
@@ -9,7 +8,7 @@ import time
 import pyarrow.dataset
 import pytest
 
-from serving.batch import command
+from benchmarks import batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("serving")]
 
@@ -26,24 +25,7 @@ def listed(photos, tmp_path_factory):
     return folder
 
 
-def run(log, arguments):
-    for stream in (1, 2):
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    os._exit(command.main(arguments))
-
-
-@contextlib.contextmanager
-def running(export, images, output):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tensorflow", "serving.batch.run"])
-    arguments = [str(export), str(images), f"--output={output}", f"--part_rows={ROWS}", "--batch_size=1"]
-    process = context.Process(target=run, args=(output.with_suffix(".log"), arguments))
-    process.start()
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.join()
+running = functools.partial(batch.running, flags=(f"--part_rows={ROWS}", "--batch_size=1"))
 
 
 def wait_within(process, output, num_parts):

@@ -1,4 +1,4 @@
-"""What runs in Ray's proxies: Ray's own gRPC server and an ASGI client, with replicas that die."""
+"""The code in Ray's proxies, with Ray's own gRPC server, an ASGI client, and replicas that die."""
 
 import asyncio
 import contextlib
