@@ -11,7 +11,7 @@ NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training
 	evaluate.py export.py export_formats.py mean.py mixing.py update.py parity.py policy.py preprocessing.py steps.py views.py) \
 	--ignore=tests/keras_prelu/test_families.py
 
-.PHONY: demo test test-fast test-numbers test-torch test-keras test-ray test-deploy test-lowest descriptors lint types check clean
+.PHONY: demo test test-fast test-numbers test-torch test-keras test-install test-ray test-deploy test-lowest descriptors lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
@@ -36,6 +36,10 @@ test-torch: $(VENV)/peers-installed
 # The faults of Keras's own fit that docs/keras_fit.md names: a test here fails when Keras has mended one.
 test-keras: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/keras_fit --tb=short
+
+# The wheel in empty environments, which it fills from PyPI: the demo, and a client without TensorFlow and Keras.
+test-install: $(VENV)/dev-installed
+	$(BIN)/python -m pytest tests/install --tb=short
 
 # The engine of Ray: the tests of both APIs with it, and its own.
 test-ray: $(VENV)/dev-installed

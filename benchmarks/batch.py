@@ -1,4 +1,4 @@
-"""`python -m serving batch`: runs that are killed, and the rate and memory of a run.
+"""`keras-prelu batch`: runs that are killed, and the rate and memory of a run.
 
     python -m benchmarks.batch kills [--images 10000] [--kills 20] [--seed 0]
     python -m benchmarks.batch rate [--images 2000] [--rounds 5]

@@ -4,6 +4,9 @@ try:
     import keras  # noqa: F401  alone, to say what is missing
 except ModuleNotFoundError as error:
     backend = str(error.name).partition(".")[0]
+    if backend == "keras":
+        extras = "pip install -e '.[tensorflow]' brings it and a backend, and so do the extras jax and torch."
+        raise ImportError(f"keras is not installed. In a clone of keras_prelu, {extras}", name="keras") from error
     if backend not in ("tensorflow", "jax", "torch"):
         raise
     raise ImportError(

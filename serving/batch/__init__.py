@@ -1,1 +1,1 @@
-"""`python -m serving batch`: the images of folders and tables -> Parquet files with labels, scores and outputs."""
+"""`keras-prelu batch`: the images of folders and tables -> Parquet files with labels, scores and outputs."""

@@ -1,4 +1,4 @@
-"""`python -m serving batch EXPORT INPUT... --output DIR`: flags, and the steps of a run."""
+"""`keras-prelu batch EXPORT INPUT... --output DIR`: flags, and the steps of a run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m serving batch", description="Run a model on many images, into Parquet files."
+        prog="keras-prelu batch", description="Run a model on many images, into Parquet files."
     )
     parser.add_argument(
         "export", type=Path, metavar="EXPORT", help="folder with the versions of a model, or a SavedModel"
@@ -92,5 +92,5 @@ def _share(text: str) -> float:
 
 
 def _fail(error: object, status: int) -> int:
-    print(f"serving batch: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"keras-prelu batch: {' '.join(str(error).split())}", file=sys.stderr)
     return status

@@ -1,4 +1,4 @@
-"""`python -m serving.client IMAGE ... --url grpc://localhost:8500 --model NAME`: labels and scores of images."""
+"""`keras-prelu ask IMAGE ... --url grpc://localhost:8500 --model NAME`: labels and scores of images."""
 
 import argparse
 import json
@@ -99,7 +99,7 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.client", description="Classify images by a served model.")
+    parser = argparse.ArgumentParser(prog="keras-prelu ask", description="Classify images by a served model.")
     path = pathlib.Path
     parser.add_argument("images", nargs="+", type=path, metavar="IMAGE", help="files that the model can decode")
     parser.add_argument(
@@ -118,7 +118,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _fail(error: object, status: int) -> int:
-    print(f"serving.client: {error}", file=sys.stderr)
+    print(f"keras-prelu ask: {error}", file=sys.stderr)
     return status
 
 

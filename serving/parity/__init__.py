@@ -1,1 +1,1 @@
-"""`python -m serving parity A B`: the same requests to two servers, and every difference between their answers."""
+"""`keras-prelu parity A B`: the same requests to two servers, and every difference between their answers."""

@@ -1,4 +1,4 @@
-"""`python -m serving parity A B --model NAME`: which answers of two servers differ."""
+"""`keras-prelu parity A B --model NAME`: which answers of two servers differ."""
 
 import argparse
 import sys
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 logs = list(read_logs(args.records)) if args.records else []
             requests = list(_requests(servers, args, (tls, token), logs))
         except (OSError, ValueError, ServingError, OpError) as error:
-            print(f"serving parity: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"keras-prelu parity: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
         num_different = sum(_differ(servers, case, args.tolerance) for case in requests)
     print(f"{len(requests)} requests: {len(requests) - num_different} answered alike, {num_different} not")
@@ -83,7 +83,7 @@ def _differ(servers: Sequence[Server], case: Case, tolerance: float) -> bool:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m serving parity",
+        prog="keras-prelu parity",
         description="Send the same requests to two servers, and list how their answers differ: those that the "
         "signatures of a model allow, and wrong ones, over gRPC and REST.",
     )

@@ -38,6 +38,13 @@ def test_keras_without_its_backend(backend):
     )
 
 
+def test_without_keras():
+    assert last_line("import keras_prelu", "keras") == (
+        "ImportError: keras is not installed. In a clone of keras_prelu, pip install -e '.[tensorflow]' brings it "
+        "and a backend, and so do the extras jax and torch."
+    )
+
+
 def plot(tmp_path):
     plot_slopes(slope_table(keras.Sequential([keras.Input((1,)), PReLU()])))
 

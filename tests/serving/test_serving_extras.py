@@ -34,7 +34,7 @@ CLIENT = {
 def test_command_of_the_client(package, url):
     answer = run_without(package, as_command("serving.client"), "rose.jpg", "--url", url)
     told = brings_it(package.partition(".")[0], "client")
-    assert (answer.returncode, answer.stderr) == (2, f"serving.client: {told}")
+    assert (answer.returncode, answer.stderr) == (2, f"keras-prelu ask: {told}")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`python -m serving batch`: what goes into the parts, and what is refused in one line."""
+"""`keras-prelu batch`: what goes into the parts, and what is refused in one line."""
 
 import json
 import resource
@@ -148,7 +148,7 @@ def test_unreadable_images_are_rows_with_an_error(batch, rows, colours, damaged,
 def test_too_many_unreadable_images(batch, colours, damaged, tmp_path):
     status, told = batch(colours, damaged)
     assert status == 1
-    assert told.startswith("serving batch: 2 of 11 images cannot be read, the last ")
+    assert told.startswith("keras-prelu batch: 2 of 11 images cannot be read, the last ")
     assert told.count("\n") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "_manifest.json"]
 
@@ -186,7 +186,7 @@ def other_model(colours, photos, folder):
 def test_another_run_in_the_folder(batch, colours, photos, tmp_path, change, differs):
     assert batch(colours, photos) == (0, "")
     whole = parts_of(tmp_path / "out")
-    refused = f"serving batch: {tmp_path}/out holds a run of other {differs}: name another --output\n"
+    refused = f"keras-prelu batch: {tmp_path}/out holds a run of other {differs}: name another --output\n"
     assert batch(*change(colours, photos, tmp_path)) == (2, refused)
     assert parts_of(tmp_path / "out") == whole
 
@@ -195,7 +195,7 @@ def test_second_process_in_the_folder(batch, colours, photos, tmp_path):
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out/.lock"):
         refused = f"another process writes into {tmp_path}/out: wait until it ends, or name another --output"
-        assert batch(colours, photos) == (1, f"serving batch: {refused}\n")
+        assert batch(colours, photos) == (1, f"keras-prelu batch: {refused}\n")
 
 
 def test_full_disk(batch, colours, photos, tmp_path):
@@ -205,7 +205,7 @@ def test_full_disk(batch, colours, photos, tmp_path):
         status, told = batch(colours, photos / "a")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (status, told) == (1, f"serving batch: {tmp_path / 'out'}: File too large\n")
+    assert (status, told) == (1, f"keras-prelu batch: {tmp_path / 'out'}: File too large\n")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "_manifest.json"]
 
 
@@ -270,7 +270,7 @@ def test_refused_in_one_line(batch, colours, photos, tmp_path, make):
     arguments, reason = make(colours, photos, tmp_path)
     status, told = batch(*arguments)
     assert status in (1, 2)
-    assert told.startswith("serving batch: ")
+    assert told.startswith("keras-prelu batch: ")
     assert reason in told
     assert told.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -287,7 +287,7 @@ def test_signature_without_a_row_per_image(batch, tmp_path, photos):
     module.count = tf.function(lambda x: {"n": tf.size(x)}, input_signature=[tf.TensorSpec([None], tf.string)])
     tf.saved_model.save(module, str(tmp_path / "m/1"), module.count)
     refused = "signature serving_default has no output with a row per image: name another"
-    assert batch(tmp_path / "m", photos) == (2, f"serving batch: {refused}\n")
+    assert batch(tmp_path / "m", photos) == (2, f"keras-prelu batch: {refused}\n")
 
 
 def test_texts_of_a_signature_without_scores(batch, rows, zoo_path, tmp_path):

@@ -1,4 +1,4 @@
-"""`python -m serving.client`, and that neither it nor the package needs TensorFlow."""
+"""`keras-prelu ask`, and that neither it nor the package needs TensorFlow."""
 
 import json
 import subprocess
@@ -88,17 +88,17 @@ def test_files_that_are_no_images_are_reported_and_passed(ask, red, capsys, tmp_
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
     missing, refused = err.splitlines()
-    assert missing == f"serving.client: {tmp_path}/nothing.png cannot be read: No such file or directory"
-    assert refused.startswith(f"serving.client: {tmp_path}/notes.txt was refused: ")
+    assert missing == f"keras-prelu ask: {tmp_path}/nothing.png cannot be read: No such file or directory"
+    assert refused.startswith(f"keras-prelu ask: {tmp_path}/notes.txt was refused: ")
 
 
 def test_signature_and_version_that_are_not_there(ask, red, capsys):
     assert ask(red, "--signature=other") == 2
     assert (
-        capsys.readouterr().err == "serving.client: there is no signature other; the model has classify, image_bytes\n"
+        capsys.readouterr().err == "keras-prelu ask: there is no signature other; the model has classify, image_bytes\n"
     )
     assert ask(red, "--version=7") == 1
-    assert capsys.readouterr().err.startswith("serving.client: NOT_FOUND: Servable not found")
+    assert capsys.readouterr().err.startswith("keras-prelu ask: NOT_FOUND: Servable not found")
 
 
 def test_pixels_of_a_file(open_client, url_of, server, red):

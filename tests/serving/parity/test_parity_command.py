@@ -97,7 +97,7 @@ def refused(capsys, *arguments):
 
 def test_a_server_that_is_not_there(plus, capsys):
     line = refused(capsys, urls(plus[0]), NOBODY, "--model", "plus", "--timeout", "1")
-    assert line.startswith(f"serving parity: UNAVAILABLE: {NOBODY}: ")
+    assert line.startswith(f"keras-prelu parity: UNAVAILABLE: {NOBODY}: ")
 
 
 def test_a_model_that_is_not_there(plus, capsys):

@@ -42,7 +42,7 @@ def test_ray_is_not_installed(batch, tmp_path):
     refused = batch("out", "--engine=ray", without="ray")
     assert refused.returncode == 2
     assert refused.stderr == (
-        "serving batch: ray is not installed; in a clone of keras_prelu, pip install -e '.[ray]' brings it\n"
+        "keras-prelu batch: ray is not installed; in a clone of keras_prelu, pip install -e '.[ray]' brings it\n"
     )
 
 
@@ -52,7 +52,7 @@ def test_no_cluster_at_the_address(batch, tmp_path):
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         refused = batch("out", "--engine=ray", f"--ray_address={address}")
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"serving batch: no Ray cluster answers at {address}")
+    assert refused.stderr.startswith(f"keras-prelu batch: no Ray cluster answers at {address}")
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -67,5 +67,5 @@ def test_sigterm_ends_the_workers(colours, photos, tmp_path):
         process.send_signal(signal.SIGTERM)
         told = process.communicate()[1].splitlines()
     assert process.returncode == 143
-    assert told[-1] == "serving batch: interrupted; the same command goes on with the parts that are missing"
+    assert told[-1] == "keras-prelu batch: interrupted; the same command goes on with the parts that are missing"
     assert not list((tmp_path / "out").glob(".unfinished-*"))
