@@ -37,7 +37,7 @@ def new_figure(width: float, height: float) -> "Figure":
 def tidy(axes: "Axes") -> None:
     """Leaves of a plot's frame what is read."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    axes.grid(axis="y", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
