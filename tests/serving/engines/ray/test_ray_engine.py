@@ -1,6 +1,7 @@
 """Servers by `--engine=ray`, with real Ray: how they fail, end, and answer while replicas die."""
 
 import contextlib
+import pathlib
 import signal
 import socket
 import subprocess
@@ -52,23 +53,38 @@ def test_answers_are_those_of_the_embedded_server(serve, zoo_path, capsys):
 def test_no_request_fails_while_a_replica_dies_and_the_version_changes(tmp_path, save_plus, predict_request):
     save_plus(tmp_path / "m" / "1", 1)
     save_plus(tmp_path / "2", 2)
-    with replicas(tmp_path / "m", "--ray_min_replicas=2", "--file_system_poll_wait_seconds=0.1") as (process, port):
-        versions, stop = [], threading.Event()
-        message = predict_request(x=[1.0], model="m")
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, ThreadPoolExecutor(32) as streams:
-            predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
-            asking = [streams.submit(ask_until, stop, predict, message, versions) for _ in range(32)]
-            try:
-                wait_until(lambda: versions)
-                killed = replica_processes(process)[0]
-                killed.kill()
-                (tmp_path / "2").rename(tmp_path / "m" / "2")
-                wait_until(lambda: len(replica_processes(process)) == 2 and set(versions[-64:]) == {2})
-            finally:
-                stop.set()
-        for each in asking:
-            each.result()  # raises if a request has failed
-        assert set(versions) == {1, 2}
+    flags = ("--ray_min_replicas=2", "--file_system_poll_wait_seconds=0.1")
+    with replicas(tmp_path / "m", *flags) as (process, port), asked(port, predict_request) as versions:
+        replica_processes(process)[0].kill()
+        (tmp_path / "2").rename(tmp_path / "m" / "2")
+        wait_until(lambda: len(replica_processes(process)) == 2 and set(versions[-64:]) == {2})
+    assert set(versions) == {1, 2}
+
+
+def test_replicas_follow_the_load_without_a_failed_request(tmp_path, save_plus, predict_request):
+    save_plus(tmp_path / "m" / "1", 1)
+    flags = ("--ray_max_replicas=2", "--grpc_max_threads=2")
+    with replicas(tmp_path / "m", *flags) as (process, port):
+        assert len(replica_processes(process)) == 1
+        with asked(port, predict_request):
+            wait_until(lambda: len(replica_processes(process)) == 2)
+
+
+def test_no_request_fails_while_a_machine_of_a_cluster_dies(tmp_path, save_plus, predict_request, free_port):
+    save_plus(tmp_path / "m" / "1", 1)
+    address = f"127.0.0.1:{free_port}"
+    with (
+        machine("--head", f"--port={free_port}", "--include-dashboard=false"),
+        machine(f"--address={address}") as other,
+    ):
+        flags = (f"--ray_address={address}", "--ray_min_replicas=2")
+        with replicas(tmp_path / "m", *flags) as (_, port), asked(port, predict_request) as versions:
+            assert replica_processes(other)
+            processes = psutil.Process(other.pid).children(recursive=True)
+            for each in (other, *processes):
+                each.kill()
+            before = len(versions)
+            wait_until(lambda: len(versions) > before + 1000)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
@@ -101,6 +117,37 @@ def replicas(base_path, *flags, name="m"):
         try:
             assert process.stdout.readline() == f"Running gRPC ModelServer at 0.0.0.0:{port} ...\n"
             yield process, port
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def asked(port, predict_request):
+    """32 streams ask until the block ends, and none may fail; gives the versions that have answered."""
+    versions, stop = [], threading.Event()
+    message = predict_request(x=[1.0], model="m")
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, ThreadPoolExecutor(32) as streams:
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        asking = [streams.submit(ask_until, stop, predict, message, versions) for _ in range(32)]
+        try:
+            wait_until(lambda: versions)
+            yield versions
+        finally:
+            stop.set()
+    for each in asking:
+        each.result()  # raises if a request has failed
+
+
+@contextlib.contextmanager
+def machine(*flags):
+    """Processes of Ray as those of a machine with one processor; gives the one that started the others."""
+    command = [pathlib.Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1", *flags]
+    with subprocess.Popen([*command, "--disable-usage-stats"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stdout:
+                if "--block" in line:  # what it does from now on
+                    break
+            yield process
         finally:
             process.terminate()
 
