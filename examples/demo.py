@@ -208,7 +208,7 @@ def _print_next_steps() -> None:
         python = python.relative_to(pathlib.Path.cwd())
     print(
         f"""
-The run is in {WORKDIR}: checkpoints, TensorBoard logs, the exported model. To go on:
+The run is in {WORKDIR}: checkpoints, TensorBoard logs, the exported model. Next:
 
   train on your own photos, <folder>/train/<class>/*.jpg and <folder>/val/<class>/*.jpg
     {python} -m training fit --config image_folder --data_dir <folder> --workdir runs/photos

@@ -101,14 +101,14 @@ def operation_name(operation: Any) -> str:
 
 
 def holds_plain_kernels(layer: Any) -> bool:
-    """Whether a layer computes with its kernel as it is: not quantized, and without the low-rank term of LoRA."""
+    """Whether a layer computes with its plain kernel: not quantized, and without the low-rank term of LoRA."""
     return not getattr(layer, "quantization_mode", None) and not getattr(layer, "lora_enabled", False)
 
 
 def exclude_from_weight_decay(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> None:
     """Excludes variables from an optimizer's weight decay, besides those excluded before.
 
-    `Optimizer.exclude_from_weight_decay` forgets earlier exclusions, and only private attributes tell of them.
+    `Optimizer.exclude_from_weight_decay` forgets earlier exclusions, and only private attributes hold them.
     """
     excluded = set(getattr(optimizer, "_exclude_from_weight_decay", ()))
     pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)

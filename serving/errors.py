@@ -33,7 +33,7 @@ class Code(enum.IntEnum):
 class ServingError(Exception):
     """A failed request or version, with the code and the text for the client.
 
-    A hint tells a client whose arguments do not fit the signature of this name what it takes.
+    A hint says what the signature of this name takes, for a client whose arguments do not fit.
     """
 
     def __init__(self, code: Code, message: str, hint: str = "", signature_name: str = "") -> None:

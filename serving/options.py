@@ -142,7 +142,7 @@ class Options:
     request_log_max_files: int = _flag(10, "Files of a model that it keeps; 0 for any number.", 0)
     auth_token_file: str = _flag("", "JSON file with the tokens that clients must have, and what each is for.")
     enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
-    enable_grpc_reflection: bool = _flag(True, "Whether to tell gRPC clients what services there are.")
+    enable_grpc_reflection: bool = _flag(True, "Whether gRPC clients may list the services.")
     enable_reload_config_request: bool = _flag(True, "Whether HandleReloadConfigRequest may replace the models.")
     enable_profiler: bool = _flag(True, "Whether to answer TensorFlow's ProfilerService, which writes traces.")
     shutdown_grace_seconds: float = _flag(10, "Seconds that requests in flight have when the server is to end.", 0)

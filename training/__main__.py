@@ -298,7 +298,7 @@ def reproduce(
 ) -> int:
     """Measure a claim of the paper at the size of this machine; without a name, list the claims.
 
-    What is on record is not measured again, and a training that was interrupted goes on.
+    Records are not measured again, and a training that was interrupted resumes.
 
     Args:
         name: A study, as listed; or `report`, to write the pages alone.
@@ -355,7 +355,7 @@ def command() -> NoReturn:
 
 
 def _interrupted(argv: Sequence[str]) -> str:
-    """What Ctrl-C prints: only `fit` goes on where it was interrupted."""
+    """The message of Ctrl-C: only `fit` resumes where it was interrupted."""
     return FIT_MESSAGE if argv[:1] == ["fit"] else MESSAGE
 
 

@@ -24,7 +24,7 @@ def not_finite(metrics: Metrics) -> str:
 
 
 def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
-    """Repeats a run from a checkpoint, step by step, until it is not finite any more, and tells what it finds.
+    """Repeats a run from a checkpoint, step by step, until it is no longer finite, and describes what it finds.
 
     A run can be repeated exactly, so that none of this costs anything while all goes well.
 
@@ -48,7 +48,7 @@ def find_not_finite(experiment: Experiment, step: int, last: int) -> str:
             experiment.model.set_weights(weights)
             place, layer = _place(experiment, done), _layer(experiment, batch, name)
             return f"the {name} is {float(metrics[name])} at step {done + 1}, {place}: {layer}"
-        if done >= last:  # the loss of one step beyond tells of weights that are not finite after the last
+        if done >= last:  # the loss of one more step shows weights that are not finite after the last
             return f"the loss was not finite at step {last}, but is when the steps since {step} are repeated"
         if experiment.updater.plateau and (done + 1) % experiment.config.evaluate_every == 0:
             experiment.observe(evaluate())  # what comes next depends on it

@@ -58,8 +58,8 @@ def start_tensorflow(onednn: bool | None = None, devices: pathlib.Path = DEVICES
     """Imports TensorFlow and has it find its GPUs; warnings of its C++ code stay off the screen.
 
     On a GPU TensorFlow takes memory as it needs it, so that two processes can share one. Where the machine has an
-    NVIDIA GPU that TensorFlow does not find, this prints a warning and all that TensorFlow said: training would go on,
-    on the CPU. `CUDA_VISIBLE_DEVICES` that names none hides the GPUs on purpose.
+    NVIDIA GPU that TensorFlow does not find, this prints a warning and all that TensorFlow said, since training would
+    use the CPU. `CUDA_VISIBLE_DEVICES` that names none hides the GPUs on purpose.
 
     Args:
         onednn: Whether the CPU's kernels are oneDNN's; None lets TensorFlow decide. `TF_ENABLE_ONEDNN_OPTS` and

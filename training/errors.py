@@ -11,7 +11,7 @@ class InputError(Exception):
 
 
 class TrainingError(Exception):
-    """A run that cannot go on, though what was given looked right."""
+    """A run that cannot continue, although its input looked right."""
 
 
 class NotFiniteError(TrainingError):
@@ -31,11 +31,11 @@ LOST_WORKER_STATUS = 3  # of a process that ends because another worker did
 
 
 class LostWorkerError(TrainingError):
-    """Another worker has ended, which is why this one cannot go on; the message names it."""
+    """Another worker has ended, so this one cannot continue; the message names it."""
 
 
 class StoppedError(Exception):
-    """A run was asked to stop and has saved its state; the message, one line, says how to go on."""
+    """A run was asked to stop and has saved its state; the message, one line, says how to resume."""
 
 
 def check_packages(task: str, packages: Iterable[str], extra: str) -> None:

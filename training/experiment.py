@@ -68,7 +68,7 @@ class Experiment:
         return steps_per_epoch(self.images.num_examples(self.config.train_split), self.config.batch_size)
 
     def freeze(self, step: int) -> None:
-        """Freezes or thaws the layers that `freeze` names, as they are after so many steps."""
+        """Freezes or unfreezes the layers that `freeze` names, by the number of steps taken."""
         set_frozen(self.frozen, not 0 < self.config.unfreeze_step <= step)
 
     def load_mean(self, step: int) -> None:
@@ -85,7 +85,7 @@ class Experiment:
         return make_train_step(self.strategy, self.model, self.updater, self.config, self.average)
 
     def evaluation(self, split: str) -> Callable[[], dict[str, float]]:
-        """Makes the function that evaluates the network as it is, with the averaged weights where there are such."""
+        """Makes the function that evaluates the network, with the averaged weights where there are any."""
 
         def endless(*arguments: Any, **keywords: Any) -> tf.data.Dataset:
             return repeated_without_end(evaluation_batches(*arguments, **keywords, split_name=split))
@@ -183,7 +183,7 @@ def build_experiment(
 
 
 def data_error(error: tf.errors.InvalidArgumentError, experiment: Experiment) -> InputError | None:
-    """What to tell of an error, if it is that of a label out of range, or of too many images that can't be read."""
+    """The message for an error about a label out of range, or about too many unreadable images; None for others."""
     unreadable = too_many_unreadable(error)
     if unreadable:
         return InputError(unreadable)

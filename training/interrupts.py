@@ -13,7 +13,7 @@ from typing import Any
 STATUS = 130  # 128 + SIGINT, as shells have it
 STOPPED_STATUS = 143  # 128 + SIGTERM
 MESSAGE = "training: interrupted"
-FIT_MESSAGE = "training: interrupted; the same command goes on from the newest checkpoint"
+FIT_MESSAGE = "training: interrupted; the same command resumes from the newest checkpoint"
 
 _unfinished: set[pathlib.Path] = set()
 

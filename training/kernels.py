@@ -73,7 +73,7 @@ def measure_kernels() -> dict[bool, float]:
 
 
 def onednn_in_use() -> bool | None:
-    """Whether this process's TensorFlow takes oneDNN's kernels; None where it does not tell."""
+    """Whether this process's TensorFlow takes oneDNN's kernels; None where that cannot be found out."""
     try:
         from tensorflow.python.util import _pywrap_util_port
     except ImportError:

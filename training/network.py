@@ -108,7 +108,7 @@ def load_initial_weights(model: keras.Model, source: str) -> str:
         source: A `.weights.h5` or `.keras` file, or a run's folder, whose `model.keras` is taken.
 
     Returns:
-        A line that tells what was filled.
+        A line that names what was filled.
 
     Raises:
         InputError: There is no such file, or its weights do not fit.

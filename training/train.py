@@ -34,7 +34,7 @@ def fit(config: Config, workdir: pathlib.Path, cluster: Cluster | None = None) -
 
     Args:
         config: The experiment.
-        workdir: The run's folder; `training.run.folder.Run` tells what lies in it. Several workers must all see it: the
+        workdir: The run's folder; `training.run.folder.Run` describes it. Several workers must all see it: the
             chief writes, and all read the checkpoints.
         cluster: All workers, each of which calls this, or None for a process that trains alone.
 
@@ -87,7 +87,7 @@ def _explained(experiment: Experiment, run: Run, peers: Peers) -> dict[str, floa
         raise data_error(error, experiment) or error from None
     except OSError as error:
         raise TrainingError(
-            f"{run.folder} cannot be written any more: {error.strerror}; the same command goes on from the newest "
+            f"{run.folder} cannot be written any more: {error.strerror}; the same command resumes from the newest "
             "checkpoint"
         ) from None
 
@@ -147,7 +147,7 @@ def _train(experiment: Experiment, run: Run, peers: Peers) -> dict[str, float]:
             progress.advance(num_steps)
         profile(step)
     if not finished:
-        raise StoppedError(f"stopped at step {step:,} of {config.steps:,}, which is saved; the same command goes on")
+        raise StoppedError(f"stopped at step {step:,} of {config.steps:,}, which is saved; the same command resumes")
     _save_models(experiment, checkpoints, run, peers)
     return figures
 
@@ -224,7 +224,7 @@ def _checkpoints(experiment: Experiment, run: Run, peers: Peers) -> Checkpoints:
 
 
 def _restored(checkpoints: Checkpoints, peers: Peers) -> int:
-    """The step that all workers go on from."""
+    """The step that all workers resume from."""
     with peers.chief_first():  # by then it has written what it was writing
         step = checkpoints.restore()
     peers.agree("the newest checkpoint's step", step)

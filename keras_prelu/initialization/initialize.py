@@ -33,8 +33,8 @@ class InitializedKernel:
         negative_slope: The slope of the rectifier that counts: before the layer in mode `"fan_in"`, after it in mode
             `"fan_out"`; 1 without one. None for another function, and for what the paper sets without regard to it.
         activation: The name of the function that counts, where that is no rectifier.
-        second_moment: m in `initialize`; None likewise.
-        scale: s in `initialize`; None likewise.
+        second_moment: m in `initialize`; None where the rule does not use it.
+        scale: s in `initialize`; None where the rule does not use it.
         equation: The paper's equation, or section.
         standard_deviation: Of the distribution that the weights were drawn from.
     """
@@ -110,8 +110,8 @@ def initialize(
 
     s is 1 but in residual sums y = x + f(x), of which there are L in the model: there, the last kernel of each branch
     (the first in mode `"fan_out"`) gets s = 1 / sqrt(L), and n parallel ones that are added up get 1 / sqrt(n L). The
-    sums then at most double the signal's variance at any depth. Slopes of rectifiers stay as they are, and so do
-    normalizations. What counts as no change of a signal, as pooling and dropout, is told in `kernel_places`.
+    sums then at most double the signal's variance at any depth. Slopes of rectifiers and
+    normalizations do not change. `kernel_places` lists the layers that count as no change of a signal, such as pooling.
 
     The paper trains its large models with mode `"fan_out"` and small deviations for the fully connected layers:
     `initialize(model, "fan_out", fully_connected="paper")`. Either mode suffices for a deep network. The default is

@@ -110,7 +110,7 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
 
 
 def walk_at_one_position(graph: Graph, scales: Scales, input_second_moment: float = 1.0) -> Walk:
-    """The walk that `initialize` reads: kernels as they are going to be drawn, positions and dropout left out."""
+    """The walk that `initialize` reads: with the kernels that will be drawn, without positions and dropout."""
     inputs = [Signal.noise(input_second_moment) for _ in graph.inputs]
     return walk(graph, AsDrawn(scales), inputs, preprocessed=True, setting=Setting(training=False))
 

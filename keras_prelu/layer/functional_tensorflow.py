@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # no public name tells of jit_compile
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # no public name shows jit_compile
 
 # A slope from here up gives x back as f(x) / slope; below, roundings would grow too much, and x itself is kept.
 _SMALLEST_INVERTIBLE_SLOPE = 2.0**-6
@@ -60,7 +60,7 @@ def _forward(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
 def _backward(upstream: tf.Tensor, kept: tf.Tensor, slope: tf.Tensor, addends: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The gradient with respect to x, and products whose sum over positions is the one with respect to the slopes.
 
-    The products of so many positions are added up already: fewer numbers to write, and to read again.
+    The products of that many positions are summed already, so there are fewer numbers to write and to read again.
     """
     dx = upstream * tf.where(kept > 0, tf.ones((), slope.dtype), slope)
     precise = tf.float32 if kept.dtype.size < 4 else kept.dtype  # sums over whole maps overflow in float16

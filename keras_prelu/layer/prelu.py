@@ -171,8 +171,8 @@ class PReLU(keras.layers.Layer):
         """Takes a `keras.layers.PReLU` over: its name, its slopes where it is built, and all its settings.
 
         Args:
-            layer: The Keras layer. It is left as it is.
-            slope_per: None keeps its slopes as they are. `"channel"` and `"layer"` take their average instead, for
+            layer: The Keras layer, which is not changed.
+            slope_per: None keeps its slopes. `"channel"` and `"layer"` take their average instead, for
                 example over the positions of a layer with a slope per pixel.
             data_format: Which axis holds the channels, as in the constructor.
 

@@ -116,7 +116,7 @@ def _split(model: keras.Model) -> tuple[Any, keras.layers.Layer, list[keras.laye
     layer, tensor = _made_by(outputs[0])
     while not isinstance(layer, _POOLINGS):
         if isinstance(layer, keras.layers.InputLayer):
-            raise ValueError(f"{model.name} has no layer that takes up all positions: {_names(_POOLINGS)}.")
+            raise ValueError(f"{model.name} has no layer that combines all positions: {_names(_POOLINGS)}.")
         if not isinstance(layer, _DROPOUTS) and type(layer) not in _HEAD_LAYERS:
             raise ValueError(
                 f"{layer.name}, a {type(layer).__name__}, can't be moved to every window: after the pooling there may "

@@ -1,4 +1,4 @@
-"""Predicts a model's signal and gradient from its weights and slopes as they are, by equations 7 to 15."""
+"""Predicts a model's signal and gradient from its current weights and slopes, by equations 7 to 15."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ class LayerGain:
     Attributes:
         name: The layer's path in the model.
         slope_before: Negative slope a of the rectifier before it: 1 where there is none, NaN behind another function.
-        slope_after: Negative slope of the rectifier after it, likewise.
+        slope_after: Negative slope of the rectifier after it, with the same exceptions.
         forward_gain: Factor on the forward variance: n_in E[w^2] (1 + a^2) / 2 with a the slope before; behind another
             function f of x, n_in E[w^2] E[f^2] / E[x^2].
         backward_gain: Factor on the gradient's: n_out E[w^2] (1 + a^2) / 2 with a the slope after; before another
@@ -39,7 +39,7 @@ class LayerGain:
             layer's outputs y and y' for them. At 1, all images look the same to what follows. Behind a mean over many
             positions it is near 1 for noise, which averages out; give a batch of images to know it for them.
         activation_before: The name of the function before it, where that is no rectifier.
-        activation_after: The name of the function after it, likewise.
+        activation_after: The name of the function after it, where that is no rectifier.
     """
 
     name: str
@@ -94,7 +94,7 @@ def predict_gains(model: keras.Model, batch: Any = None) -> GainReport:
 
     In the forward direction a layer multiplies it by $n E[w^2] (1 + a^2) / 2$ (equations 7 to 10 and 15) with n the
     fan-in and a the slope of the rectifier before the layer; in the backward direction with the fan-out and the slope
-    after it (equations 12 to 15). $E[w^2]$ is the mean square of the weights as they are, and a that of the slopes.
+    after it (equations 12 to 15). $E[w^2]$ is the mean square of the current weights, and a that of the slopes.
     Other activations count by quadrature. Besides second moments the walk carries means and covariances, between
     positions and between images: from them follow sums, products, poolings, padding, normalizations in training, and
     how alike the network makes any two images, C(0).

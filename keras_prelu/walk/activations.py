@@ -277,7 +277,7 @@ def activation_of(source: Any) -> Activation | str | None:
     """The elementwise function that a layer, a function or a name stands for.
 
     A function is tried on numbers, so that any spelling of a rectifier is found: `keras.activations.relu`,
-    `"leaky_relu"`, a partial or a function of one's own. One that is a rectifier up to 4, as `relu6`, counts as one: a
+    `"leaky_relu"`, a partial or any other function. One that is a rectifier up to 4, as `relu6`, counts as one: a
     signal of unit variance hardly ever goes beyond.
 
     Args:

@@ -51,7 +51,7 @@ def compute_fans(
 
     Args:
         shape: The kernel's shape.
-        kernel: The kind of kernel, as in the table; the shape does not tell it.
+        kernel: The kind of kernel, as in the table; the shape alone does not determine it.
         groups: The number of groups of a convolution.
         strides: The strides of a transposed convolution, one for all axes or one per axis.
 

@@ -167,5 +167,5 @@ def without_repeats(graph: Graph) -> Graph:
 def _settings(operation: keras.Operation) -> Any:
     try:
         return {name: value for name, value in operation.get_config().items() if name != "name"}
-    except Exception:  # an operation that can't tell its settings is like no other
+    except Exception:  # an operation without readable settings equals no other
         return id(operation)

@@ -1,4 +1,4 @@
-"""The effect of a layer's kernels on signals: as their weights are, and as they are going to be drawn."""
+"""The effect of a layer's kernels on signals, for their current weights and for weights that are yet to be drawn."""
 
 import math
 from collections.abc import Mapping, Sequence

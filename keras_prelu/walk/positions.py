@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-NEAR = 4  # distances up to here are told apart, larger ones are one more
+NEAR = 4  # distances up to here are distinguished; all larger ones count as one
 _LONGEST = 128  # longer axes are taken as this long: their ends do not matter
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

@@ -57,7 +57,7 @@ def _reduces_positions(call: Call) -> bool:
 
 
 def keeps_its_weights(layer: Any) -> bool:
-    """Whether a layer's weights are no kernels and start as they are meant to: slopes, scales and offsets."""
+    """Whether a layer has no kernels, only slopes, scales and offsets, whose initial values stay."""
     known = isinstance(layer, (*NORMALIZING, layers.PReLU, PReLU))
     return known or type(layer).__name__ in _PRIVATE_LAYERS
 

@@ -25,7 +25,7 @@ class Quantiles:
     """The increasing function from a standard normal value to a value of a sum.
 
     Attributes:
-        values: Its values at `POINTS`; straight lines go on beyond them.
+        values: Its values at `POINTS`; straight lines extend beyond them.
     """
 
     values: Array

@@ -27,7 +27,7 @@ from keras_prelu.walk.signal import POINTS, Array, Obstacle, Signal, State, adde
 
 
 class Kernels(Protocol):
-    """What the kernels of a layer do to a signal: by their weights as they are, or as they are going to be drawn."""
+    """The effect of a layer's kernels on a signal, by their current weights or by those that will be drawn."""
 
     def forward(self, call: Call, arriving: State) -> State:
         """The signal behind the kernels of a call, before its activation."""

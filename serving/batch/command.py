@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
             run(given, interruptions)
         except Interrupted as interrupted:
             return _fail(
-                "interrupted; the same command goes on with the parts that are missing", 128 + interrupted.number
+                "interrupted; the same command resumes with the parts that are missing", 128 + interrupted.number
             )
     except ServingError as error:
         return _fail(error.message, 2 if error.code is Code.INVALID_ARGUMENT else 1)

@@ -57,7 +57,7 @@ def find_files(arguments: Iterable[str], output: Path) -> dict[str, int | None]:
 
 
 def make_parts(files: Iterable[str], part_rows: int, column: str | None) -> list[Part]:
-    """Cuts the image files, and then each table, into parts of so many rows.
+    """Cuts the image files, and then each table, into parts of `part_rows` rows.
 
     Raises ServingError if a table cannot be read, or has no such column of bytes.
     """

@@ -98,7 +98,7 @@ class PartWriter:
 
 
 def count_part(path: Path, num_rows: int) -> Counts | None:
-    """The counts of a part that has been written; None if it has not been, or not with so many rows."""
+    """The counts of a part that has been written; None if it has not been, or has another number of rows."""
     try:
         metadata = pq.read_metadata(path)
         counts = Counts(metadata.num_rows, int(metadata.metadata[_UNREADABLE]))

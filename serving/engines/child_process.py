@@ -59,7 +59,7 @@ def _start(command: Sequence[str], death_signal: int) -> subprocess.Popen[bytes]
 
 
 def _wait_until_it_listens(child: subprocess.Popen[bytes], host: str, port: int) -> bool:
-    """Returns whether it listens before it ends. Without a port, nobody can tell."""
+    """Returns whether it listens before it ends. Without a port, nobody knows."""
     while port and child.poll() is None:
         with suppress(OSError), socket.create_connection((host, port), _LOOK):
             return True

@@ -20,7 +20,7 @@ METHODS = {
     "grpc.health.v1.Health": ("Check",),
 }
 TIME_KEY = "x-seconds-left"
-"""The metadata that tells a replica how long the client waits yet."""
+"""The metadata with the seconds that the client still waits, for a replica."""
 
 _ATTEMPTS = 3  # a request that kills its replica does not kill them all
 _PAUSE = 0.2  # seconds, in which Ray learns of the death

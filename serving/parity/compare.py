@@ -15,8 +15,8 @@ _LONGEST_VALUE = 60  # characters of it that are shown
 def differences(a: Answer, b: Answer, tolerance: float) -> Iterator[str]:
     """Yields a line for each difference between the answers of A and B.
 
-    Numbers are alike within the tolerance, relative to the larger where that is above 1. A text may go on after that of
-    the other, from its next line: what follows there explains an error.
+    Numbers are alike within the tolerance, relative to the larger where that is above 1. One text may be longer
+    than the other by whole lines, which explain an error.
     """
     if a.status != b.status:
         yield f"status: {a.status} / {b.status}"

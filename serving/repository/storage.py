@@ -35,7 +35,7 @@ def base_path_of(directory: Path) -> Path:
 
 
 class Quiet:
-    """Remembers when directories last changed, to tell whether somebody is still writing into them."""
+    """Remembers when directories last changed, to detect whether somebody is still writing into them."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[float, float]] = {}

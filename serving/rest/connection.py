@@ -86,7 +86,7 @@ class Shared:
 
 
 class Connection(HttpToolsProtocol):
-    """Takes calls of the event loop as bytes come, of httptools as they are parsed, and of the server at intervals."""
+    """Gets calls from the event loop for bytes, from httptools for parsed parts, and from the server at intervals."""
 
     def __init__(self, config: Config, state: ServerState, shared: Shared, address: str) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
@@ -233,7 +233,7 @@ class Connection(HttpToolsProtocol):
     def _can_go_on(self, cycle: RequestResponseCycle) -> bool:
         """Whether another request can follow the answer that is about to be sent.
 
-        A client that waits for leave to send its body may go on without it, and what comes next would be taken for it.
+        A client that waits for permission to send its body may send something else, which would be read as the body.
         """
         is_long = self._body_rest is None or self._body_rest > self._shared.limits.discarded_size
         return not self._shared.stopping and not (cycle.more_body and (is_long or cycle.waiting_for_100_continue))

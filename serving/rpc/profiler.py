@@ -43,7 +43,7 @@ class Profiler:
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def Profile(self, request: Any, call: Call) -> Any:  # noqa: N802
-        """Records for so many milliseconds; sends the trace back, or writes it to the repository of traces."""
+        """Records for a number of milliseconds; sends the trace back, or writes it to the repository of traces."""
         for name in (request.session_id, request.host_name):
             if name and (not _FILE_NAME.fullmatch(name) or name in (".", "..")):
                 raise invalid_argument(f"{name} is no name for a file")

@@ -86,7 +86,7 @@ class GrpcServer:
             self._health.leave()
 
     def stop(self, grace: float) -> None:
-        """Begins to refuse new calls; cancels those that have not ended after so many seconds."""
+        """Begins to refuse new calls; cancels those that have not ended after a number of seconds."""
         if self._thread.is_alive():
             self._stopping = asyncio.run_coroutine_threadsafe(self._stop(grace), self._loop)
 

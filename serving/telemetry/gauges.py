@@ -56,7 +56,7 @@ class Gauges(Collector):
         self._threads[transport] = threads
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges as they are now."""
+        """The current gauges."""
         yield from self._of_threads()
         yield from _of_versions(self._versions())
 

@@ -138,7 +138,7 @@ def _numbers(elements: list[object], dtype: str) -> np.ndarray | None:
 
 
 def _is_exact(array: np.ndarray, elements: list[object], dtype: str) -> bool:
-    """Whether a type holds all numbers as they are."""
+    """Whether a type holds all numbers exactly."""
     if not array.size or dtype == "bool":
         return True
     limit = _EXACT_INTEGERS.get(dtype, 0)

@@ -233,7 +233,7 @@ def _encode_classification(classification: Classification, result: classificatio
     for row in classification.rows():
         classes = result.classifications.add().classes
         for label, score in row:
-            # A label is a `string` in the message, so bytes that are not UTF-8 cannot travel as they are.
+            # A label is a `string` in the message, so bytes that are not UTF-8 cannot travel unchanged.
             classes.add(label=label.decode("utf-8", "replace"), score=score)
 
 

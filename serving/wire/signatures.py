@@ -191,7 +191,7 @@ def _joined(names: Collection[str]) -> str:
 
 @contextmanager
 def explaining(signature: Signature | None) -> Iterator[None]:
-    """Adds a hint to errors: what the signature takes. Without a signature, errors pass as they are."""
+    """Adds a hint to errors: what the signature takes. Without a signature, errors pass unchanged."""
     try:
         yield
     except ServingError as error:

@@ -233,7 +233,7 @@ def chain(*each, shape=(8, 8, 3)):
         (two_inputs, "has 2 inputs and 1 outputs"),
         (nested, "body is a model of its own"),
         (chain(layers.Conv2D(4, 3), layers.Dense(2)), "conv2d.*, a Conv2D, can't be moved"),
-        (chain(layers.Dense(2)), "has no layer that takes up all positions"),
+        (chain(layers.Dense(2)), "has no layer that combines all positions"),
         (chain(layers.Conv2D(4, 3), layers.Flatten(name="flat")), "no Dense layer after flat"),
         (
             chain(layers.Flatten(), layers.Dense(4), layers.LayerNormalization(name="norm"), layers.Dense(2)),

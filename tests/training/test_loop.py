@@ -232,7 +232,7 @@ def test_call_ends_where_something_is_due(small_config, step, steps_per_executio
 def test_sigterm_saves_at_the_next_step_and_tells_how_to_go_on(trained, small_config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         before_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(StoppedError, match="stopped at step 3 of 6, which is saved; the same command goes on"):
+        with pytest.raises(StoppedError, match="stopped at step 3 of 6, which is saved; the same command resumes"):
             fit(small_config, tmp_path)
     assert (tmp_path / "checkpoints" / "3.npz").exists()
     fit(small_config, tmp_path)
@@ -257,7 +257,7 @@ def test_folder_in_use_is_refused_for_training_and_free_for_reading(trained, sma
 
 @pytest.mark.slow
 def test_full_disk_ends_in_one_line_and_the_run_goes_on_later(trained, small_config, tmp_path, largest_file):
-    with largest_file(6_000), pytest.raises(TrainingError, match=r"File too large; .* the same command goes on"):
+    with largest_file(6_000), pytest.raises(TrainingError, match=r"File too large; .* the same command resumes"):
         fit(small_config, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("*.npz"))
     fit(small_config, tmp_path)
@@ -278,7 +278,7 @@ def test_finished_run_is_left_as_it_is(trained, small_config, capfd):
     [
         (
             {"learning_rate": 0.5},
-            "holds a run with learning_rate=0.05, not 0.5: go on with the same, or name another",
+            "holds a run with learning_rate=0.05, not 0.5: resume with the same, or name another",
         ),
         ({"test_split": "validation"}, "digits has no split 'validation'; it has test, train"),
         ({"dataset": "digit"}, r"no dataset 'digit' \(did you mean digits\?\)"),

@@ -117,7 +117,7 @@ def test_two_workers_stopped_and_killed_end_with_the_bits_of_two_left_alone(fit,
     stopped = fit("ended")
     wait_for_reports(stopped, tmp_path / "ended", 3)
     stopped.terminate()
-    assert "which is saved; the same command goes on" in stopped.communicate()[1]
+    assert "which is saved; the same command resumes" in stopped.communicate()[1]
     assert stopped.returncode == 128 + signal.SIGTERM
 
     killed = fit("ended")

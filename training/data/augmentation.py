@@ -207,7 +207,7 @@ def _part(last: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
 
 
 def _halved(lengths: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
-    """Lengths after so many halvings, rounded up as libjpeg does."""
+    """Lengths after a number of halvings, rounded up as libjpeg does."""
     return -(-lengths // tf.bitwise.left_shift(1, times))
 
 

@@ -86,7 +86,7 @@ def _prepared(name: str, data_dir: str, download: bool) -> Any:
             f"tensorflow-datasets knows no dataset {name!r}{nearest(name, names)}; for photos take {IMAGE_FOLDER}"
         ) from None
     if isinstance(builder, Digits):
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of a download of unknown size, and there is none
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces a download of unknown size, and there is none
             builder.download_and_prepare()
     elif not builder.is_prepared() and download:
         _download(builder)

@@ -109,7 +109,7 @@ def _check(root: pathlib.Path, splits: dict[str, _Classes]) -> None:
     trained = max(splits.values(), key=lambda classes: sum(map(len, classes.values())))
     labels = {label for classes in splits.values() for label in classes}
     if len(labels) == 1:
-        raise InputError(f"{root} has one class, {labels.pop()!r}: there must be two at least to tell apart")
+        raise InputError(f"{root} has one class, {labels.pop()!r}: there must be at least two")
     empty = sorted(label for label in labels if not trained.get(label))
     if empty:
         raise InputError(

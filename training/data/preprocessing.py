@@ -13,7 +13,7 @@ def decode_image(encoded: tf.Tensor, image_shape: tuple[int, int, int], scale: i
     An image that has the shape already comes through unchanged where there is no `scale`. A JPEG more than four times
     as large as needed is decoded at a half, a quarter or an eighth of its size, still twice what is needed, so that
     one with sides of 20,000 pixels takes neither long nor much memory; its last row and column may move by half a
-    pixel. Of an animation the first frame is taken; what EXIF tells of a photo's orientation is not heeded.
+    pixel. Animations give their first frame; the EXIF orientation of a photo is ignored.
 
     Args:
         encoded: Scalar string.

@@ -65,7 +65,7 @@ def transform(layer: keras.layers.Layer, image: tf.Tensor, seed: tf.Tensor, salt
 
 
 def seeded(layer: keras.layers.Layer, seed: tf.Tensor) -> keras.StatelessScope:
-    """The scope in which a layer's generator, if it has one, starts from a seed, and its variable stays as it is."""
+    """The scope in which a layer's generator, if it has one, starts from a seed, and its variable does not change."""
     if not hasattr(layer, "generator"):
         return keras.StatelessScope()
     state = layer.generator.state

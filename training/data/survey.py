@@ -24,7 +24,7 @@ _LISTED = 20  # classes
 
 @dataclasses.dataclass(frozen=True)
 class SplitSurvey:
-    """What reading a split once tells.
+    """Facts about a split, from reading it once.
 
     Attributes:
         split: Its name.
@@ -74,7 +74,7 @@ def survey(images: ImageSet, split: str) -> SplitSurvey:
 
 
 def describe(images: ImageSet) -> Iterator[str]:
-    """What a person wants to know of a set before training on it, line by line, as it is found out."""
+    """Yields lines about a dataset that matter before training on it, as soon as each is known."""
     sizes = ", ".join(f"{split} {count:,}" for split, count in images.splits.items())
     yield f"{images.name}: {sizes} images, {len(images.labels)} classes"
     for split, count in images.splits.items():
@@ -127,7 +127,7 @@ _BACKGROUND = "white"
 
 
 def write_sheet(path: pathlib.Path, images: np.ndarray, captions: list[str]) -> None:
-    """Writes images and what stands below each as one picture, in the format that the path's ending tells.
+    """Writes images with their captions as one image, in the format of the path's suffix.
 
     Args:
         path: A file, replaced if it is there.

@@ -62,6 +62,6 @@ class UnreadableImages:
 
 
 def too_many_unreadable(error: tf.errors.OpError) -> str | None:
-    """What to tell of an error, if it is that there were too many."""
+    """The message for an error about too many unreadable images; None for others."""
     found = re.search(f"{_TOO_MANY}(.*)", str(error))
     return found[1] if found else None

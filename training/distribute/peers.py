@@ -129,8 +129,8 @@ class Peers:
     def stops(self, step: int, asked: bool) -> bool:
         """Whether all workers are to stop at this step; each must call it after every step, or call of several.
 
-        No message is sent before a worker is asked to stop. It tells the chief, which names the next step to all and
-        goes on when each has heard of it: until then no worker can finish that step, for the chief takes part in it.
+        No message is sent before a worker is asked to stop. It notifies the chief, which names the next step to all and
+        continues when each has confirmed it: until then no worker can finish that step, for the chief takes part in it.
 
         Args:
             step: Steps that are done.

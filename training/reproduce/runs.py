@@ -30,7 +30,7 @@ def take_missing(name: str, workdir: pathlib.Path, jobs: int) -> None:
 
     Raises:
         InputError: The folder cannot be written.
-        TrainingError: A trial ended without a record. Those that are on record stay, and one that was training goes on
+        TrainingError: A trial ended without a record. Those that are on record stay, and one that was training resumes
             from its newest checkpoint.
         StoppedError: SIGTERM has come; the trials that were training are saved.
     """
@@ -48,7 +48,7 @@ def take_missing(name: str, workdir: pathlib.Path, jobs: int) -> None:
                     running.append((trial := waiting.pop(0), _start(name, trial, workdir)))
                 time.sleep(_LOOK_SECONDS)
                 if should_stop():
-                    raise StoppedError(f"stopped; {workdir} holds what is done, and the same command goes on")
+                    raise StoppedError(f"stopped; {workdir} holds what is done, and the same command resumes")
                 for ended in [each for each in running if each[1].poll() is not None]:
                     running.remove(ended)
                     _put_on_record(*ended, workdir)
@@ -98,12 +98,12 @@ def _put_on_record(trial: Trial, process: subprocess.Popen[bytes], workdir: path
         said = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
         raise TrainingError(
             f"the trial {trial.name} ended with status {process.returncode}: {said[-1] if said else 'it said nothing'}"
-            f"; {folder / 'log.txt'} has all it said, and the same command goes on"
+            f"; {folder / 'log.txt'} has all it said, and the same command resumes"
         )
     try:
         with (workdir / trial.file).open("a") as file:
             file.write((folder / RECORD).read_text())
     except OSError as error:
         raise TrainingError(
-            f"{workdir} cannot be written any more: {error.strerror}; the same command goes on"
+            f"{workdir} cannot be written any more: {error.strerror}; the same command resumes"
         ) from None

@@ -13,7 +13,7 @@ _KEPT = ("event", "step", "epoch", "loss", "accuracy", "gradient_norm")  # of a 
 
 
 def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-    """Trains a plain network, or goes on where the folder's newest checkpoint left it.
+    """Trains a plain network, or resumes from the folder's newest checkpoint.
 
     Args:
         settings: `network`, the arguments of `plain_network`; `start`, those of `start`; `config`, fields of a Config.

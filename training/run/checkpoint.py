@@ -1,4 +1,4 @@
-"""Saves a run's state while training goes on, and restores it from the newest checkpoint that is whole.
+"""Saves a run's state while training continues, and restores it from the newest checkpoint that is whole.
 
 A checkpoint is one file, `<step>.npz`, which any NumPy reads: an array for each variable, under its part and its place
 in it (`model/0/conv1_1/kernel`), each with a checksum, and `num_arrays`, how many they are. It appears whole or not at
@@ -74,7 +74,7 @@ class Checkpoints:
             TrainingError: The checkpoint before could not be written.
         """
         due = due and step != self._step
-        # The best first: from `<step>.npz` a run goes on in the belief that its best is kept.
+        # The best first: a run that resumes from `<step>.npz` relies on its best being kept.
         names = [BEST] * best + [f"{step}.npz"] * due
         if not names:
             return
@@ -111,7 +111,7 @@ class Checkpoints:
         except OSError as error:
             raise TrainingError(
                 f"no checkpoint can be written to {self._folder}: {error.strerror}; those before it are whole, and "
-                "the same command goes on from them"
+                "the same command resumes from them"
             ) from None
 
     def restore_best(self) -> int:
@@ -207,7 +207,7 @@ def _of_part(values: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
 
 
 def _refuse_another(path: pathlib.Path, part: str, stored: dict[str, np.ndarray], variables: list[Any]) -> None:
-    advice = "go on with the config that it was trained with, or name another --workdir"
+    advice = "resume with the config that it was trained with, or name another --workdir"
     if len(stored) != len(variables):
         raise InputError(
             f"{path} is of another network: it holds {len(stored)} variables of the {part}, which has "

@@ -29,10 +29,10 @@ class Run:
     | path | what it holds |
     |---|---|
     | `config.json` | the resolved config, the labels, the image's shape, versions, devices, whether oneDNN is used |
-    | `checkpoints/` | `<step>.npz`, as `training.run.checkpoint` tells; the lock of the process that trains here |
+    | `checkpoints/` | `<step>.npz` (see `training.run.checkpoint`); the lock of the process that trains here |
     | `trackers.json` | the id of this run for each experiment tracker that it was sent to |
     | `tensorboard/` | what TensorBoard shows |
-    | `metrics.jsonl` | an object a line, as docs/metrics.md tells |
+    | `metrics.jsonl` | one object per line (see docs/metrics.md) |
     | `model.keras`, `best.keras` | the network at the end and at its best evaluation, once the run has ended |
     | `mean.npy` | the training images' mean, where the network subtracts it |
     | `network.keras` | a copy of the Keras file that the network was made of, where it was |
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether the run has saved a checkpoint, from which it goes on."""
+        """Whether the run has saved a checkpoint to resume from."""
         return any(path.stem.isdigit() for path in self.checkpoints.glob("*.npz"))
 
     @property
@@ -172,7 +172,7 @@ class Run:
         return next((event for event in reversed(self.events()) if event["event"] == "evaluation"), {})
 
     def surroundings(self) -> list[tuple[str, str]]:
-        """Names and versions of the libraries that the run was last taken up with, and its devices."""
+        """Names and versions of the libraries that the run last resumed with, and its devices."""
         stored = self._stored()
         return [*stored["versions"].items(), ("devices", ", ".join(stored["devices"]))]
 
@@ -203,7 +203,7 @@ class Run:
         ]
         if differing or labels != stored_labels:
             what = "; ".join(differing) or f"the classes {', '.join(stored_labels)}"
-            raise InputError(f"{self.folder} holds a run with {what}: go on with the same, or name another --workdir")
+            raise InputError(f"{self.folder} holds a run with {what}: resume with the same, or name another --workdir")
 
 
 def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:

@@ -109,7 +109,7 @@ class Updater:
         return tf.cast(tf.convert_to_tensor(self.optimizer.iterations.value), tf.int64)
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """The loss as it is to be differentiated."""
+        """The loss to be differentiated."""
         return loss if self.loss_scale is None else loss * self.loss_scale.value
 
     def state(self) -> dict[str, tf.Tensor]:

@@ -61,5 +61,5 @@ def test_signals_end_a_run_between_two_batches(colours, listed, tmp_path, number
         process.join()
         assert process.exitcode == 128 + number
     told = output.with_suffix(".log").read_text().splitlines()  # TensorFlow may complain first, in a forked process
-    assert told[-1] == "keras-prelu batch: interrupted; the same command goes on with the parts that are missing"
+    assert told[-1] == "keras-prelu batch: interrupted; the same command resumes with the parts that are missing"
     assert not list(output.glob(".unfinished-*"))

@@ -67,5 +67,5 @@ def test_sigterm_ends_the_workers(colours, photos, tmp_path):
         process.send_signal(signal.SIGTERM)
         told = process.communicate()[1].splitlines()
     assert process.returncode == 143
-    assert told[-1] == "keras-prelu batch: interrupted; the same command goes on with the parts that are missing"
+    assert told[-1] == "keras-prelu batch: interrupted; the same command resumes with the parts that are missing"
     assert not list((tmp_path / "out").glob(".unfinished-*"))
