@@ -1,5 +1,6 @@
 # make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-fast: those that take no time.
 # make test-numbers: the numerical tests, for either kind of kernels.   make test-torch: the layer on PyTorch.   make check: lint and types.
+# make docs: the site of docs/, in build/site/index.html.
 # make test-ray: servers and batches by Ray.   make test-deploy: the manifests of the server, with Prometheus' own tools.
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training
 	evaluate.py export.py export_formats.py mean.py mixing.py update.py parity.py policy.py preprocessing.py steps.py views.py) \
 	--ignore=tests/keras_prelu/test_families.py
 
-.PHONY: demo test test-fast test-numbers test-torch test-keras test-install test-ray test-deploy test-lowest descriptors lint types check clean
+.PHONY: demo test test-fast test-numbers test-torch test-keras test-install test-ray test-deploy test-lowest descriptors docs lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
@@ -61,6 +62,10 @@ test-lowest: $(VENV)/bin/python
 descriptors: $(VENV)/dev-installed
 	$(BIN)/python -m tests.serving.make_descriptors
 
+# Strict: a page, a link or a name that is missing is an error. The site needs no network, neither here nor when it is read.
+docs: $(VENV)/docs-installed
+	PYTHONPATH="$(CURDIR)" NO_MKDOCS_2_WARNING=1 TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/mkdocs build --quiet
+
 check: lint types
 
 lint: $(VENV)/dev-installed
@@ -78,6 +83,10 @@ $(VENV)/demo-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/dev-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/demo-installed
+
+$(VENV)/docs-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
 
 $(VENV)/peers-installed: $(VENV)/dev-installed
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'

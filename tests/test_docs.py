@@ -8,6 +8,7 @@ from importlib import import_module
 
 import pytest
 
+import keras_prelu
 from serving import flags
 from training import commands
 from training.__main__ import application
@@ -63,6 +64,11 @@ def test_every_test_that_a_document_names_is_there():
         == len([line for line in ROOT.joinpath("docs/keras_fit.md").read_text().splitlines() if line.startswith("| ")])
         - 1
     )
+
+
+def test_reference_has_every_public_name():
+    shown = re.findall(r"^::: keras_prelu\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(set(keras_prelu.__all__) - {"__version__"})
 
 
 def test_links_between_documents_lead_somewhere():
