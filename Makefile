@@ -44,7 +44,7 @@ test-install: $(VENV)/dev-installed
 
 # The engine of Ray: the tests of both APIs with it, and its own.
 test-ray: $(VENV)/dev-installed
-	SERVING_TEST_ENGINE=ray $(BIN)/python -m pytest $(addprefix tests/serving/test_serving_, readme.py rest.py rpc.py) --tb=short
+	SERVING_TEST_ENGINE=ray $(BIN)/python -m pytest $(addprefix tests/serving/test_serving_, pages.py rest.py rpc.py) --tb=short
 	$(BIN)/python -m pytest tests/serving/engines/ray tests/serving/batch/ray --tb=short
 
 # The files of serving/deploy. Debian's prometheus brings promtool and Prometheus itself, unpacked here and not installed.

@@ -1,4 +1,4 @@
-"""The README's section on serving does what it says."""
+"""The commands and the code of the README and of the pages on serving do what they say."""
 
 import io
 import json
@@ -15,7 +15,6 @@ import tensorflow as tf
 from keras_prelu.networks.small import small_network
 from serving.batching.options import from_message
 from serving.client.__main__ import main
-from serving.flags import parse
 from serving.repository import config as config_file
 from serving.wire.protos import BatchingParameters, read_text
 from training.classifier import Classifier
@@ -24,15 +23,19 @@ from training.export.signatures import make_signatures, save_model
 
 pytestmark = pytest.mark.xdist_group("serving")
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+ROOT = pathlib.Path(__file__).parents[2]
 LABELS = tuple("0123456789")
+
+
+def blocks_of(page, heading):
+    """The blocks of code below a heading of a page, each a language and a text."""
+    section = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def blocks():
-    """The section's blocks of code, each a language and a text."""
-    section = README.read_text().partition("\n## serving")[2].partition("\n## ")[0]
-    return re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return blocks_of("docs/train.md", "Ask the server")
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +49,14 @@ def digits(tmp_path_factory, serve):
         yield server
 
 
-def test_command_has_no_unknown_flag(blocks):
-    (command,) = [text for _, text in blocks if text.startswith("python -m serving ")]
-    assert parse(command.split()[3:]).unknown == []
-
-
-@pytest.mark.slow
-def test_commands_answer(blocks, digits, tmp_path):
-    commands = "".join(text for language, text in blocks if not language and "curl" in text)
-    script = commands.replace("localhost:8501", f"127.0.0.1:{digits.rest_port}")
+def answers_of(commands, server, folder):
+    """The JSON objects that commands with curl print, one after the other."""
+    script = commands.replace("localhost:8501", f"127.0.0.1:{server.rest_port}")
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", script.replace("curl ", "curl --silent --fail-with-body ")],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -68,7 +65,13 @@ def test_commands_answer(blocks, digits, tmp_path):
         answer, end = decoder.raw_decode(rest)
         answers.append(answer)
         rest = rest[end:].strip()
-    status, metadata, empty, digit, classified, as_it_is, sample = answers
+    return answers
+
+
+@pytest.mark.slow
+def test_commands_answer(blocks, digits, tmp_path):
+    commands = "".join(text for language, text in blocks if not language and "curl" in text)
+    status, metadata, empty, digit, classified, as_it_is, sample = answers_of(commands, digits, tmp_path)
     assert status["model_version_status"][0]["state"] == "AVAILABLE"
     assert {"serving_default", "image_bytes", "classify"} <= set(metadata["metadata"]["signature_def"]["signature_def"])
     assert set(empty["predictions"][0]) == {"scores", "classes"}
@@ -88,13 +91,23 @@ def test_python_answers(blocks, digits, tmp_path, monkeypatch):
     assert run(stub, digits).count("float_val") == len(LABELS)
 
 
-def test_pictures_get_labels(blocks, digits, tmp_path, capsys):
-    picture = tmp_path / "digit.png"
-    picture.write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy())
-    (command,) = [text for _, text in blocks if text.startswith("keras-prelu ask ")]
-    arguments = command.replace("localhost:8500", f"127.0.0.1:{digits.grpc_port}").split()[2:]
-    assert main([str(picture) if each == "digit.png" else each for each in arguments]) == 0
+@pytest.mark.parametrize(
+    ("page", "heading"), [("README.md", "From images to an answer"), ("docs/train.md", "Ask the server")]
+)
+def test_images_get_labels(page, heading, digits, tmp_path, capsys):
+    image = tmp_path / "digit.png"
+    image.write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy())
+    lines = [line for _, text in blocks_of(page, heading) for line in text.splitlines()]
+    (command,) = [line for line in lines if line.startswith("keras-prelu ask ")]
+    arguments = [str(image) if each in ("digit.png", "photo.jpg") else each for each in command.split()[2:]]
+    assert main([*arguments, "--url", f"grpc://127.0.0.1:{digits.grpc_port}"]) == 0
     assert "score" in capsys.readouterr().out
+
+
+def test_readme_asks_with_an_example(digits, tmp_path):
+    lines = [line for _, text in blocks_of("README.md", "From images to an answer") for line in text.splitlines()]
+    (answer,) = answers_of("\n".join(line for line in lines if line.startswith("curl ")), digits, tmp_path)
+    assert set(answer["predictions"][0]) == {"scores", "classes"}
 
 
 def run(code, server):
@@ -104,8 +117,9 @@ def run(code, server):
     return printed.getvalue()
 
 
-def test_files_are_read(blocks, tmp_path):
-    models, batching = [text for language, text in blocks if language == "protobuf"]
+def test_files_are_read(tmp_path):
+    ((_, models),) = blocks_of("docs/production.md", "Models")
+    ((_, batching),) = blocks_of("docs/serving.md", "Batching")
     (tmp_path / "models").write_text(models)
     (tmp_path / "batching").write_text(batching)
     (config,) = config_file.read(str(tmp_path / "models"))
