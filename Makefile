@@ -1,6 +1,7 @@
 # make demo: train on real digits, export, serve, classify.   make test: the tests.   make test-fast: those that take no time.
 # make test-numbers: the numerical tests, for either kind of kernels.   make test-torch: the layer on PyTorch.   make check: lint and types.
 # make docs: the site of docs/, in build/site/index.html.
+# make console: the page of the server, from its sources.   make test-console: the page in Chromium.
 # make test-ray: servers and batches by Ray.   make test-deploy: the manifests of the server, with Prometheus' own tools.
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ NUMERICAL := tests/keras_prelu tests/test_contract.py $(addprefix tests/training
 	evaluate.py export.py export_formats.py mean.py mixing.py update.py parity.py policy.py preprocessing.py steps.py views.py) \
 	--ignore=tests/keras_prelu/test_families.py
 
-.PHONY: demo test test-fast test-numbers test-torch test-keras test-install test-ray test-deploy test-lowest descriptors docs lint types check clean
+.PHONY: demo test test-fast test-numbers test-torch test-keras test-install test-ray test-console console test-deploy test-lowest descriptors docs lint types check clean
 
 demo: $(VENV)/demo-installed
 	$(BIN)/python examples/demo.py
@@ -41,6 +42,17 @@ test-keras: $(VENV)/dev-installed
 # The wheel in empty environments, which it fills from PyPI: the demo, and a client without TensorFlow and Keras.
 test-install: $(VENV)/dev-installed
 	$(BIN)/python -m pytest tests/install --tb=short
+
+# The console's page, from serving/console's sources by the packages that its lock file names.
+console:
+	npm ci --prefix serving/console --ignore-scripts --no-audit --no-fund
+	npm run build --prefix serving/console
+
+# The console, rebuilt to the same bytes and clicked through in Debian's Chromium, which is installed where it is missing.
+test-console: $(VENV)/dev-installed console
+	git diff --exit-code -- serving/console/page
+	command -v chromium || apt-get install --yes --quiet chromium
+	$(BIN)/python -m pytest tests/serving/console --tb=short
 
 # The engine of Ray: the tests of both APIs with it, and its own.
 test-ray: $(VENV)/dev-installed

@@ -115,6 +115,7 @@ class Options:
     rest_api_opens_while_loading: bool = _flag(
         False, "Whether the REST API listens before there are models, for probes of /healthz and /readyz."
     )
+    console: bool = _flag(True, "Whether the REST API has the console, a page to ask and watch the models, at /.")
     rest_api_enable_cors_support: bool = _flag(False, "Whether pages of other origins may use the REST API.")
     grpc_max_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer gRPC requests.", 1, _MOST_THREADS)
     grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")

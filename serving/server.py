@@ -20,6 +20,7 @@ from serving.process import bind
 from serving.rest.app import RestApp
 from serving.rest.asgi_server import AsgiServer
 from serving.rest.connection import Limits
+from serving.rest.description import sample_command
 from serving.rpc.server import GrpcServer
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from serving.rest.connection import Refused
 
 logger = logging.getLogger("serving")
+
+_THIS_MACHINE = ("127.0.0.1", "0.0.0.0", "::1", "::")
 
 
 class Server:
@@ -130,6 +133,16 @@ class Server:
         if self.rest_port:
             lines.append(f"Exporting HTTP/REST API at:{host}:{self.rest_port} ...")
         return lines
+
+    def invitations(self) -> list[str]:
+        """The console's address, and a command that asks a model; nothing without a REST API."""
+        options = self._options
+        if not self.rest_port:
+            return []
+        host = "localhost" if options.host in _THIS_MACHINE else options.host
+        root = f"{'https' if options.rest_api_ssl_config_file else 'http'}://{host}:{self.rest_port}"
+        command = sample_command(self.service, root, bool(options.auth_token_file))
+        return [*([f"Console at {root}/"] if options.console else []), *([f"Try: {command}"] if command else [])]
 
     def _wanted_rest_port(self) -> int:
         port = self._options.rest_api_port

@@ -24,7 +24,7 @@ def serve(command_line: flags.CommandLine, interruptions: Interruptions) -> int:
     check_ports(command_line.options)
     notify("STATUS=Loading the models")
     server = _start(command_line.options)
-    for line in server.addresses():
+    for line in (*server.addresses(), *server.invitations()):
         print(line, flush=True)
     notify("READY=1", "STATUS=Serving")
     status = interruptions.wait(watchdog_interval(), lambda: notify("WATCHDOG=1"))

@@ -78,6 +78,7 @@ TABLE: Table = {
     **dict.fromkeys(
         (
             "rest_api_opens_while_loading",
+            "console",
             "access_log",
             "enable_tracing",
             "request_log_dir",

@@ -16,6 +16,7 @@ from serving.background import FileWatcher
 from serving.call import REST, Call
 from serving.errors import Code, ServingError, invalid_argument
 from serving.options import Options
+from serving.rest.console import Console
 from serving.rest.content import Headers, Response, compressed, error_response
 from serving.rest.description import OPENAPI_PATH, describe, describe_api
 from serving.rest.handlers import Handlers
@@ -56,7 +57,7 @@ def create_app(service: Service, options: Options) -> "StandaloneApp":
 
 
 class RestApp:
-    """An ASGI application with TensorFlow Serving's REST API, probes and metrics.
+    """An ASGI application with TensorFlow Serving's REST API, probes, metrics and the console.
 
     The event loop reads requests, answers probes, and refuses by the head. Threads do all the rest, one of them only
     metrics.
@@ -75,6 +76,7 @@ class RestApp:
         self._needs_token = bool(options.auth_token_file)
         self._metrics_paths = {METRICS_PATH, _monitoring_path(options.monitoring_config_file)} - {""}
         self._paths = {LIVE_PATH, READY_PATH, OPENAPI_PATH, *self._metrics_paths}
+        self._console = Console() if options.console else None
         self._cors_headers = _cors_headers(self._needs_token) if options.rest_api_enable_cors_support else ()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -143,7 +145,7 @@ class RestApp:
             header=lambda name: headers.get(name.encode(), b"").decode("latin-1"),
             timeout=self._timeout,
         )
-        if path in self._paths:
+        if path in self._paths or (self._console and call.method == "GET" and path in self._console):
             return call, Route(template=path)
         return call, parse_route(call.method, path, scope.get("query_string", b"").decode("latin-1"))
 
@@ -173,6 +175,8 @@ class RestApp:
     def _authorize(self, call: Call, route: Route) -> None:
         if route.template in (LIVE_PATH, READY_PATH) or (route.is_api and call.method == "OPTIONS"):
             return  # browsers send no token with a preflight
+        if self._console and route.template in self._console:
+            return  # the same for everybody; the page asks for a token where the API needs one
         token = self._policy.authenticate(call)
         if route.spec.name:
             token.check_model(route.spec.name)
@@ -255,6 +259,8 @@ class RestApp:
         return self._page(call, route.template) if call.method == "GET" and route.template else _NOT_FOUND
 
     def _page(self, call: Call, path: str) -> Response:
+        if self._console and path in self._console:
+            return self._console.respond(path, call.header("if-none-match"))
         if path == OPENAPI_PATH:
             return Response(200, describe_api(self._needs_token))
         if path == METRICS_PATH:

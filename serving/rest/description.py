@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata, resources
 
@@ -20,7 +21,7 @@ from serving.wire import messages
 from serving.wire.json_examples import decode_examples
 from serving.wire.json_tensors import is_json_type
 from serving.wire.json_text import write, write_indented
-from serving.wire.requests import ModelStatus, path_of
+from serving.wire.requests import ModelSpec, ModelStatus, path_of
 from serving.wire.signatures import DEFAULT_SIGNATURE, DTYPES, Signature, TensorInfo, find_signature
 
 OPENAPI_PATH = "/openapi.json"
@@ -76,10 +77,27 @@ def _metadata(service: Service, route: Route, call: Call) -> Response:
 def _example(service: Service, route: Route, call: Call) -> Response:
     with service.lease(route.spec, call) as model:
         version, signatures = model.version, model.signatures
-    first = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures, default="")
-    signature = find_signature(signatures, signature_name(route.query) or first)
+    signature = find_signature(signatures, signature_name(route.query) or _first(signatures))
     link = f'<{path_of(route.spec)}:{method_of(signature)}>; rel="related"'.encode()
     return Response(200, write_indented(sample_body(signature)), headers=(*version_header(version), (b"link", link)))
+
+
+def sample_command(service: Service, root: str, needs_token: bool) -> str:
+    """A command that asks the first model that has a sample body, at the address of a server; empty if none has."""
+    curl = 'curl -H "Authorization: Bearer $TOKEN"' if needs_token else "curl"
+    for model in service.repository.models():
+        spec = ModelSpec(model.name)
+        with suppress(ServingError):
+            with service.lease(spec, Call()) as leased:
+                signature = find_signature(leased.signatures, _first(leased.signatures))
+            sample_body(signature)
+            address = root + path_of(spec)
+            return f"{curl} -s {address}/example | {curl} -d @- {address}:{method_of(signature)}"
+    return ""
+
+
+def _first(signatures: Mapping[str, Signature]) -> str:
+    return DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures, default="")
 
 
 def _fields(message: Message) -> dict[str, object]:

@@ -207,6 +207,7 @@ OUR_OWN = {
     "ray_max_replicas": 0,
     "ray_address": "",
     "host": "127.0.0.1",
+    "console": True,
     "enable_grpc_reflection": True,
     "enable_reload_config_request": True,
     "rest_api_ssl_config_file": "",

@@ -282,7 +282,7 @@ def test_metadata(rest, path):
 
 
 def test_outside_the_api_is_a_bare_404(rest):
-    answer = rest.get("/")
+    answer = rest.get("/nothing")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "text/html"
     assert "<H1>Not Found</H1>" in answer.text
