@@ -28,7 +28,7 @@ def flatten_layers(model: keras.Layer) -> list[keras.Layer]:
     Returns:
         The layers, without the model itself.
 
-    Example:
+    Examples:
         >>> inner = keras.Sequential([keras.layers.Dense(2, name="inner_dense")], name="inner")
         >>> model = keras.Sequential([inner, keras.layers.ReLU(name="relu")])
         >>> [layer.name for layer in flatten_layers(model)]

@@ -18,7 +18,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     Returns:
         Lines without trailing spaces, the header first.
 
-    Example:
+    Examples:
         >>> print(text_table(["layer", "gain"], [["conv1", 0.51234], ["fc", float("nan")]]))
         layer   gain
         conv1  0.512

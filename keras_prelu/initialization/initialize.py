@@ -145,7 +145,7 @@ def initialize(
         ValueError: A model that is not built or has no graph, or an argument that is none of those above; with
             `tailor`, a model without slopes, or one that can't have that C(0).
 
-    Example:
+    Examples:
         >>> from keras_prelu import PReLU
         >>> model = keras.Sequential([
         ...     keras.Input((16, 16, 3)),

@@ -32,7 +32,7 @@ def draw(shape: Sequence[int], std: float, distribution: str = "normal", *, dtyp
     Returns:
         A tensor.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> bool(np.max(np.abs(draw((1000,), 1.0, "truncated_normal", seed=0))) <= 2 / 0.8796)
         True
@@ -168,7 +168,7 @@ class HeNormal(_He):
         ValueError: An unknown mode or distribution, a slope that is not finite, or an activation that is not
             elementwise; when called, a shape that does not fit the arguments or has a fan of 0.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> weights = HeNormal(seed=1, negative_slope=0.25)((3, 3, 64, 128))
         >>> closed_form = np.sqrt(2 / (1 + 0.25**2) / (3 * 3 * 64))
@@ -226,7 +226,7 @@ class HeUniform(_He):
     Raises:
         ValueError: As in `HeNormal`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> weights = HeUniform(seed=1, negative_slope=1.0)((300, 200))
         >>> bool(np.max(np.abs(weights)) <= np.sqrt(3 / 300))

@@ -78,7 +78,7 @@ def kernel_places(model: keras.Model, input_second_moment: float = 1.0) -> list[
     Raises:
         ValueError: A model without a graph: not built, or subclassed.
 
-    Example:
+    Examples:
         >>> import keras
         >>> model = keras.Sequential([
         ...     keras.Input((32, 32, 3)),

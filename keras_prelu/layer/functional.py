@@ -39,7 +39,7 @@ def prelu(x: Any, alpha: Any, training: bool = False) -> Any:
     Raises:
         ValueError: x is not of floating-point numbers, or alpha would enlarge it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> np.asarray(prelu(np.array([-2.0, 0.0, 3.0], "float32"), 0.25))
         array([-0.5,  0. ,  3. ], dtype=float32)

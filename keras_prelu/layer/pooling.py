@@ -21,7 +21,7 @@ def window_and_stride(size: Any, level: int) -> tuple[Any, Any]:
     Returns:
         The window and the stride, of the kind of `size`.
 
-    Example:
+    Examples:
         >>> window_and_stride(14, 3)  # bins [0, 5), [4, 9) and [8, 13)
         (5, 4)
 
@@ -62,7 +62,7 @@ class SpatialPyramidPooling2D(keras.layers.Layer):
             size only as the graph runs, that last one is an `InvalidArgumentError` at an operation named
             `level_<n>_is_larger_than_the_map`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> values = np.arange(12, dtype="float32").reshape(1, 3, 4, 1)
         >>> np.asarray(SpatialPyramidPooling2D(levels=(2, 1))(values))

@@ -52,7 +52,7 @@ class PReLU(keras.layers.Layer):
         ValueError: Arguments that are not among those above or contradict each other, shared axes that the input does
             not have, the batch axis among them, or an input whose size is unknown along an axis with slopes.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> layer = PReLU()
         >>> np.asarray(layer(np.array([[-2.0, 3.0], [4.0, -1.0]], "float32")))

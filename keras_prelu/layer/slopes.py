@@ -19,7 +19,7 @@ def slope_layers(model: keras.Model) -> list[keras.Layer]:
     Raises:
         ValueError: A model that is not built, which has no slopes yet.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((3,)), PReLU(name="prelu"), keras.layers.ReLU()])
         >>> [layer.name for layer in slope_layers(model)]
         ['prelu']
@@ -51,7 +51,7 @@ def exclude_slopes_from_weight_decay(optimizer: keras.optimizers.Optimizer, mode
     Raises:
         ValueError: An optimizer that is built already, or a model that is not.
 
-    Example:
+    Examples:
         >>> from keras_prelu import PReLU
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), PReLU()])
         >>> optimizer = keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=5e-4)

@@ -70,7 +70,7 @@ def fully_convolutional(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: A model that is not of this form; the message names the layer.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> images = keras.Input((5, 5, 3))
         >>> maps = keras.layers.Conv2D(4, 3)(images)

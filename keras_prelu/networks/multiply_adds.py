@@ -25,7 +25,7 @@ def multiply_adds(model: keras.Model) -> int:
         ValueError: An output of unknown size, or a layer whose cost is not known here: one with a matrix or kernel of
             weights that is neither a convolution (`Conv1D`, `Conv2D`, `Conv3D`) nor `Dense`.
 
-    Example:
+    Examples:
         >>> images = keras.Input((8, 8, 3))
         >>> maps = keras.layers.Conv2D(16, 3, padding="same")(images)
         >>> multiply_adds(keras.Model(images, maps))  # 8 x 8 positions, a kernel of 3 x 3 x 3 x 16

@@ -49,7 +49,7 @@ def normalized_network(
     Raises:
         ValueError: Images without three channels or too small for the poolings, no stage, or an unknown rectifier.
 
-    Example:
+    Examples:
         >>> normalized_network((32, 32, 3), num_classes=10).count_params()
         1976258
 

@@ -108,7 +108,7 @@ def paper_network(
     Raises:
         ValueError: An unknown architecture or rectifier, or an image that is too small.
 
-    Example:
+    Examples:
         >>> network = paper_network("14-layer", (None, None, 3), num_classes=10, rectifier="relu")
         >>> tuple(network.get_layer("fc1").kernel.shape)  # 50 bins of 256 channels
         (12800, 4096)

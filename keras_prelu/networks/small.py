@@ -53,7 +53,7 @@ def small_network(
         ValueError: An image that is too small for its poolings, a network without a stage or convolution, or an
             unknown rectifier.
 
-    Example:
+    Examples:
         >>> small_network((8, 8, 1), num_classes=10).count_params()
         65834
     """
@@ -107,7 +107,7 @@ def initial_slope(rectifier: str) -> float:
     Raises:
         ValueError: Another name.
 
-    Example:
+    Examples:
         >>> initial_slope("leaky_relu")
         0.01
     """
@@ -129,7 +129,7 @@ def make_rectifier(rectifier: str, name: str) -> keras.layers.Layer:
     Raises:
         ValueError: An unknown rectifier.
 
-    Example:
+    Examples:
         >>> make_rectifier("prelu_shared", name="conv1_rectifier").slope_per
         'layer'
     """

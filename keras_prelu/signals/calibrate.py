@@ -117,7 +117,7 @@ def calibrate(
         ValueError: An argument outside its range; a batch that is empty, not finite or of another shape than the input;
             a model without a kernel; a name in `only` that the model does not have.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> model = keras.Sequential([keras.Input((4,))])
         >>> for name in ("fc1", "fc2"):

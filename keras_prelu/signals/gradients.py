@@ -21,7 +21,7 @@ def differentiate(run: Callable[[Tap], tuple[Any, Any]], variables: Sequence[ker
         The tensors that passed the tap, in their order; the gradients with respect to them; those with respect to the
         variables, all zeros where the scalar does not depend on one; and the other tensors that `run` returned.
 
-    Example:
+    Examples:
         >>> weight = keras.Variable([2.0, 3.0])
         >>> def run(tap):
         ...     return keras.ops.sum(tap(weight * weight) * 5.0), None

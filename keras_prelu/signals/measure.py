@@ -55,7 +55,7 @@ def measure_gains(
         ValueError: Targets without a loss or a loss without targets; a model none of whose layers has a kernel,
             or none of whose outputs has a gradient.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> model = keras.Sequential(
         ...     [keras.layers.Dense(4, "relu", kernel_initializer="ones", name=name) for name in ("fc1", "fc2")]

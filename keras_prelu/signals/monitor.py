@@ -36,7 +36,7 @@ class SignalMonitor(keras.callbacks.Callback):
     Raises:
         ValueError: Another unit, or a number of epochs or batches below 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="logits")])
         >>> model.compile("sgd", "mse")

@@ -116,7 +116,7 @@ def predict_gains(model: keras.Model, batch: Any = None) -> GainReport:
         ValueError: A model without a graph, not built or subclassed, or one with slopes that are not built; a batch
             that is not one array of finite values per input.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((4,))])
         >>> for name in ("fc1", "fc2", "fc3"):
         ...     model.add(keras.layers.Dense(4, "relu", kernel_initializer="ones", name=name))

@@ -77,7 +77,7 @@ def slope_table(model: keras.Model) -> SlopeTable:
     Raises:
         ValueError: A model that is not built, which has no slopes yet.
 
-    Example:
+    Examples:
         >>> from keras_prelu import PReLU
         >>> model = keras.Sequential(
         ...     [

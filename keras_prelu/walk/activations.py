@@ -312,7 +312,7 @@ def negative_slope(activation: Any) -> float | None:
         The slope, 0 for ReLU and 1 for a linear activation or None; the root of the mean square of slopes that a
         layer has several of. None where the activation is no rectifier.
 
-    Example:
+    Examples:
         >>> import keras
         >>> [negative_slope(activation) for activation in ("relu", "linear", "gelu", keras.layers.LeakyReLU(0.5))]
         [0.0, 1.0, None, 0.5]

@@ -61,7 +61,7 @@ def compute_fans(
     Raises:
         ValueError: A shape with a fan of 0 or of the wrong rank; an unknown kernel; groups or strides that do not fit.
 
-    Example:
+    Examples:
         >>> compute_fans((3, 3, 64, 128))
         (576, 1152)
         >>> compute_fans((4, 4, 128, 64), "transposed", strides=2)
@@ -102,7 +102,7 @@ def fans_over_axes(shape: Sequence[int], input_axes: Sequence[int], output_axes:
     Raises:
         ValueError: A fan of 0.
 
-    Example:
+    Examples:
         >>> fans_over_axes((512, 8, 64), input_axes=[0], output_axes=[1, 2])  # a query projection of 8 heads
         (512, 512)
     """
@@ -143,7 +143,7 @@ def fans(layer: keras.Layer) -> list[KernelFans]:
     Raises:
         ValueError: A layer that is not built.
 
-    Example:
+    Examples:
         >>> import keras
         >>> layer = keras.layers.SeparableConv2D(128, 3)
         >>> layer.build((None, 32, 32, 64))
@@ -165,7 +165,7 @@ def layer_kernels(layer: keras.Layer) -> list[keras.Variable]:
     Returns:
         The kernels whose fans are known. A recurrent cell's are left out: its signal runs through time, not depth.
 
-    Example:
+    Examples:
         >>> dense = keras.layers.Dense(2, name="dense")
         >>> model = keras.Sequential([keras.Input((3,)), dense])
         >>> [len(layer_kernels(layer)) for layer in (model, dense)]

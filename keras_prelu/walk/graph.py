@@ -64,7 +64,7 @@ def trace(model: keras.Model) -> Graph:
     Raises:
         ValueError: A model that is not built, or a subclassed one, whose calls only its own code knows.
 
-    Example:
+    Examples:
         >>> inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="inner")
         >>> model = keras.Sequential([keras.Input((3,)), inner, keras.layers.ReLU(name="relu")])
         >>> [call.path for call in trace(model).calls]
@@ -90,7 +90,7 @@ def layer_paths(model: keras.Model) -> dict[int, str]:
         The names of the nested models around a layer and its own, joined by slashes, where the layer is called first.
         Empty for a model without a graph.
 
-    Example:
+    Examples:
         >>> dense = keras.layers.Dense(2, name="dense")
         >>> model = keras.Sequential([keras.Input((3,)), keras.Sequential([dense], name="inner")])
         >>> layer_paths(model)[id(dense)]

@@ -21,7 +21,7 @@ def measured_signal(batch: Any) -> Signal:
     Raises:
         ValueError: Fewer than two images, or values that are not finite.
 
-    Example:
+    Examples:
         >>> signal = measured_signal(np.random.default_rng(0).normal(2.0, 1.0, (64, 8, 8, 3)))
         >>> round(signal.second_moment), round(signal.likeness, 1)
         (5, 0.8)
