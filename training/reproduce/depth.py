@@ -108,7 +108,7 @@ def tables(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _runs(records: Sequence[Record]) -> str:
-    header = ["layers", "slopes start at", "C(0)", "by `predict_gains`", "test error, %", "training loss"]
+    header = ["layers", "slopes start at", "C(0)", "test error, %", "training loss"]
     header += ["steps to a loss of 2.2", "mean slope at the end"]
     cases = itertools.product(DEPTHS, SLOPES)
     rows = [_row(depth, name, runs) for depth, name in cases if (runs := of(records, depth, name))]
@@ -121,7 +121,6 @@ def _row(depth: int, name: str, runs: list[Record]) -> list[Any]:
         depth,
         f"tailored: {slope}" if name == "tailored" else name,
         cell(runs, lambda record: likeness(record["start_slope"], depth - 1), 3),
-        cell(runs, lambda record: float(record["likeness"]), 3),
         cell(runs, final_error, 1),
         cell(runs, final_loss, 2),
         cell(runs, steps_to_learn, 0),

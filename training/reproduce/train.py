@@ -21,8 +21,8 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
 
     Returns:
         `events`, the curves of the run's `metrics.jsonl`; `slopes`, a row per rectifier with learnt ones;
-        `first_signals` and `last_signals`, the signals and gradients by layer before and after training; `likeness`,
-        the C(0) that `predict_gains` finds before it; and `start_slope`, the mean of the learnt slopes before it.
+        `first_signals` and `last_signals`, the signals and gradients by layer before and after training, and
+        `start_slope`, the mean of the learnt slopes before it.
 
     Raises:
         TrainingError: The loss became infinite or not a number.
@@ -30,7 +30,7 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     start_tensorflow(True)  # bfloat16 needs oneDNN's kernels
     import keras
 
-    from keras_prelu import predict_gains, slope_table
+    from keras_prelu import slope_table
     from training.train import fit
 
     config = Config(**settings["config"], network=str(folder / "start.keras"))
@@ -38,11 +38,7 @@ def train(settings: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     if not (folder / "start.keras").exists():
         _write_start(settings, config, batch, folder)
     untrained = keras.saving.load_model(folder / "start.keras")
-    first = {
-        "first_signals": _signals(untrained, batch),
-        "likeness": predict_gains(untrained).likeness,
-        "start_slope": _mean_slope(untrained),
-    }
+    first = {"first_signals": _signals(untrained, batch), "start_slope": _mean_slope(untrained)}
     fit(config, folder)
     trained = keras.saving.load_model(Run(folder).model)
     return {
