@@ -37,7 +37,9 @@ class LayerGain:
             outputs.
         likeness: C(0): how alike the network makes two images that had nothing in common, E[y y'] / E[y^2] of the
             layer's outputs y and y' for them. At 1, all images look the same to what follows. Behind a mean over many
-            positions it is near 1 for noise, which averages out; give a batch of images to know it for them.
+            positions it is near 1 for noise, which averages out; give a batch of images to know it for them. E[y y']
+            is the mean over any two positions of the images, so many layers whose padding makes the signal uneven
+            keep it below the value at one position: at 0.64 where that is 0.95, behind 50 convolutions of 2x2.
         activation_before: The name of the function before it, where that is no rectifier.
         activation_after: The name of the function after it, where that is no rectifier.
     """

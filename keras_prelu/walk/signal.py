@@ -55,7 +55,7 @@ class Signal:
         mean: Shape `(groups,)`. The mean.
         near: Shape `(groups, offsets, ...)` with an axis for each position axis. E[x x'] within an image by the
             distance of the two positions: 0 (the second moment) to `NEAR`, then all that are farther apart.
-        others: Shape `(groups,)`. E[x x'] for two different images.
+        others: Shape `(groups,)`. E[x x'] for two different images, on average over any two positions.
         activation: The elementwise function that made it from `source`, if one did.
         source: The signal before that function.
         profile: For each position axis the second moment at each position, with a mean of 1, where zeros of padding
