@@ -117,7 +117,7 @@ def test_document_names_no_model(served):
 
 
 def candidates():
-    pages = ["/healthz", "/readyz", "/metrics", "/monitoring/prometheus/metrics", "/openapi.json", "/", "/docs", "/v1"]
+    pages = ["/healthz", "/readyz", "/metrics", "/monitoring/prometheus/metrics", "/openapi.json", "/docs", "/v1"]
     ends = ["", "/metadata", "/example", "/signatures", "/example/1", *(f":{method}" for method in (*RUNS, "explain"))]
     models = [f"{ZOO}{address}{end}" for address in (*ADDRESSES, "/versions", "/aliases/1") for end in ends]
     return [*pages, "/v1/models", "/v1/models/", *models]
