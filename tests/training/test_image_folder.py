@@ -87,7 +87,7 @@ def test_config_decides_what_is_held_out(one_folder):
     [
         ([], "holds no images at <split>/<class>/\\*.jpg or <class>/\\*.jpg"),
         (["1.jpg"], "holds no images"),
-        (["train/cat/1.jpg", "train/cat/2.jpg"], "has one class, 'cat': there must be two at least"),
+        (["train/cat/1.jpg", "train/cat/2.jpg"], "has one class, 'cat': there must be at least two"),
         (["cat/1.jpg", "cat/2.jpg"], "has one class, 'cat'"),
         (["train/cat/1.jpg", "train/dog/2.jpg", "train/eel/x.txt"], "the class 'eel' in .* has no photo to train on"),
         (["train/cat/1.jpg", "train/dog/2.jpg", "val/eel/3.jpg"], "the class 'eel' in .* has no photo to train on"),
