@@ -54,7 +54,7 @@ def _link(folder: pathlib.Path, found: re.Match[str]) -> str:
 
 
 def _help(name: str) -> str:
-    """What `keras-prelu NAME --help` prints, without the fields of a config."""
+    """The output of `keras-prelu NAME --help`, without the fields of a config."""
     printed = io.StringIO()
     with redirect_stdout(printed), suppress(SystemExit):
         if name in PROGRAMS:

@@ -1,7 +1,6 @@
 """What training exports, serving answers with: the contract between the two, held from both sides."""
 
 import base64
-import dataclasses
 import json
 import urllib.request
 
@@ -14,57 +13,27 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_
 from keras_prelu.networks.fully_convolutional import fully_convolutional
 from serving.options import Options
 from serving.server import Server
+from tests.two_classes import SIZES, photo, trained_run
 from training.classifier import load_network
-from training.config import load_config
 from training.data.preprocessing import decode_image
 from training.export.export import ExportOptions, export
-from training.run.folder import Run
-from training.train import fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("contract")]  # they share a server
 
 TOLERANCE = 1e-5
 CLASSES = ("dark", "light")
-SIZES = [(40, 32), (32, 57), (90, 61), (32, 32)]  # none of them twice, so that scaling and cropping both count
-
-
-def photo(rng, brightness, size):
-    low, high = (0, 120) if brightness == "dark" else (130, 255)
-    smooth = tf.image.resize(rng.uniform(low, high, (6, 6, 3)), size)
-    return tf.io.encode_jpeg(tf.cast(smooth, tf.uint8), quality=95).numpy()
 
 
 @pytest.fixture(scope="module")
 def photos():
     rng = np.random.default_rng(0)
-    return [photo(rng, CLASSES[index % 2], size) for index, size in enumerate(SIZES)]
+    return [photo(rng, index % 2 == 0, size) for index, size in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A network trained on a folder of JPEGs, as a user would."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(1)
-    for split, count in (("train", 12), ("val", 4)):
-        for name in CLASSES:
-            (folder / split / name).mkdir(parents=True)
-            for index in range(count):
-                (folder / split / name / f"{index}.jpg").write_bytes(photo(rng, name, SIZES[index % len(SIZES)]))
-    config = dataclasses.replace(
-        load_config("image_folder"),
-        data_dir=str(folder),
-        image_size=24,
-        filters=(4, 8),
-        steps=30,
-        warmup_steps=5,
-        batch_size=8,
-        crop_padding=2,
-        deterministic=False,
-    )
-    workdir = tmp_path_factory.mktemp("run")
-    figures = fit(config, workdir)
-    assert figures["accuracy"] == 1
-    return Run(workdir)
+    return trained_run(tmp_path_factory, *CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +51,8 @@ def dense_expected(run, photos):
     """The mean scores over all windows of each photo, whole, its shorter side scaled to a window's."""
     network = fully_convolutional(load_network(run))
     wholes = []
-    for photo in photos:
-        image = tf.io.decode_image(photo)
+    for encoded in photos:
+        image = tf.io.decode_image(encoded)
         size = np.round(np.array(image.shape[:2]) * 24 / min(image.shape[:2])).astype(int)
         wholes.append(tf.image.resize(image, size, antialias=True)[None])
     return np.concatenate([np.mean(tf.nn.softmax(network(whole)), axis=(1, 2)) for whole in wholes])

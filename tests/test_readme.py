@@ -14,9 +14,9 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
+from tests.pages import blocks_of
 from training.__main__ import main
 
-ROOT = pathlib.Path(__file__).parent.parent
 # Mostly in one process, so without determinism, which could not be turned off again for other tests.
 SHORT_RUN = [
     "--steps=2",
@@ -29,15 +29,10 @@ SHORT_RUN = [
 TRAINING = ("data", "fit", "evaluate", "report", "export", "predict")  # tests/serving has the others
 
 
-def blocks(page):
-    """The blocks of code of a page, each a language and a text."""
-    return re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-
-
 def training_commands():
     pages = ("README.md", "docs/train.md", "docs/several_machines.md")
     lines = [
-        line.partition("  #")[0].strip() for page in pages for _, text in blocks(page) for line in text.splitlines()
+        line.partition("  #")[0].strip() for page in pages for _, text in blocks_of(page) for line in text.splitlines()
     ]
     wanted = tuple(f"keras-prelu {name} " for name in TRAINING)
     return [*dict.fromkeys(line for line in lines if line.startswith(wanted))]
@@ -45,7 +40,7 @@ def training_commands():
 
 def test_layer_example_prints_what_the_readme_shows():
     code, printed = next(
-        (first, second) for (_, first), (_, second) in pairwise(blocks("README.md")) if "initialize(" in first
+        (first, second) for (_, first), (_, second) in pairwise(blocks_of("README.md")) if "initialize(" in first
     )
     output = io.StringIO()
     with contextlib.redirect_stdout(output):

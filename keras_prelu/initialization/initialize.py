@@ -111,7 +111,7 @@ def initialize(
     s is 1 but in residual sums y = x + f(x), of which there are L in the model: there, the last kernel of each branch
     (the first in mode `"fan_out"`) gets s = 1 / sqrt(L), and n parallel ones that are added up get 1 / sqrt(n L). The
     sums then at most double the signal's variance at any depth. Slopes of rectifiers and
-    normalizations do not change. `kernel_places` lists the layers that count as no change of a signal, such as pooling.
+    normalizations do not change. `kernel_places` lists the layers that do not change a signal, such as pooling.
 
     The paper trains its large models with mode `"fan_out"` and small deviations for the fully connected layers:
     `initialize(model, "fan_out", fully_connected="paper")`. Either mode suffices for a deep network. The default is

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 from serving.rest.content import Headers, Response
 
-CONSOLE_PATH = "/"
 _FOLDER = resources.files("serving") / "console" / "page"
 _FILES = {
-    CONSOLE_PATH: ("index.html", "text/html; charset=utf-8"),
+    "/": ("index.html", "text/html; charset=utf-8"),
     "/console/console.js": ("console.js", "text/javascript; charset=utf-8"),
     "/console/console.css": ("console.css", "text/css; charset=utf-8"),
     "/console/icon.svg": ("icon.svg", "image/svg+xml"),

@@ -4,7 +4,6 @@ import contextlib
 import io
 import pathlib
 import re
-import subprocess
 import time
 
 import httpx
@@ -12,25 +11,17 @@ import pytest
 import tensorflow as tf
 
 from serving.flags import parse
+from tests.pages import ROOT, blocks_in, printed_by
 from training.commands import _with_flags
 
 pytestmark = [pytest.mark.xdist_group("serving"), pytest.mark.slow]
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs/serve_any_model.md"
+PAGE = ROOT / "docs/serve_any_model.md"
 
 
 def sections():
     """The blocks of code of each numbered section, each a language and a text."""
-    parts = re.split(r"^## \d\. .*$", PAGE.read_text(), flags=re.MULTILINE)[1:]
-    return [re.findall(r"^```(\w*)\n(.*?)^```$", part, re.MULTILINE | re.DOTALL) for part in parts]
-
-
-def ask(script, server):
-    """What a shell prints for commands of the page."""
-    script = script.replace("localhost:8501", f"127.0.0.1:{server.rest_port}")
-    script = script.replace("curl ", "curl --silent --fail-with-body ")
-    command = ["bash", "-e", "-o", "pipefail", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return list(map(blocks_in, re.split(r"^## \d\. .*$", PAGE.read_text(), flags=re.MULTILINE)[1:]))
 
 
 def wait_for_version(server, version):
@@ -51,9 +42,9 @@ def test_page_works_in_its_order(serve, tmp_path, monkeypatch):
     assert parse(_with_flags(words)).options.model_name == "colour"
     with serve(tmp_path / words[0], "colour") as server:
         (_, status), (_, example), (_, purple), (_, answer) = curls
-        assert '"state": "AVAILABLE"' in ask(status, server)
-        assert "predictions" in ask(example, server)
-        assert ask(purple, server) == answer.strip()
+        assert '"state": "AVAILABLE"' in printed_by(status, server, tmp_path)
+        assert "predictions" in printed_by(example, server, tmp_path)
+        assert printed_by(purple, server, tmp_path) == answer.strip()
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(client[0][1].replace("localhost:8500", f"127.0.0.1:{server.grpc_port}"), {})
@@ -62,4 +53,4 @@ def test_page_works_in_its_order(serve, tmp_path, monkeypatch):
         wait_for_version(server, "2")
         red = tf.broadcast_to(tf.constant([255, 0, 0], tf.uint8), (8, 8, 3))
         pathlib.Path("photo.png").write_bytes(tf.io.encode_png(red).numpy())
-        assert ask(files[1][1], server) == '{"predictions":[[1.0,0.0,0.0]]}' * 2
+        assert printed_by(files[1][1], server, tmp_path) == '{"predictions":[[1.0,0.0,0.0]]}' * 2

@@ -17,6 +17,7 @@ import uvicorn
 from serving.api.service import Service
 from serving.options import Options
 from serving.rest.app import create_app
+from tests.pages import blocks_of
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -183,7 +184,7 @@ MOUNTED = ({"hello": "world"}, {"predictions": [2.5]}, "GET /models/v1/models/m/
 
 
 def test_page_of_the_documentation_serves_a_model(zoo_path):
-    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/serving_asgi.md").read_text(), re.M | re.S)
+    (code,) = [text for language, text in blocks_of("docs/serving_asgi.md") if language == "python"]
     names = {}
     exec(code.replace("/srv/models/m", str(zoo_path)), names)
     with served(names["app"]) as url:

@@ -2,9 +2,6 @@
 
 import io
 import json
-import pathlib
-import re
-import subprocess
 from contextlib import redirect_stdout
 
 import keras
@@ -17,20 +14,14 @@ from serving.batching.options import from_message
 from serving.client.__main__ import main
 from serving.repository import config as config_file
 from serving.wire.protos import BatchingParameters, read_text
+from tests.pages import blocks_of, printed_by
 from training.classifier import Classifier
 from training.config import Config
 from training.export.signatures import make_signatures, save_model
 
 pytestmark = pytest.mark.xdist_group("serving")
 
-ROOT = pathlib.Path(__file__).parents[2]
 LABELS = tuple("0123456789")
-
-
-def blocks_of(page, heading):
-    """The blocks of code below a heading of a page, each a language and a text."""
-    section = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +42,7 @@ def digits(tmp_path_factory, serve):
 
 def answers_of(commands, server, folder):
     """The JSON objects that commands with curl print, one after the other."""
-    script = commands.replace("localhost:8501", f"127.0.0.1:{server.rest_port}")
-    done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", script.replace("curl ", "curl --silent --fail-with-body ")],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    decoder, answers, rest = json.JSONDecoder(), [], done.stdout.strip()
+    decoder, answers, rest = json.JSONDecoder(), [], printed_by(commands, server, folder).strip()
     while rest:
         answer, end = decoder.raw_decode(rest)
         answers.append(answer)

@@ -1,7 +1,6 @@
 """A trained and exported model behind real servers, and Debian's Chromium."""
 
 import contextlib
-import dataclasses
 import json
 import pathlib
 import shutil
@@ -10,26 +9,17 @@ import types
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from playwright.sync_api import expect, sync_playwright
 
 from serving.wire.requests import ModelSpec, State
-from training.config import load_config
+from tests.two_classes import photo, trained_run
 from training.export.export import export
-from training.run.folder import Run
-from training.train import fit
 
 DARK, LIGHT = "<b>dark", "<img src=x onerror=alert(1)>"  # folders, whose names become labels
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 WAIT = 15_000  # milliseconds that nothing here should take
 
 expect.set_options(timeout=WAIT)
-
-
-def _image(rng, name):
-    low, high = (0, 120) if name == DARK else (130, 255)
-    smooth = tf.image.resize(rng.uniform(low, high, (6, 6, 3)), (40, 32))
-    return tf.io.encode_jpeg(tf.cast(smooth, tf.uint8), quality=95).numpy()
 
 
 @pytest.fixture(scope="session")
@@ -39,33 +29,14 @@ def images(tmp_path_factory):
     rng = np.random.default_rng(0)
     paths = {name: folder / f"<i>{index}&amp;.jpg" for index, name in enumerate((DARK, LIGHT))}
     for name, path in paths.items():
-        path.write_bytes(_image(rng, name))
+        path.write_bytes(photo(rng, name == DARK, (40, 32)))
     return types.SimpleNamespace(dark=paths[DARK], light=paths[LIGHT])
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """Two versions of a network that tells dark from light images, whose labels are HTML."""
-    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(1)
-    for split, count in (("train", 12), ("val", 4)):
-        for name in (DARK, LIGHT):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(count):
-                (folder / split / name / f"{index}.jpg").write_bytes(_image(rng, name))
-    config = dataclasses.replace(
-        load_config("image_folder"),
-        data_dir=str(folder),
-        image_size=24,
-        filters=(4, 8),
-        steps=30,
-        warmup_steps=5,
-        batch_size=8,
-        crop_padding=2,
-        deterministic=False,
-    )
-    workdir = tmp_path_factory.mktemp("run")
-    assert fit(config, workdir)["accuracy"] == 1
-    first = export(Run(workdir))
+    first = export(trained_run(tmp_path_factory, DARK, LIGHT))
     shutil.copytree(first, first.with_name("2"))
     return first.parent
 
