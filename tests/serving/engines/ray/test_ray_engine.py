@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import secrets
 import signal
 import socket
 import subprocess
@@ -70,18 +71,21 @@ def test_replicas_follow_the_load_without_a_failed_request(tmp_path, save_plus, 
             wait_until(lambda: len(replica_processes(process)) == 2)
 
 
-def test_no_request_fails_while_a_machine_of_a_cluster_dies(tmp_path, save_plus, predict_request, free_port):
+def test_no_request_fails_while_a_machine_of_a_cluster_dies(
+    tmp_path, save_plus, predict_request, free_port, monkeypatch
+):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     save_plus(tmp_path / "m" / "1", 1)
     address = f"127.0.0.1:{free_port}"
     with (
-        machine("--head", f"--port={free_port}", "--include-dashboard=false"),
+        machine("--head", f"--port={free_port}", "--include-dashboard=false") as head,
         machine(f"--address={address}") as other,
     ):
         flags = (f"--ray_address={address}", "--ray_min_replicas=2")
-        with replicas(tmp_path / "m", *flags) as (_, port), asked(port, predict_request) as versions:
+        with replicas(tmp_path / "m", *flags) as (_, port), asked(port, predict_request, proxy_of=head) as versions:
             assert replica_processes(other)
-            processes = psutil.Process(other.pid).children(recursive=True)
-            for each in (other, *processes):
+            for each in (other, *psutil.Process(other.pid).children(recursive=True)):
                 each.kill()
             before = len(versions)
             wait_until(lambda: len(versions) > before + 1000)
@@ -122,11 +126,11 @@ def replicas(base_path, *flags, name="m"):
 
 
 @contextlib.contextmanager
-def asked(port, predict_request):
+def asked(port, predict_request, proxy_of=None):
     """32 streams ask until the block ends, and none may fail; gives the versions that have answered."""
     versions, stop = [], threading.Event()
     message = predict_request(x=[1.0], model="m")
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, ThreadPoolExecutor(32) as streams:
+    with connected(port, proxy_of) as channel, ThreadPoolExecutor(32) as streams:
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
         asking = [streams.submit(ask_until, stop, predict, message, versions) for _ in range(32)]
         try:
@@ -139,14 +143,34 @@ def asked(port, predict_request):
 
 
 @contextlib.contextmanager
+def connected(port, machine):
+    """A channel to the proxy of a machine, or to any one: all that run here share the port."""
+    end = time.monotonic() + LONG
+    while time.monotonic() < end:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            grpc.channel_ready_future(channel).result(LONG)
+            if machine is None or has_connection(machine, port):
+                yield channel
+                return
+    raise AssertionError(f"no connection to port {port} reaches the machine")
+
+
+def has_connection(process, port):
+    children = psutil.Process(process.pid).children(recursive=True)
+    return any(
+        each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED
+        for child in children
+        for each in child.net_connections("tcp")
+    )
+
+
+@contextlib.contextmanager
 def machine(*flags):
     """Processes of Ray as those of a machine with one processor; gives the one that started the others."""
     command = [pathlib.Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1", *flags]
     with subprocess.Popen([*command, "--disable-usage-stats"], stdout=subprocess.PIPE, text=True) as process:
         try:
-            for line in process.stdout:
-                if "--block" in line:  # what it does from now on
-                    break
+            assert any("--block" in line for line in process.stdout)  # what it does from now on
             yield process
         finally:
             process.terminate()
