@@ -46,7 +46,7 @@ class SlopeTable:
 
     def table(self) -> str:
         """The rows as text; a shared slope shows as its value alone."""
-        header = ["layer", "spec", "rectifier", "slopes", "mean", "minimum", "maximum", "deviation"]
+        header = ["layer", "spec", "rectifier", "slopes", "mean", "minimum", "maximum", "std"]
         return text_table(
             header,
             [
@@ -90,9 +90,9 @@ def slope_table(model: keras.Model) -> SlopeTable:
         ...     ]
         ... )
         >>> print(slope_table(model))
-        layer  spec         rectifier  slopes  mean  minimum  maximum  deviation
-        conv1  7x7, 64, /2  prelu1         64  0.25     0.25     0.25          0
-        fc1    10           prelu2          1   0.5        -        -          -
+        layer  spec         rectifier  slopes  mean  minimum  maximum  std
+        conv1  7x7, 64, /2  prelu1         64  0.25     0.25     0.25    0
+        fc1    10           prelu2          1   0.5        -        -    -
 
     Reference:
         He et al., "Delving Deep into Rectifiers", 2015, Table 1.
