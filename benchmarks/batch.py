@@ -3,12 +3,14 @@
     python -m benchmarks.batch kills [--images 10000] [--kills 20] [--seed 0]
     python -m benchmarks.batch rate [--images 2000] [--rounds 5]
 
-`kills` kills runs (SIGKILL) at random moments and compares the parts, byte by byte, with those of a run left alone.
+`kills` kills runs (SIGKILL) at random moments while they write, and compares the parts, byte by byte, with those of a
+run left alone.
 `rate` compares a run with a bare loop over the same model and images, in turns, and its memory with that of the server
 that gets the same images in batches of the same size, over gRPC by two threads.
 """
 
 import argparse
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -20,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -78,14 +79,13 @@ def run_kills(export: Path, images: Path, folder: Path, kills: int, seed: int) -
     """Kills, resumes, compares, prints."""
     moments = random.Random(seed)
     killed, alone = folder / "killed", folder / "alone"
-    with running(export, images, folder / "first"):
-        pass  # the server of forks has imported TensorFlow now
-    started = time.monotonic()
     alone_parts = finish(export, images, alone)
-    per_kill = (time.monotonic() - started) / (kills + 1)
+    written = sorted(path.stat().st_mtime for path in parts_of(alone))
+    per_part = (written[-1] - written[0]) / (len(written) - 1)
     for kill in range(1, kills + 1):
         with running(export, images, killed) as process:
-            time.sleep(moments.uniform(0, 2 * per_kill))
+            wait_for_parts(len(parts_of(killed)) + moments.randint(0, 1), killed, process)
+            time.sleep(moments.uniform(0, per_part))
             was_alive = process.is_alive()
         state = f"{len(parts_of(killed))} parts, {len(list(killed.glob('.unfinished-*')))} half written"
         print(f"kill {kill}: {state}{'' if was_alive else ' (the run was over)'}", flush=True)
@@ -99,7 +99,7 @@ def run_kills(export: Path, images: Path, folder: Path, kills: int, seed: int) -
     return 0 if same and not lost and not doubled else 1
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(export: Path, images: Path, output: Path, flags: Sequence[str] = FLAGS) -> Iterator[ForkServerProcess]:
     """A process that runs the command, forked from one that has imported TensorFlow. It is killed after the block.
 
@@ -114,6 +114,17 @@ def running(export: Path, images: Path, output: Path, flags: Sequence[str] = FLA
     finally:
         process.kill()
         process.join()
+
+
+def wait_for_parts(count: int, output: Path, process: ForkServerProcess) -> None:
+    """Waits until a run that has just been started has as many parts and has begun another, or is over."""
+    started = time.time()
+    while process.is_alive():
+        with contextlib.suppress(FileNotFoundError):  # the part is whole now
+            begun = any(path.stat().st_mtime > started for path in output.glob(".unfinished-*"))
+            if begun and len(parts_of(output)) >= count:
+                return
+        time.sleep(0.01)
 
 
 def finish(export: Path, images: Path, output: Path) -> dict[str, bytes]:

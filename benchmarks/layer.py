@@ -2,7 +2,7 @@
 
     python -m benchmarks.layer [--rounds 15] [--write docs]
 
-CPU time of whole processes in turns, median of the ratios within a round; `--write` leaves the tables and a plot there.
+CPU time of whole processes in turns, median of the ratios within a round; `--write` leaves the tables there.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layer", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="steps of each candidate, at least 7")
-    parser.add_argument("--write", type=Path, help="the folder for layer_benchmark.md and layer_benchmark.svg")
+    parser.add_argument("--write", type=Path, help="the folder for layer_benchmark.md")
     arguments = parser.parse_args()
     if arguments.rounds < 7:
         parser.error(f"--rounds {arguments.rounds}: medians of fewer than 7 say little")
@@ -44,15 +44,11 @@ def main() -> None:
 
 
 def _write(tables: dict[str, list[Row]], arguments: argparse.Namespace) -> None:
-    from benchmarks.plot import plot_ratios
-
     command = f"`python -m benchmarks.layer --rounds {arguments.rounds} --write docs`"
     sections = "".join(f"\n## With {name}\n\n{table(rows)}\n" for name, rows in tables.items())
     (arguments.write / "layer_benchmark.md").write_text(
-        f"# What PReLU costs\n\n{command}. {SPREAD.format(arguments.rounds)}\n\n"
-        f"{machine()}\n{sections}\n![The ratios as bars](layer_benchmark.svg)\n"
+        f"# What PReLU costs\n\n{command}. {SPREAD.format(arguments.rounds)}\n\n{machine()}\n{sections}"
     )
-    plot_ratios(tables, arguments.write / "layer_benchmark.svg")
 
 
 def measure_all(rounds: int, with_torch: bool) -> list[Row]:

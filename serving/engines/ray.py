@@ -26,9 +26,11 @@ _APPLICATION = "serving"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.engines.ray_proxy.middlewares",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # the server has threads of its own
+    "RAY_SERVE_PROXY_USE_GRPC": "1",  # between proxies and replicas: twice as many requests per second
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",  # bytes; the server has a limit of its own
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # no threads of Ray's beside the server's, logs in blocks
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",  # the line above turns it on; requests would not be sent again
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # replicas see the GPUs that this process sees
 }
 """Variables for Ray's processes, unless they are set. A cluster that is joined has its own."""
