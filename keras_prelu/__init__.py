@@ -36,7 +36,7 @@ from keras_prelu.signals.report import Thresholds
 from keras_prelu.signals.slope_table import slope_table
 from keras_prelu.walk.fans import KernelFans, compute_fans, fans
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "HeNormal",
