@@ -186,29 +186,34 @@ HEADER = (
 )
 INTRODUCTION = """# Signals in the families of keras.applications
 
-`python -m benchmarks.families --write docs`. `initialize` draws every kernel of a small member of each family. Normal
-noise, 16 images, is fed forward, and gradients of variance 1 backward, as in training. The table compares the mean
-squares that `predict_gains` gives with those that `measure_gains` finds, over all layers with a kernel.
+This page shows how close `predict_gains` comes in real architectures.
 
-Targets: nothing unplaced; forward a median error of 10 % and 95 % of layers within 1.5 times; backward a median error
-of 25 %. The last column names what a family misses.
+`python -m benchmarks.families --write docs` lets `initialize` draw the kernels of a small member of each family. For
+each layer with a kernel, `predict_gains` predicts two mean squares: of the output (forward) and of its gradient
+(backward). `measure_gains` measures them as in training, with 16 images of normal noise and gradients of variance 1.
 
-The figures are of one draw of weights; VGG's are means over 8. Over four draws of the same member, one draw is off
-their mean by 18 % in VGG and by 1 to 5 % in families without squeeze-and-excitation (median over layers, forward;
-4 to 10 % backward). EfficientNet drops whole branches by chance, and its figures change from run to run: 23 to 64 %
-backward were seen.
+| column | meaning | target |
+|---|---|---|
+| unplaced | kernels that `initialize` left alone | 0 |
+| median error | median over layers of the difference, relative to the measurement | 10 % forward, 25 % backward |
+| within 1.5 | share of layers where the two differ by a factor of at most 1.5 | 95 % forward |
+| farthest forward | the worst layer, and prediction / measurement | |
+| misses | targets that the family misses | |
 
-Approximate are:
+The weights are one draw, in VGG eight. Part of the errors is chance: one draw differs from the mean of four by 18 %
+in VGG, and by 1 to 5 % in families without squeeze-and-excitation (median over layers, forward; backward 4 to 10 %).
+EfficientNet drops whole branches at random: its backward error was 23 to 64 % from run to run.
 
-- max pooling: the values of a window count as equally correlated;
-- wide layers are assumed: the reducing layers of squeeze-and-excitation have 4 to 48 channels, and are a fifth of
-  EfficientNet's layers;
-- the spread of variances by which batch normalizations divide the gradient, to first order, and what they subtract
-  from it: over 16 images of 1 x 1 positions both are large, and for InceptionResNet the sum of them is wrong (without
-  the former, its median error is 18 %, but that of Xception grows);
-- gradients of parallel branches, which count as independent.
+These are approximate:
 
-Why Xception and NASNet lose about 5 % of the gradient per separable convolution is not known.
+- Values in a window of max pooling count as equally correlated, and gradients of parallel branches as independent.
+- Layers count as wide, but a fifth of EfficientNet's are the reducing layers of squeeze-and-excitation, with 4 to 48
+  channels.
+- Batch normalization divides the gradient by stds that differ, which counts to first order, and subtracts a part of
+  it. With 16 images of 1 x 1 positions both effects are large. For InceptionResNet their sum is wrong: without the
+  first, the median error is 18 %, but that of Xception grows.
+
+Xception and NASNet lose about 5 % of the gradient per separable convolution, for an unknown reason.
 """
 
 
