@@ -35,8 +35,8 @@ Checkpoint = Literal["last", "best"]
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
-    0; 2 for wrong input; 1 for a run gone wrong; 3 for one whose other worker has ended; 130 for Ctrl-C; 143 for a run
-    that SIGTERM has stopped.
+    The status is 0 for success, 1 for a failed run, 2 for wrong input, 3 if another worker of the run has ended, 130
+    for Ctrl-C and 143 for a run that SIGTERM has stopped.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
@@ -103,7 +103,7 @@ def data(name: str, /, *, sheet: pathlib.Path | None = None, download: bool = Fa
 
     Args:
         name: A config, as `configs` lists them, or a dataset's name.
-        sheet: Image file to draw training images in, as the network sees them.
+        sheet: Image file for a sheet of training images, as the network sees them.
         download: Let tensorflow-datasets download and prepare the dataset.
         fields: Fields of the config to set.
     """
@@ -134,8 +134,8 @@ def fit(
     Args:
         config: A config, as `configs` lists them; or a file, as mine.py, mine.py:large or the config.json of a run.
         workdir: Folder of the run; default: runs/CONFIG.
-        local_workers: Number of processes on this machine to train with.
-        dry_run: Print the resolved config, the number of steps and the memory that is needed, and train nothing.
+        local_workers: Number of worker processes on this machine.
+        dry_run: Print the resolved config, the number of steps and the needed memory, and train nothing.
         fields: Fields of the config to set.
     """
     resolved = override(load_config(config), fields)
@@ -177,12 +177,12 @@ def evaluate(
     Args:
         run: Folders of runs; the scores of several are averaged.
         views: A centre crop, ten crops, or every window of the whole image.
-        scales: Shorter sides for ten and dense, comma-separated; default: the paper's.
+        scales: Sizes of the shorter side for ten and dense, comma-separated; default: the paper's, in proportion.
         split: Split to evaluate on; default: the config's test_split.
-        checkpoint: The newest, or that of the best evaluation.
-        data_dir: Folder of the data; default: that of the training.
+        checkpoint: The newest checkpoint, or that of the best evaluation.
+        data_dir: Folder of the data; default: the one used in training.
         devices: Devices to evaluate on, as GPU:0,GPU:2; default: all GPUs, or the CPU.
-        json: File to write the result into, too.
+        json: File for the result as JSON.
     """
     start_tensorflow(Run(run[0]).onednn() if run else None)
     from training.evaluation.evaluate import describe, evaluate_runs, write
@@ -216,11 +216,11 @@ def export(
     Args:
         run: Folder of the run.
         output: Folder of the versions; default: RUN/export.
-        checkpoint: The newest, or that of the best evaluation.
-        dense: Add signatures for the whole of images of any size.
+        checkpoint: The newest checkpoint, or that of the best evaluation.
+        dense: Add signatures for whole images of any size.
         formats: litert, litert_int8 and onnx, comma-separated; default: none.
-        keep: Number of versions to keep, the newest; 0: all.
-        data_dir: Folder of the data; default: that of the training.
+        keep: Number of newest versions to keep; 0: all.
+        data_dir: Folder of the data; default: the one used in training.
     """
     start_tensorflow(Run(run).onednn())
     from training.export.export import ExportOptions, describe, export
@@ -248,10 +248,10 @@ def predict(
     """Classify images with a run's network.
 
     Args:
-        paths: Folder of the run, and then JPEG, PNG, GIF or BMP files.
+        paths: Folder of the run, followed by JPEG, PNG, GIF or BMP files.
         run: Folder of the run, if PATHS are images only.
-        checkpoint: The newest, or that of the best evaluation.
-        top: Number of labels for each image.
+        checkpoint: The newest checkpoint, or that of the best evaluation.
+        top: Number of labels per image.
         json: Print one JSON object per line.
     """
     if len(paths) < (1 if run else 2):
@@ -278,8 +278,8 @@ def report(run: Folder, *, checkpoint: Checkpoint = "last", data_dir: str = "") 
 
     Args:
         run: Folder of the run.
-        checkpoint: The newest, or that of the best evaluation.
-        data_dir: Folder of the data; default: that of the training.
+        checkpoint: The newest checkpoint, or that of the best evaluation.
+        data_dir: Folder of the data; default: the one used in training.
     """
     start_tensorflow(Run(run).onednn())
     from training.report.report import write_report
@@ -298,13 +298,13 @@ def reproduce(
 ) -> int:
     """Measure a claim of the paper at the size of this machine; without a name, list the claims.
 
-    Records are not measured again, and a training that was interrupted resumes.
+    What is on record is not measured again, and an interrupted training resumes.
 
     Args:
         name: A study, as listed; or `report`, to write the pages alone.
         workdir: Folder of the records, and of a run for each training.
-        jobs: Trainings to run at a time, each with one thread; default: as many as there are cores.
-        pages: Folder of the pages, whose tables and plots are written anew; default: WORKDIR.
+        jobs: Trainings to run at once, with one thread each; default: one per core.
+        pages: Folder of the pages whose tables and plots are updated; default: WORKDIR.
     """
     from training.reproduce.studies import STUDIES
 
@@ -325,7 +325,7 @@ def reproduce(
 
 
 def env() -> int:
-    """Print the versions of the machine, of Python and of the packages, for a report of a fault."""
+    """Print the machine and the versions of Python and of the packages, for a bug report."""
     from training.machine import describe_environment
 
     print(describe_environment())

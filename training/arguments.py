@@ -67,7 +67,7 @@ def _option(field: "dataclasses.Field[Any]", default: Any, group: Group) -> insp
 
 
 def with_values(argv: Sequence[str]) -> list[str]:
-    """Joins `--flip true` to `--flip=true`, for a field that is true or false may also stand alone."""
+    """Joins `--flip true` to `--flip=true`; without a value, `--flip` stands alone."""
     flags = {f"--{name}" for name, kind in field_types().items() if kind is bool}
     words: list[str] = []
     for word in argv:

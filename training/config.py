@@ -74,10 +74,10 @@ class Config:
     )
     train_split: str = _data("train", "split to train on, in tfds notation: train, train[:90%], ...")
     test_split: str = _data("test", "split to evaluate on")
-    val_split: str = _data("", "split to evaluate on while training, which a plateau reads; default: test_split")
+    val_split: str = _data("", "split to evaluate on while training, also for `plateau`; default: test_split")
     image_size: int = _data(0, "height and width of the network's input; 0: those of the dataset's images", at_least=0)
     holdout: float = _data(
-        0.2, "share of each class held out as val where image_folder has no splits of its own", above=0, below=1
+        0.2, "share of each class held out as val, if the folder of image_folder has no splits", above=0, below=1
     )
     holdout_seed: int = _data(0, "seed that chooses the held-out photos", at_least=0)
     max_unreadable: float = _data(
@@ -90,13 +90,11 @@ class Config:
     seed: int = _data(0, "seeds the weights, the order of the images and their augmentation", at_least=0)
 
     scale_min: int = _augmentation(
-        0, "least length that a training image's shorter side is scaled to before a random crop", at_least=0
+        0, "smallest random length of a training image's shorter side before a random crop", at_least=0
     )
-    scale_max: int = _augmentation(
-        0, "largest such length; 0 for both: training images are cropped as test images are", at_least=0
-    )
+    scale_max: int = _augmentation(0, "largest such length; 0 for both: a centre crop", at_least=0)
     test_scale: int = _augmentation(
-        0, "length a test image's shorter side is scaled to before the centre crop; 0: image_size", at_least=0
+        0, "length of a test image's shorter side before the centre crop; 0: image_size", at_least=0
     )
     crop_area_min: float = _augmentation(
         0.0,
@@ -105,17 +103,18 @@ class Config:
         at_most=1,
     )
     crop_padding: int = _augmentation(
-        0, "pixels of zeros around a training image before it is cropped back at random", at_least=0
+        0, "pixels of zeros added on each side of a training image before a random crop to its size", at_least=0
     )
     flip: bool = _augmentation(False, "mirror half of the training images")
     pca_colour: float = _augmentation(
-        0.0, "std of the factors of principal colours added to training images; AlexNet: 0.1", at_least=0
+        0.0, "std of the random factors of principal colours added to training images; AlexNet: 0.1", at_least=0
     )
-    randaugment_num_ops: int = _augmentation(
-        0, "transformations of RandAugment that each training image goes through", at_least=0
-    )
+    randaugment_num_ops: int = _augmentation(0, "RandAugment: transformations per training image", at_least=0)
     randaugment_magnitude: float = _augmentation(
-        0.5, "their largest magnitude, up to 1 as Keras's `factor`: a tenth of timm's magnitude", above=0, at_most=1
+        0.5,
+        "RandAugment: largest magnitude, up to 1 as Keras's `factor`; a tenth of timm's magnitude",
+        above=0,
+        at_most=1,
     )
     random_erasing: float = _augmentation(
         0.0, "share of the training images in which a random rectangle is replaced by noise", at_least=0, at_most=1
@@ -146,46 +145,44 @@ class Config:
     )
     dropout: float = _network(
         0.0,
-        "dropout of the last layer's inputs; in the paper's networks of the last three layers'",
+        "dropout rate before the last layer; in the paper's networks before each of the last two",
         at_least=0,
         below=1,
     )
     drop_path: float = _network(
-        0.0, "largest probability to drop a residual branch, where the network has them", at_least=0, below=1
+        0.0, "largest probability of dropping a residual branch, in networks that have them", at_least=0, below=1
     )
 
     optimizer: Literal["sgd", "adamw", "lion", "muon", "lamb"] = _optimizer(
         "sgd", "sgd is the paper's, with L2 through the momentum; the others are Keras's"
     )
-    epochs: float = _optimizer(0.0, "passes over the training images to train for; 0: `steps` counts", at_least=0)
+    epochs: float = _optimizer(0.0, "passes over the training images; 0: train for `steps`", at_least=0)
     steps: int = _optimizer(1_000, "optimizer steps to train for, unless `epochs` is given", at_least=1)
     batch_size: int = _optimizer(128, "images per step, over all devices together", at_least=1)
     learning_rate: float = _optimizer(0.05, "peak learning rate", at_least=0)
     layer_decay: float = _optimizer(
         1.0,
-        "factor of the learning rate from each layer to the one before it; 1: the same rate for all",
+        "factor on the learning rate from each layer to the one before it; 1: the same rate for all",
         above=0,
         at_most=1,
     )
     warmup_steps: int = _optimizer(50, "steps over which the learning rate rises from 0", at_least=0)
     schedule: Literal["cosine", "linear", "steps", "plateau"] = _optimizer(
         "cosine",
-        "fall of the rate after that: cosine or linear to 0, steps at drop_steps, plateau of the validation error",
+        "later fall of the learning rate: cosine or linear to 0; steps at drop_steps; plateau by the validation error",
     )
-    drop_steps: tuple[int, ...] = _optimizer(
-        (), "steps after which the rate is divided by drop_factor, comma-separated"
-    )
-    drop_factor: float = _optimizer(10.0, "divisor of the rate at a drop", above=1)
+    drop_steps: tuple[int, ...] = _optimizer((), "steps after which the learning rate drops, comma-separated")
+    drop_factor: float = _optimizer(10.0, "divisor of the learning rate at a drop", above=1)
     patience: int = _optimizer(
-        5, "evaluations without a lower validation error after which a plateau drops the rate", at_least=1
+        5, "plateau: evaluations without a lower validation error before the learning rate drops", at_least=1
     )
-    max_drops: int = _optimizer(
-        2, "times that a plateau drops the rate; after that the rate stays until the last step", at_least=0
-    )
+    max_drops: int = _optimizer(2, "plateau: largest number of drops; after them the learning rate stays", at_least=0)
     momentum: float = _optimizer(0.9, "momentum of sgd", at_least=0, below=1)
     nesterov: bool = _optimizer(False, "Nesterov momentum, for sgd")
     weight_decay: float = _optimizer(0.0, "decay of kernels; sgd: L2 through the momentum, as in Caffe", at_least=0)
-    clip_norm: float = _optimizer(0.0, "largest norm of the gradient of all weights together; 0: any", at_least=0)
+    clip_norm: float = _optimizer(
+        0.0, "largest norm of the gradient of all weights together; 0: no clipping", at_least=0
+    )
     label_smoothing: float = _optimizer(
         0.0, "share of each label that is spread evenly over all classes", at_least=0, below=1
     )
@@ -194,7 +191,7 @@ class Config:
         0.0, "decay of the moving average of the weights that is evaluated and exported; 0: none", at_least=0, below=1
     )
 
-    evaluate_every: int = _evaluation(500, "steps between two evaluations; 0: an epoch", at_least=0)
+    evaluate_every: int = _evaluation(500, "steps between two evaluations; 0: one epoch", at_least=0)
     best_metric: Literal["accuracy", "loss", "top5_accuracy", "precision", "recall", "f1"] = _evaluation(
         "accuracy", "figure of the evaluation that chooses the best checkpoint"
     )
@@ -218,21 +215,23 @@ class Config:
         per_worker=True,
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "float64"] = _hardware(
-        "float32", "of the layers' arithmetic; mixed_float16 with loss scaling; float64 to compare runs"
+        "float32", "precision of the layers; mixed_float16 uses loss scaling, float64 is for comparing runs"
     )
     xla: bool = _hardware(False, "compile forward and backward with XLA")
-    deterministic: bool = _hardware(True, "the same bits every time, on the same devices")
+    deterministic: bool = _hardware(True, "give the same bits every time on the same devices")
     gradient_accumulation_steps: int = _hardware(
-        1, "micro-batches that a device's part of a batch is cut into, one after the other, to save memory", at_least=1
+        1, "micro-batches into which each device splits its share of a batch, to save memory", at_least=1
     )
     steps_per_execution: int = _hardware(1, "steps that TensorFlow takes per call from Python", at_least=1)
     worker_timeout: int = _hardware(
         120, "seconds to wait for another worker", changeable=True, per_worker=True, at_least=1
     )
 
-    log_every: int = _run(50, "steps between two entries of loss, accuracy and rate", changeable=True, at_least=1)
-    checkpoint_every: int = _run(500, "steps between two checkpoints; 0: an epoch", changeable=True, at_least=0)
-    keep_checkpoints: int = _run(3, "newest checkpoints that are kept", changeable=True, at_least=1)
+    log_every: int = _run(
+        50, "steps between two logged lines of loss, accuracy and learning rate", changeable=True, at_least=1
+    )
+    checkpoint_every: int = _run(500, "steps between two checkpoints; 0: one epoch", changeable=True, at_least=0)
+    keep_checkpoints: int = _run(3, "number of newest checkpoints to keep", changeable=True, at_least=1)
     tracker: Literal["", "mlflow", "wandb"] = _run(
         "", "experiment tracker that gets the figures too; default: none", changeable=True
     )
