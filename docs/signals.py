@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from keras_prelu import PReLU, initialize, kernel_places, measure_gains, predict_gains
+from training.reproduce.figures import BLUE, GREEN, PURPLE, VERMILION, save, tidy
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish; the markers differ too.
-BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS, MARKERS = (BLUE, VERMILION, GREEN, PURPLE), "osD^"
 
 
@@ -197,13 +195,6 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=100)
 
 
-def _tidy(figure: Figure) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-        axes.set_axisbelow(True)
-
-
 PLOTS: dict[str, Callable[[Effort], Figure]] = {
     "activations": activations,
     "sums": sums,
@@ -218,12 +209,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer samples and layers")
     parser.add_argument("--into", type=Path, default=Path(__file__).parent, help="the folder for the plots")
     parsed = parser.parse_args(arguments)
-    # Files that differ only where the plots do; text stays text. The background is white, for light and dark pages.
-    matplotlib.rcParams.update({"svg.hashsalt": "signals", "svg.fonttype": "none", "font.family": "sans-serif"})
     for name, plot in PLOTS.items():
         figure = plot(QUICK if parsed.quick else FULL)
-        _tidy(figure)
-        figure.savefig(parsed.into / f"signals_{name}.svg", metadata={"Date": None}, facecolor="white")
+        for axes in figure.axes:
+            tidy(axes)
+        save(figure, parsed.into / f"signals_{name}.svg")
 
 
 if __name__ == "__main__":

@@ -44,114 +44,124 @@ class Options:
 
     engine: str = _flag(ENGINES[0], f"Program that serves: {', '.join(ENGINES)}.")
     port: int = _flag(8500, "TCP port of the gRPC API; 0 turns it off.", 0, 65535)
-    grpc_socket_path: str = _flag("", "UNIX socket on which the gRPC API listens too.")
+    grpc_socket_path: str = _flag("", "UNIX socket for the gRPC API, beside the port.")
     rest_api_port: int = _flag(0, "TCP port of the REST API; 0 turns it off.", 0, 65535)
     host: str = _flag(
         "127.0.0.1",
-        f"Address to listen on; 0.0.0.0 lets other machines in. Without it {HOST_VARIABLE} in the environment counts.",
+        f"Address to listen on; 0.0.0.0 admits other machines. {HOST_VARIABLE} in the environment sets the default.",
     )
 
-    ray_min_replicas: int = _flag(1, "Processes that hold the models under --engine=ray, at least.", 1)
-    ray_max_replicas: int = _flag(0, "The same, at most, as more requests are in flight; 0 for no more than that.", 0)
-    ray_address: str = _flag("", "Address of a Ray cluster to serve in; without it Ray runs on this machine alone.")
+    ray_min_replicas: int = _flag(1, "Smallest number of replicas under --engine=ray; each holds all models.", 1)
+    ray_max_replicas: int = _flag(0, "Largest number of replicas, started as load grows; 0: --ray_min_replicas.", 0)
+    ray_address: str = _flag("", "Address of the Ray cluster to serve in; default: Ray on this machine alone.")
 
-    model_name: str = _flag("default", "Name under which clients ask for the model.")
+    model_name: str = _flag("default", "Name by which clients request the model.")
     model_base_path: str = _flag(
-        "", "Directory with a numbered subdirectory for each version of the model, or with one SavedModel itself."
+        "", "Directory with a numbered subdirectory per version of the model, or with one SavedModel itself."
     )
-    model_config_file: str = _flag("", "Text file with a ModelServerConfig, in place of --model_name.")
-    model_config_file_poll_wait_seconds: float = _flag(0, "Seconds between looks at that file; 0 looks once.")
+    model_config_file: str = _flag(
+        "", "Text file with a ModelServerConfig, instead of --model_name and --model_base_path."
+    )
+    model_config_file_poll_wait_seconds: float = _flag(
+        0, "Seconds between two reads of --model_config_file; 0: read once."
+    )
     file_system_poll_wait_seconds: float = _flag(
-        1, "Seconds between looks for new versions; 0 looks once, a negative number never."
+        1, "Seconds between two searches for new versions; 0: search once; negative: never search."
     )
     allow_version_labels_for_unavailable_models: bool = _flag(
-        False, "Whether a label that is not in use may stand for a version that is not available yet."
+        False, "Let a new label name a version that is not available yet."
     )
-    max_num_load_retries: int = _flag(5, "How often a version that failed to load is tried again.", 0)
-    load_retry_interval_micros: int = _flag(60_000_000, "Microseconds before it is tried again.")
-    num_load_threads: int = _flag(0, "Versions that are loaded at once after the start; 0 stands for 1.", 0)
+    max_num_load_retries: int = _flag(5, "Number of times to retry a version that failed to load.", 0)
+    load_retry_interval_micros: int = _flag(60_000_000, "Microseconds between two of these retries.")
+    num_load_threads: int = _flag(0, "Number of versions that load at once after the start; 0: 1.", 0)
     unload_first: bool = _flag(
-        False, "Whether a version goes before the one that replaces it is loaded: for models too big to hold twice."
+        False, "Unload a version before its successor loads, for models too large to hold twice."
     )
-    num_unload_threads: int = _flag(0, "Versions that are unloaded at once; 0 stands for 1.", 0)
+    num_unload_threads: int = _flag(0, "Number of versions that unload at once; 0: 1.", 0)
     allow_links_out_of_base_path: bool = _flag(
-        False, "Whether a version may be, or hold, a link to what lies outside of its model's base path."
+        False, "Follow links of a version that lead out of the model's base path."
     )
-    saved_model_tags: str = _flag("serve", "Tags, with commas between, of the graph to load.")
-    enable_model_warmup: bool = _flag(True, "Whether to replay a version's warm-up requests before it serves.")
-    num_request_iterations_for_warmup: int = _flag(0, "How often each is replayed; 0 stands for 1.")
+    saved_model_tags: str = _flag("serve", "Comma-separated tags of the graph to load.")
+    enable_model_warmup: bool = _flag(True, "Replay a version's warm-up requests before it serves.")
+    num_request_iterations_for_warmup: int = _flag(0, "Number of times to replay each warm-up request; 0: 1.")
     enable_signature_method_name_check: bool = _flag(
-        False, "Whether Classify and Regress refuse signatures that were exported for another method."
+        False, "Refuse Classify and Regress on signatures that were exported for another method."
     )
 
-    tensorflow_session_parallelism: int = _flag(0, "Threads of a session; 0 leaves it to TensorFlow.", 0)
-    tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one operation; 0 leaves it to TensorFlow.", 0)
-    tensorflow_inter_op_parallelism: int = _flag(0, "Operations run at once; 0 leaves it to TensorFlow.", 0)
+    tensorflow_session_parallelism: int = _flag(0, "Threads of a session; 0: TensorFlow decides.", 0)
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads of one operation; 0: TensorFlow decides.", 0)
+    tensorflow_inter_op_parallelism: int = _flag(0, "Operations that run at once; 0: TensorFlow decides.", 0)
     tensorflow_session_config_file: str = _flag("", "Text file with TensorFlow's ConfigProto.")
     per_process_gpu_memory_fraction: float = _flag(
-        0, "Share of a GPU's memory that the server takes, from 0 to 1; 0 leaves it to TensorFlow.", 0, 1
+        0, "Share of a GPU's memory for the server, from 0 to 1; 0: TensorFlow decides.", 0, 1
     )
     mixed_precision: str = _flag(
-        "", "bfloat16 computes in that type, by oneDNN, where TensorFlow deems it precise enough."
+        "", "bfloat16: compute in that type, by oneDNN, where TensorFlow considers it precise enough."
     )
     xla_cpu_compilation_enabled: bool = _flag(
         True,
-        "Whether XLA may compile functions that were exported with jit_compile; both flags must be false to forbid it.",
+        "Let XLA compile functions that were exported with jit_compile. Only both flags together forbid it.",
     )
-    xla_gpu_compilation_enabled: bool = _flag(True, "The same.")
-    prefer_tflite_model: bool = _flag(False, "Whether to run model.tflite where a version's directory has one.")
+    xla_gpu_compilation_enabled: bool = _flag(True, "As --xla_cpu_compilation_enabled.")
+    prefer_tflite_model: bool = _flag(False, "Run model.tflite if a version's directory has one.")
     num_tflite_pools: int = _flag(_NUM_CPUS, "Pools of interpreters of a TFLite model.", 1)
-    num_tflite_interpreters_per_pool: int = _flag(1, "Interpreters of a pool: runs at once are their product.", 1)
+    num_tflite_interpreters_per_pool: int = _flag(
+        1, "Interpreters per pool; pools times interpreters requests run at once.", 1
+    )
 
-    enable_batching: bool = _flag(False, "Whether to run the requests of several clients together.")
+    enable_batching: bool = _flag(False, "Run the requests of several clients together.")
     batching_parameters_file: str = _flag("", "Text file with BatchingParameters.")
     enable_per_model_batching_parameters: bool = _flag(
-        False, "Whether a version's own batching_params.pbtxt says how it is batched, if at all."
+        False, "Batch a version by its own batching_params.pbtxt, and not at all without one."
     )
     monitoring_config_file: str = _flag("", "Text file with a MonitoringConfig.")
 
-    rest_api_timeout_in_ms: int = _flag(30000, "Time that a REST request may take to run.", 1)
+    rest_api_timeout_in_ms: int = _flag(30000, "Milliseconds that a REST request may run.", 1)
     rest_api_num_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer REST requests.", 1, _MOST_THREADS)
     rest_api_opens_while_loading: bool = _flag(
-        False, "Whether the REST API listens before there are models, for probes of /healthz and /readyz."
+        False, "Open the REST API before the models are loaded, for probes of /healthz and /readyz."
     )
-    console: bool = _flag(True, "Whether the REST API has the console, a page to ask and watch the models, at /.")
-    rest_api_enable_cors_support: bool = _flag(False, "Whether pages of other origins may use the REST API.")
+    console: bool = _flag(True, "Serve the console at / of the REST API: a page to query and watch the models.")
+    rest_api_enable_cors_support: bool = _flag(False, "Let pages of other origins use the REST API.")
     grpc_max_threads: int = _flag(4 * _NUM_CPUS, "Threads that answer gRPC requests.", 1, _MOST_THREADS)
-    grpc_channel_arguments: str = _flag("", "Arguments of gRPC, key=value with commas between.")
-    ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the gRPC API.")
-    rest_api_ssl_config_file: str = _flag("", "Text file with an SSLConfig, for the REST API.")
-    rest_api_max_body_bytes: int = _flag(512 * 1024 * 1024, "Bytes that the body of a REST request may have.", 1)
-    rest_api_max_connections: int = _flag(0, "Connections to the REST API at a time; 0 for any number.", 0)
-    rest_api_max_connections_per_address: int = _flag(0, "The same, of one client's address.", 0)
-    grpc_max_message_bytes: int = _flag(2**31 - 1, "Bytes that a message over gRPC may have.", 1, 2**31 - 1)
-    grpc_max_connections: int = _flag(0, "Connections to the gRPC API at a time; 0 for any number.", 0)
-    max_queued_requests: int = _flag(0, "Requests of each API that may wait for a thread; 0 for any number.", 0)
-    max_queue_time_in_ms: int = _flag(0, "Time after which a request that waits is refused; 0 for any time.", 0)
-    max_image_pixels: int = _flag(
-        100_000_000, "Pixels that an encoded image may have, by its own header; 0 for any number.", 0
+    grpc_channel_arguments: str = _flag("", "Comma-separated key=value arguments of gRPC.")
+    ssl_config_file: str = _flag("", "Text file with an SSLConfig for the gRPC API.")
+    rest_api_ssl_config_file: str = _flag("", "Text file with an SSLConfig for the REST API.")
+    rest_api_max_body_bytes: int = _flag(512 * 1024 * 1024, "Largest body of a REST request, in bytes.", 1)
+    rest_api_max_connections: int = _flag(0, "Largest number of connections to the REST API; 0: no limit.", 0)
+    rest_api_max_connections_per_address: int = _flag(
+        0, "Largest number of connections to the REST API per client address; 0: no limit.", 0
     )
-    access_log: str = _flag("", "File for a line of JSON for each request; - stands for standard output.")
+    grpc_max_message_bytes: int = _flag(2**31 - 1, "Largest gRPC message, in bytes.", 1, 2**31 - 1)
+    grpc_max_connections: int = _flag(0, "Largest number of connections to the gRPC API; 0: no limit.", 0)
+    max_queued_requests: int = _flag(0, "Largest number of requests per API that wait for a thread; 0: no limit.", 0)
+    max_queue_time_in_ms: int = _flag(0, "Milliseconds after which a waiting request is refused; 0: no limit.", 0)
+    max_image_pixels: int = _flag(
+        100_000_000, "Largest number of pixels of an encoded image, by its header; 0: no limit.", 0
+    )
+    access_log: str = _flag("", "File for one line of JSON per request; -: standard output.")
     enable_tracing: bool = _flag(
         False,
-        "Whether requests leave spans for OpenTelemetry, which the variables OTEL_* of the environment configure.",
+        "Export spans by OpenTelemetry, as the OTEL_* environment variables configure it.",
     )
-    request_log_dir: str = _flag("", "Directory for a sample of requests with their answers, as PredictionLogs.")
-    request_log_sampling_rate: float = _flag(0.01, "Share of the requests that it holds, from 0 to 1.", 0, 1)
-    request_log_max_file_bytes: int = _flag(64 * 1024 * 1024, "Bytes after which another of its files is begun.", 1)
-    request_log_max_file_seconds: float = _flag(3600, "Seconds after which another of its files is begun.", 0)
-    request_log_max_files: int = _flag(10, "Files of a model that it keeps; 0 for any number.", 0)
-    auth_token_file: str = _flag("", "JSON file with the tokens that clients must have, and what each is for.")
-    enable_grpc_healthcheck_service: bool = _flag(False, "Whether to answer grpc.health.v1.Health.")
-    enable_grpc_reflection: bool = _flag(True, "Whether gRPC clients may list the services.")
-    enable_reload_config_request: bool = _flag(True, "Whether HandleReloadConfigRequest may replace the models.")
-    enable_profiler: bool = _flag(True, "Whether to answer TensorFlow's ProfilerService, which writes traces.")
-    shutdown_grace_seconds: float = _flag(10, "Seconds that requests in flight have when the server is to end.", 0)
+    request_log_dir: str = _flag("", "Directory for a sample of requests and answers, as PredictionLogs.")
+    request_log_sampling_rate: float = _flag(0.01, "Share of the requests in the request log, from 0 to 1.", 0, 1)
+    request_log_max_file_bytes: int = _flag(
+        64 * 1024 * 1024, "Bytes after which the request log begins another file.", 1
+    )
+    request_log_max_file_seconds: float = _flag(3600, "Seconds after which the request log begins another file.", 0)
+    request_log_max_files: int = _flag(10, "Number of newest files of the request log to keep per model; 0: all.", 0)
+    auth_token_file: str = _flag("", "JSON file with the tokens that clients must send, and what each permits.")
+    enable_grpc_healthcheck_service: bool = _flag(False, "Answer grpc.health.v1.Health.")
+    enable_grpc_reflection: bool = _flag(True, "Let gRPC clients list the services.")
+    enable_reload_config_request: bool = _flag(True, "Let HandleReloadConfigRequest replace the models.")
+    enable_profiler: bool = _flag(True, "Answer TensorFlow's ProfilerService, which writes traces.")
+    shutdown_grace_seconds: float = _flag(10, "Seconds for requests in flight to end at a shutdown.", 0)
     shutdown_delay_seconds: float = _flag(
-        0, "Seconds before that, in which it answers all requests but says that it is not ready.", 0
+        0, "Seconds before a shutdown in which the server reports not ready and still answers all requests.", 0
     )
     enable_serialization_as_tensor_content: bool = _flag(
-        False, "Whether gRPC answers hold tensor_content in place of float_val and its like."
+        False, "Answer over gRPC with tensor_content instead of float_val and the like."
     )
 
     def check(self) -> None:

@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
-BLUE, VERMILION = "#0072B2", "#D55E00"  # of Okabe and Ito's palette, which colour-blind readers can distinguish
+from training.reproduce.figures import BLUE, VERMILION, save
+
 FOLDER = Path(__file__).parent
 
 
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--metrics", type=Path, default=FOLDER / "cifar10.jsonl")
     parser.add_argument("--into", type=Path, default=FOLDER / "cifar10.svg")
     arguments = parser.parse_args(argv)
-    matplotlib.rcParams["svg.hashsalt"] = "curve"  # the same file each time
-    draw_errors(arguments.metrics).savefig(arguments.into, metadata={"Date": None})
+    save(draw_errors(arguments.metrics), arguments.into)
 
 
 if __name__ == "__main__":

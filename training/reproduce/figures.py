@@ -1,5 +1,7 @@
 """What the pages of all studies share: tables in Markdown, plots of one look, means with their spread."""
 
+import io
+import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,17 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+
+_DARK = """
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3 }
+  [style*="stroke: #000000"] { stroke: #e6edf3 !important }
+  [style*="stroke: #dddddd"] { stroke: #30363d !important }
+  [style*="fill: #ffffff"] { fill: #0d1117 !important }
+  [style*="stroke: #0072b2"] { stroke: #56b4e9 !important }
+  [style*="fill: #0072b2"] { fill: #56b4e9 !important }
+}
+"""
 
 NONE = "-"  # in a table, for what there is not
 
@@ -34,10 +47,21 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained", dpi=100)
 
 
+def save(figure: "Figure", path: pathlib.Path) -> None:
+    """Writes a plot as SVG, which browsers show on a dark ground where pages are dark. Its text stays text."""
+    import matplotlib as mpl
+
+    drawn = io.StringIO()
+    fixed = {"svg.hashsalt": path.name, "svg.fonttype": "none"}  # the same file each time
+    with mpl.rc_context(fixed):
+        figure.savefig(drawn, format="svg", metadata={"Date": None}, facecolor="white")
+    path.write_text(drawn.getvalue().replace("</style>", f"{_DARK}</style>", 1))
+
+
 def tidy(axes: "Axes") -> None:
     """Leaves of a plot's frame what is read."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", linewidth=0.6)
+    axes.grid(axis="y", linewidth=0.6, color="#DDDDDD")
     axes.set_axisbelow(True)
 
 

@@ -1,4 +1,4 @@
-"""One picture of three findings, for pages that are light or dark: initial weights, errors, and learnt slopes."""
+"""One picture of three findings: initial weights, errors, and learnt slopes."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from training.reproduce import init, rectifiers, slopes
 from training.reproduce.curves import draw_band, draw_guess
-from training.reproduce.figures import BLUE, GREEN, ORANGE, SKY, VERMILION, finished, new_figure, tidy
+from training.reproduce.figures import BLUE, GREEN, ORANGE, VERMILION, finished, new_figure, tidy
 from training.reproduce.pairs import final_error
 from training.reproduce.trial import Record
 
@@ -17,24 +17,13 @@ if TYPE_CHECKING:
 STUDIES = ("init", "rectifiers")
 """The studies whose records the picture needs."""
 
-STYLES = {
-    "summary": {"figure.facecolor": "white", "axes.facecolor": "white"},
-    "summary_dark": {
-        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#0d1117"),
-        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#e6edf3"),
-        "grid.color": "#30363d",
-    },
-}
-"""Matplotlib's parameters, by the name of the file."""
 
-
-def draw(records: Mapping[str, Sequence[Record]], name: str) -> "Figure":
-    """Draws the picture of the records of each study, with the parameters that `name` has in STYLES."""
-    blue = SKY if name == "summary_dark" else BLUE
+def draw(records: Mapping[str, Sequence[Record]]) -> "Figure":
+    """Draws the picture of the records of each study."""
     figure = new_figure(9.6, 3.1)
     panels = figure.subplots(1, 3, width_ratios=(1, 0.8, 1.25))
-    _draw_training(panels[0], records["init"], {"Xavier": VERMILION, "He": blue})
-    _draw_errors(panels[1], records["rectifiers"], {"relu": VERMILION, "prelu": blue})
+    _draw_training(panels[0], records["init"], {"Xavier": VERMILION, "He": BLUE})
+    _draw_errors(panels[1], records["rectifiers"], {"relu": VERMILION, "prelu": BLUE})
     _draw_slopes(panels[2], records["rectifiers"])
     for axes in panels:
         axes.title.set_fontsize(10)
