@@ -69,7 +69,7 @@ def main() -> None:
         text += section
     if arguments.write:
         command = f"`python -m benchmarks.training --rounds {arguments.rounds} --write docs`"
-        head = f"# What the trainer costs\n\n{command}. {__doc__.split(chr(10) * 2)[2].strip()}\n\n"
+        head = f"# What the trainer costs\n\n{command}\n\n{__doc__.split(chr(10) * 2)[2].strip()}\n\n"
         (arguments.write / "training_benchmark.md").write_text(head + text)
 
 
