@@ -1,4 +1,5 @@
-"""Takes the pictures of the docs in Chromium: of the console of a running server, in light and dark, and of a report.
+"""Takes the pictures of the docs in Chromium: of the console of a running server, in light and dark, and of a report,
+down to its first mistakes.
 
 python docs/pictures.py console http://localhost:8501/ rose.jpg [--beside LABEL] [--into docs]
 python docs/pictures.py report runs/flowers/report.html [--into docs]
@@ -14,7 +15,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 CONSOLE = {"width": 1000, "height": 990}
-REPORT = {"width": 1060, "height": 900}
+REPORT = {"width": 1130, "height": 900}
+MISTAKES = 14  # shown of the report, two rows
 ASKED = 8  # times, so that the charts have something to draw
 PATIENCE = 60_000  # milliseconds
 
@@ -42,7 +44,10 @@ def main() -> None:
         else:
             page = browser.new_page(viewport=REPORT)
             page.goto(arguments.report.resolve().as_uri())
-            save(page.screenshot(full_page=True), arguments.into / "report.png")
+            last = page.locator(".images figure").nth(MISTAKES - 1).bounding_box()
+            assert last is not None
+            clip = {"x": 0.0, "y": 0.0, "width": float(REPORT["width"]), "height": last["y"] + last["height"] + 16}
+            save(page.screenshot(full_page=True, clip=clip), arguments.into / "report.png")
         browser.close()
 
 

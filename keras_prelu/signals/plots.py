@@ -101,7 +101,7 @@ def _logarithmic(axes: Any, values: Sequence[float]) -> None:
 
 
 def _name_layers(axes: Any, names: Sequence[str]) -> None:
-    upright = sum(map(len, names)) > 60
+    upright = sum(map(len, names)) > 45
     axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0)
     for each in axes.figure.axes:
         each.spines[["top", "right"]].set_visible(False)
