@@ -5,7 +5,7 @@ set -euo pipefail
 if [ "${1:-}" != play ]; then
     here=$(realpath "$(dirname "$0")")
     cd "$(mktemp -d)"
-    asciinema rec --quiet --cols 100 --rows 26 --idle-time-limit 1.5 --command "bash $here/terminal.sh play" terminal.cast
+    asciinema rec --quiet --cols 112 --rows 26 --idle-time-limit 1.5 --command "bash $here/terminal.sh play" terminal.cast
     npx --yes svg-term-cli@2.1.1 --in terminal.cast --out "$here/terminal.svg" --window --no-cursor --padding 8
     exit
 fi
@@ -18,9 +18,12 @@ type_and_run() {
 
 type_and_run 'keras-prelu fit digits --steps 300'
 type_and_run 'keras-prelu export runs/digits'
-type_and_run 'keras-prelu serve runs/digits/export &' | grep --line-buffered -v '^20..-' &
+type_and_run 'keras-prelu serve runs/digits/export 2> serve.log &'
 sleep 12
 type_and_run 'curl -s http://localhost:8501/v1/models/digits/example > example.json'
 type_and_run 'curl -s --data @example.json http://localhost:8501/v1/models/digits:predict'
-sleep 4
+for _ in 1 2 3; do  # longer pauses are cut
+    sleep 1.4
+    printf ' '
+done
 pkill -f 'keras-prelu serve' || true
