@@ -75,6 +75,12 @@ def test_links_between_documents_lead_somewhere():
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_pictures_have_colours_for_dark_pages():
+    pictures = [path for path in (ROOT / "docs").rglob("*.svg") if path.name != "terminal.svg"]  # dark on every page
+    assert len(pictures) > 15
+    assert [path.name for path in pictures if "prefers-color-scheme: dark" not in path.read_text()] == []
+
+
 def test_the_script_draws_the_plots_that_the_page_shows(tmp_path):
     script = runpy.run_path(str(ROOT / "docs/signals.py"))
     script["main"](["--quick", "--into", str(tmp_path)])
