@@ -1,11 +1,17 @@
 """ONNX export in which each PReLU is one operation."""
 
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_prelu.extras import needing
+
+_SECONDS = 0.5  # between two collections
 
 
 def export_onnx(model: keras.Model, path: str | Path, **options: Any) -> None:
@@ -35,6 +41,28 @@ def export_onnx(model: keras.Model, path: str | Path, **options: Any) -> None:
         return op.PRelu(x, op.Neg(minus_slope))
 
     signature = [keras.layers.InputSpec(shape=each.shape, dtype=each.dtype) for each in model.inputs]
-    model.export(path, format="onnx", verbose=False, **{"input_signature": signature, **options})
+    with _copies_collected():
+        model.export(path, format="onnx", verbose=False, **{"input_signature": signature, **options})
     rules = pattern.RewriteRuleSet([pattern.RewriteRule(canonical, fused)], commute=True)
     onnx.save(optimize(rewrite(onnx.load(path), pattern_rewrite_rules=rules)), path)
+
+
+@contextmanager
+def _copies_collected() -> Iterator[None]:
+    """Frees the copies of all weights that tf2onnx leaves behind, dozens of them, each in a cycle.
+
+    Python collects cycles by the number of objects, and these few are large.
+    """
+    ended = threading.Event()
+
+    def collect() -> None:
+        while not ended.wait(_SECONDS):
+            gc.collect()
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

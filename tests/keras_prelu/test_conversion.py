@@ -1,5 +1,8 @@
 """Exported networks become one PRELU per layer in LiteRT, in float and in int8, and one PRelu in ONNX."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import onnx
@@ -87,3 +90,24 @@ def test_onnx_has_one_prelu_per_layer(images, tmp_path, arguments):
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (found,) = session.run(None, {session.get_inputs()[0].name: images})
     np.testing.assert_allclose(found, model(images), atol=1e-6)
+
+
+EXPORT = """
+import resource, sys
+import subprocess
+import sys
+
+import keras
+from keras_prelu.onnx import export_onnx
+model = keras.Sequential([keras.Input((4096,)), keras.layers.Dense(4096)])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+export_onnx(model, sys.argv[1])
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (4 * model.count_params()))
+"""
+
+
+@pytest.mark.slow
+def test_onnx_takes_less_memory_than_35_copies_of_the_weights(tmp_path):
+    command = [sys.executable, "-c", EXPORT, str(tmp_path / "model.onnx")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
+    assert float(answer.stdout) < 35  # where tf2onnx alone takes about 60
