@@ -38,6 +38,7 @@ def test_token_for_one_model_asks_for_its_name(visit, guarded, address):
     use_token(page, "for-zoo")
     page.page.get_by_label("Model").fill("zoo")
     page.page.get_by_label("Model").blur()
+    expect(page.page.get_by_label("JSON body")).to_have_value(re.compile("instances"))  # the example has arrived
     page.page.get_by_label("JSON body").fill('{"instances": [4]}')
     page.page.get_by_role("button", name="Ask").click()
     expect(page.answers).to_contain_text("4.0")

@@ -29,6 +29,7 @@ def test_call_to_copy_works(visit, console, address, images, tmp_path, kind):
 def test_call_with_numbers_works(visit, console, address, tmp_path, kind):
     page = visit(address(console))
     page.choose("Model", "zoo")
+    expect(page.page.get_by_label("JSON body")).to_have_value(re.compile("instances"))  # the example has arrived
     page.page.get_by_label("JSON body").fill('{"instances": [4, 6]}')
     page.page.get_by_text("The same call elsewhere").click()
     page.page.get_by_label(kind, exact=True).check()
