@@ -1,4 +1,4 @@
-"""What docs/architecture.md says of files and imports holds in the code."""
+"""Checks the files and imports that docs/architecture.md names against the code."""
 
 import ast
 import graphlib

@@ -94,9 +94,6 @@ def test_onnx_has_one_prelu_per_layer(images, tmp_path, arguments):
 
 EXPORT = """
 import resource, sys
-import subprocess
-import sys
-
 import keras
 from keras_prelu.onnx import export_onnx
 model = keras.Sequential([keras.Input((4096,)), keras.layers.Dense(4096)])
